@@ -1,0 +1,1 @@
+"""From recorded series to batches of bins: NumPy, run once."""

@@ -1,0 +1,1 @@
+"""TFDS builders, one folder each; imported only where a data set is downloaded."""

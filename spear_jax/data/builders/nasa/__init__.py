@@ -1,0 +1,1 @@
+"""The TFDS builder of the NASA telemetry and the checksums of its files."""

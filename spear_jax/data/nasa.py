@@ -1,0 +1,333 @@
+"""NASA's SMAP and MSL telemetry with expert-labelled anomalies (Hundman et al., KDD 2018).
+
+81 labelled channels: column 0 is a telemetry value, the other 24 (SMAP) or 54 (MSL) are command
+flags. Each channel has a train array without labelled anomalies and a test array; labels are ranges
+of test steps, read with inclusive ends (no end lies beyond its array). Values are handed on as they
+are: M-6 reaches 258.1 where everything else stays within -1.5 and 4.2, and 16 channels have
+constant train telemetry; the scaler has to cope.
+"""
+
+import dataclasses
+import importlib.resources
+import io
+import itertools
+import json
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import filelock
+import numpy as np
+import pandas as pd
+from etils import epath
+from jaxtyping import Bool, Float32
+
+from spear_jax.data.series import Series
+from spear_jax.errors import InputError
+
+# The S3 archive that telemanom's README names answers 403 since late 2024 (khundman/telemanom#85).
+# These hold its arrays and csv at a fixed commit.
+_COMMIT = "7ffb98d0c18189cc3d9ab732b4cb0278200a0af0"
+MIRRORS = (
+    f"https://raw.githubusercontent.com/imperial-qore/TranAD/{_COMMIT}/data/SMAP_MSL",
+    f"https://cdn.jsdelivr.net/gh/imperial-qore/TranAD@{_COMMIT}/data/SMAP_MSL",
+)
+LABELS = "labeled_anomalies.csv"
+LAYOUT = f"telemanom's layout: data.zip or data/train, data/test or train, test, and {LABELS}"
+SPACECRAFT = {"both": ("SMAP", "MSL"), "smap": ("SMAP",), "msl": ("MSL",)}
+PARTS = ("test", "train+test")
+
+Folder: TypeAlias = epath.Path | zipfile.Path  # Both have /, exists, is_dir and read_bytes.
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """A labelled channel with all its columns.
+
+    Attributes:
+      name: channel id, e.g. 'P-1'.
+      spacecraft: 'SMAP' or 'MSL'.
+      train: telemetry and command flags of the part without labelled anomalies.
+      test: the same columns of the labelled part.
+      labels: True where a test step is anomalous.
+    """
+
+    name: str
+    spacecraft: str
+    train: Float32[np.ndarray, "past columns"]
+    test: Float32[np.ndarray, "time columns"]
+    labels: Bool[np.ndarray, "time"]
+
+
+def load(
+    directory: str = "",
+    *,
+    spacecraft: str = "both",
+    parts: str = "test",
+    column: int = 0,
+    limit: int = 0,
+) -> list[Series]:
+    """One series per labelled channel, sorted by channel id.
+
+    Args:
+      directory: a local or gs:// copy: a folder in telemanom's layout, or its data.zip. '' means
+        `$SPEAR_DATA_DIR/nasa` if that exists, else the data set is downloaded and prepared, once,
+        in TFDS' own folder.
+      spacecraft: 'smap', 'msl' or 'both'.
+      parts: 'test', or 'train+test': the train array, labelled normal, followed by the test array.
+      column: which column; 0 is the telemetry value.
+      limit: 0, or how many channels to keep: SMAP and MSL by turns, each shortest test array first
+        and those with anomalies before those without. So two channels show both spacecraft.
+
+    Returns:
+      Series whose `reference` is the column of the train array.
+
+    Raises:
+      InputError: the data cannot be read, or an argument is impossible.
+    """
+    if spacecraft not in SPACECRAFT:
+        raise InputError(f"spacecraft is {spacecraft!r}; allowed: {', '.join(SPACECRAFT)}")
+    if parts not in PARTS:
+        raise InputError(f"parts is {parts!r}; allowed: {', '.join(PARTS)}")
+    if limit < 0:
+        raise InputError(f"limit is {limit}; allowed: 0 (all channels) or more")
+    local = _local_copy(directory)
+    channels = parse(local) if local else _read_prepared()
+    channels = [c for c in channels if c.spacecraft in SPACECRAFT[spacecraft]]
+    if limit:
+        channels = _by_turns(channels)[:limit]
+    return [_series(c, parts, column) for c in sorted(channels, key=lambda c: c.name)]
+
+
+def prepare(directory: str = "") -> epath.Path:
+    """Makes sure that `load(directory)` needs no download, and returns where the data lie.
+
+    Raises:
+      InputError: the local copy cannot be read, or no mirror gave a file.
+    """
+    local = _local_copy(directory)
+    if not local:
+        return epath.Path(_prepared().data_dir)
+    parse(local)
+    return local
+
+
+def parse(source: epath.PathLike) -> list[Channel]:
+    """Reads all labelled channels from a folder or zip in telemanom's layout.
+
+    A channel with several rows of labels (P-2) gets the union of them; a channel without a row
+    (T-10) is left out, as nothing is known of it.
+
+    Args:
+      source: folder that holds `data.zip`, `data/{train,test}/<id>.npy` or `{train,test}/<id>.npy`,
+        or the zip itself; `labeled_anomalies.csv` lies in it, beside it or inside the zip. Local or
+        gs://.
+
+    Returns:
+      Channels sorted by id.
+
+    Raises:
+      InputError: something is missing, damaged or contradicts the labels; names the file.
+    """
+    arrays, labels = _find(epath.Path(source))
+    rows = _read_csv(labels)
+    return [_channel(name, rows[name], arrays, labels) for name in sorted(rows)]
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of every file at the mirrors, by its path below them."""
+    listing = importlib.resources.files("spear_jax.data") / "builders" / "nasa" / "checksums.txt"
+    pairs = (line.split(maxsplit=1) for line in listing.read_text().splitlines())
+    return {path: sha256 for sha256, path in pairs}
+
+
+def _local_copy(directory: str) -> epath.Path | None:
+    if directory:
+        return epath.Path(directory).expanduser()
+    root = os.environ.get("SPEAR_DATA_DIR")
+    copy = epath.Path(root).expanduser() / "nasa" if root else None
+    return copy if copy and copy.exists() else None
+
+
+def _by_turns(channels: Sequence[Channel]) -> list[Channel]:
+    """SMAP and MSL by turns; in each, channels with anomalies first, then the shortest."""
+    ordered = sorted(channels, key=lambda c: (not c.labels.any(), len(c.labels), c.name))
+    smap = [c for c in ordered if c.spacecraft == "SMAP"]
+    msl = [c for c in ordered if c.spacecraft == "MSL"]
+    return [c for pair in itertools.zip_longest(smap, msl) for c in pair if c]
+
+
+def _series(channel: Channel, parts: str, column: int) -> Series:
+    columns = channel.test.shape[1]
+    if not 0 <= column < columns:
+        raise InputError(f"column is {column}, but channel {channel.name!r} has columns 0 to {columns - 1}")
+    # Copies: a view would keep all other columns in memory, and what TFDS read is not writeable.
+    stretches = (channel.train[:, column], channel.test[:, column], channel.labels)
+    past, values, labels = map(np.copy, stretches)
+    if parts == "train+test":
+        values = np.concatenate([past, values])
+        labels = np.concatenate([np.zeros(len(past), bool), labels])
+    return Series(channel.name, values, labels, reference=past)
+
+
+# The prepared data set
+
+
+def _prepared() -> Any:
+    """The TFDS builder, downloaded and prepared."""
+    # Without TensorFlow, TFDS reads ArrayRecord from local folders only.
+    root = os.environ.get("TFDS_DATA_DIR", "")
+    if "://" in root:
+        raise InputError(
+            f"TFDS_DATA_DIR is {root!r}; allowed: a local folder (a copy anywhere, in {LAYOUT}, can"
+            " be given by data.dir)"
+        )
+    # Slow to import, and not needed for a local copy.
+    from spear_jax.data.builders.nasa.builder import NasaTelemetry
+
+    builder = NasaTelemetry(mirrors=MIRRORS)
+    folder = builder.data_dir_root
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Several processes of one machine may start at once: one prepares, the others wait for it.
+        with filelock.FileLock(folder / f"{builder.name}.lock"):
+            builder.download_and_prepare()
+    except OSError as fault:  # Not writeable, or full.
+        raise InputError(
+            f"{folder}: cannot hold the prepared data ({_line(fault)}); TFDS_DATA_DIR can name another folder"
+        ) from fault
+    return builder
+
+
+def _read_prepared() -> list[Channel]:
+    builder = _prepared()
+    try:
+        return [
+            Channel(
+                name=example["name"].decode(),
+                spacecraft=example["spacecraft"].decode(),
+                train=example["train"],
+                test=example["test"],
+                labels=example["labels"],
+            )
+            for example in builder.as_data_source(split="channels")
+        ]
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as fault:
+        raise InputError(
+            f"{builder.data_dir}: the prepared data cannot be read ({_line(fault)}); delete the"
+            " folder to have them prepared again"
+        ) from fault
+
+
+# The files
+
+
+def _find(source: epath.Path) -> tuple[Folder, Folder]:
+    """The folder that holds train and test, and the csv."""
+    archive = source if source.suffix == ".zip" else source / "data.zip"
+    root: Folder = source
+    if archive.exists() and not archive.is_dir():
+        try:
+            opened = zipfile.ZipFile(io.BytesIO(_read(archive)))
+        except (NotImplementedError, zipfile.BadZipFile) as fault:
+            raise InputError(f"{archive}: not a whole zip file ({_line(fault)})") from fault
+        opened.filename = str(archive)  # Named in the paths below it, hence in messages.
+        root = zipfile.Path(opened)
+    elif not source.is_dir():
+        raise InputError(f"{source}: no such folder; expected {LAYOUT}")
+
+    # data/data is what the copy on Kaggle (patrickfleith) unpacks to.
+    folders: list[Folder] = [root / "data", root, root / "data" / "data"]
+    arrays = next((f for f in folders if (f / "test").is_dir()), None)
+    if arrays is None:
+        raise InputError(f"{root}: holds no arrays test/<channel>.npy; expected {LAYOUT}")
+    tables: list[Folder] = [source / LABELS, source.parent / LABELS, root / LABELS, arrays / LABELS]
+    labels = next((t for t in tables if t.exists()), None)
+    if labels is None:
+        raise InputError(f"{source / LABELS}: no such file; expected {LAYOUT}")
+    return arrays, labels
+
+
+def _read_csv(path: Folder) -> dict[str, list[dict[str, str]]]:
+    """Rows of the csv as text, by channel."""
+    try:
+        table = pd.read_csv(io.BytesIO(_read(path)), dtype=str, keep_default_na=False)
+    except ValueError as fault:  # pandas' ParserError and EmptyDataError are ValueErrors.
+        raise InputError(f"{path}: not a readable csv ({_line(fault)})") from fault
+    for column in ("chan_id", "spacecraft", "anomaly_sequences", "num_values"):
+        if column not in table:
+            raise InputError(f"{path}: no column {column!r}; found {', '.join(table.columns)}")
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in table.to_dict("records"):
+        if row["spacecraft"] not in SPACECRAFT["both"]:
+            raise InputError(
+                f"{path}: channel {row['chan_id']!r}: spacecraft is {row['spacecraft']!r}; allowed: SMAP, MSL"
+            )
+        rows.setdefault(row["chan_id"], []).append(row)
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    return rows
+
+
+def _channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, path: Folder) -> Channel:
+    train_path, test_path = (arrays / part / f"{name}.npy" for part in ("train", "test"))
+    train, test = _read_array(train_path), _read_array(test_path)
+    if train.shape[1] != test.shape[1]:
+        raise InputError(f"{train_path}: {train.shape[1]} columns, but {test_path} has {test.shape[1]}")
+    steps = len(test)
+    labels = np.zeros(steps, bool)
+    for row in rows:
+        if row["num_values"] != str(steps):
+            raise InputError(
+                f"{path}: channel {name!r}: num_values is {row['num_values']!r}, but {test_path} has {steps} steps"
+            )
+        for start, end in _ranges(row["anomaly_sequences"], f"{path}: channel {name!r}"):
+            if not 0 <= start <= end < steps:
+                raise InputError(
+                    f"{path}: channel {name!r}: anomaly range [{start}, {end}] does not fit {steps}"
+                    f" steps; allowed: 0 <= start <= end <= {steps - 1}"
+                )
+            labels[start : end + 1] = True
+    return Channel(name, rows[0]["spacecraft"], train, test, labels)
+
+
+def _ranges(text: str, where: str) -> list[tuple[int, int]]:
+    """[start, end] pairs, ends inclusive, in the order of the file (not always sorted)."""
+    try:
+        pairs = json.loads(text)
+        good = isinstance(pairs, list) and all(isinstance(start, int) and isinstance(end, int) for start, end in pairs)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise InputError(f"{where}: anomaly_sequences is {text!r}; expected a JSON list of [start, end]")
+    return pairs
+
+
+def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
+    except (ValueError, tokenize.TokenError) as fault:  # numpy tokenizes a header it cannot parse.
+        raise InputError(f"{path}: not a whole .npy file ({_line(fault)})") from fault
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {array.dtype} array of shape {array.shape}; expected numbers (time, columns)")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if np.isinf(array).any():
+        raise InputError(f"{path}: holds an infinite value; allowed: finite float32 numbers or NaN")
+    return array
+
+
+def _read(path: Folder) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as fault:
+        raise InputError(f"{path}: no such file") from fault
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as fault:
+        raise InputError(f"{path}: cannot be read ({_line(fault)})") from fault
+
+
+def _line(fault: BaseException) -> str:
+    return " ".join(str(fault).split())

@@ -1,0 +1,50 @@
+"""A recorded series: what every data source yields and everything downstream reads."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from spear_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A series, or a stretch of one.
+
+    Attributes:
+      name: unique within a data set, e.g. 'P-1'.
+      values: one number per time step, in the source's own unit; NaN where nothing was recorded.
+      labels: True where the step is anomalous.
+      reference: values that scaling may look at and that are never scored, e.g. a channel's anomaly-free past;
+        empty where the source has none.
+      start: index of `values[0]` in the recorded series that this is a stretch of.
+      timestamps: time of each step, or empty.
+    """
+
+    name: str
+    values: Float[np.ndarray, "time"]
+    labels: Bool[np.ndarray, "time"]
+    reference: Float[np.ndarray, "past"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    start: int = 0
+    timestamps: Shaped[np.ndarray, "stamps"] = dataclasses.field(default_factory=lambda: np.zeros(0, "datetime64[ns]"))
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 1 or self.values.shape != self.labels.shape:
+            raise InputError(
+                f"series {self.name!r}: values {self.values.shape} and labels {self.labels.shape}"
+                " must be one-dimensional and equally long"
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def stretch(self, begin: int, end: int) -> "Series":
+        """Steps [begin, end) of this series, still knowing where they came from."""
+        return dataclasses.replace(
+            self,
+            values=self.values[begin:end],
+            labels=self.labels[begin:end],
+            start=self.start + begin,
+            timestamps=self.timestamps[begin:end],
+        )

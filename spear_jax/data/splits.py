@@ -1,0 +1,117 @@
+"""Train, validation and test, decided before anything is scaled or cut into windows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spear_jax.data.series import Series
+from spear_jax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+LEAKS = (
+    "windows of one series lie in several splits: the test numbers are flattered by neighbours seen in training;"
+    " only for comparison with literature"
+)
+
+
+def split_series(
+    series: Sequence[Series],
+    kind: str,
+    fractions: Sequence[float],
+    *,
+    window: int,
+    stride: int,
+    gap: int,
+    seed: int,
+) -> dict[str, list[Series]]:
+    """Divides recorded series into stretches for each split.
+
+    Args:
+      series: the recorded series.
+      kind: 'series' holds out whole series, alike in their share of anomalous steps; 'time' cuts every series in
+        time order, dropping `gap` steps after each cut; 'random' deals out windows at random, which leaks.
+      fractions: shares of train, validation and test; they sum to 1.
+      window: steps in a window, used by 'random'.
+      stride: steps from one window to the next, used by 'random'.
+      gap: steps left out between two splits of one series, used by 'time'.
+      seed: decides which series, or which windows, go where.
+
+    Returns:
+      Stretches of the series by split. Windows are cut inside a stretch, so none ever touches two splits.
+
+    Raises:
+      InputError: a split would be empty.
+    """
+    rng = np.random.default_rng(seed)
+    if kind == "series":
+        parts = _by_series(series, fractions, rng)
+    elif kind == "time":
+        parts = _by_time(series, fractions, gap)
+    else:
+        parts = _by_window(series, fractions, window, stride, rng)
+    for split, stretches in parts.items():
+        if not stretches:
+            raise InputError(
+                f"data.split={kind!r}: nothing is left for {split} out of {len(series)} series with"
+                f" data.fractions={tuple(fractions)}; use more series, other fractions or another split"
+            )
+    return parts
+
+
+def _by_series(
+    series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator
+) -> dict[str, list[Series]]:
+    """Each series goes whole to the split that lacks most, in order of its share of anomalous steps.
+
+    Neighbours in that order are alike, so every split gets some of each kind; ties fall at random.
+    """
+    shuffled = [series[i] for i in rng.permutation(len(series))]
+    ordered = sorted(shuffled, key=lambda one: float(one.labels.mean()) if len(one) else 0.0)
+    parts: dict[str, list[Series]] = {split: [] for split in SPLITS}
+    owed = rng.permuted(np.array([1e-6, 2e-6, 3e-6]))
+    for one in ordered:
+        owed = owed + fractions
+        split = int(np.argmax(owed))
+        owed[split] -= 1
+        parts[SPLITS[split]].append(one)
+    return parts
+
+
+def _by_time(series: Sequence[Series], fractions: Sequence[float], gap: int) -> dict[str, list[Series]]:
+    parts: dict[str, list[Series]] = {split: [] for split in SPLITS}
+    for one in series:
+        ends = np.round(np.cumsum(fractions) * len(one)).astype(int)
+        begins = (0, ends[0] + gap, ends[1] + gap)
+        for split, begin, end in zip(SPLITS, begins, ends, strict=True):
+            if end > begin:
+                parts[split].append(one.stretch(int(begin), int(end)))
+    return parts
+
+
+def _by_window(
+    series: Sequence[Series],
+    fractions: Sequence[float],
+    window: int,
+    stride: int,
+    rng: np.random.Generator,
+) -> dict[str, list[Series]]:
+    stretches = [
+        one.stretch(int(begin), int(begin) + window)
+        for one in series
+        for begin in window_starts(len(one), window, stride)
+    ]
+    order = rng.permutation(len(stretches))
+    ends = np.round(np.cumsum(fractions) * len(stretches)).astype(int)
+    return {
+        split: [stretches[i] for i in sorted(part)]
+        for split, part in zip(SPLITS, np.split(order, ends[:2]), strict=True)
+    }
+
+
+def window_starts(length: int, window: int, stride: int) -> np.ndarray:
+    """First steps of the windows over `length` steps; the last window ends with the series."""
+    if length <= window:
+        return np.zeros(min(length, 1), int)
+    starts = np.arange(0, length - window + 1, stride)
+    return starts if starts[-1] == length - window else np.append(starts, length - window)

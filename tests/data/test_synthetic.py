@@ -1,0 +1,48 @@
+"""Generated telemetry: labelled, reproducible, and not to be solved by looking at single values."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from spear_jax.baselines.classical import rolling_zscore
+from spear_jax.data.synthetic import generate
+
+SETTINGS = {"length": 512, "past": 1024, "rate": 0.1}
+
+
+def test_a_seed_gives_its_series_however_many_are_asked_for():
+    few, many = generate(series=2, seed=5, **SETTINGS), generate(series=4, seed=5, **SETTINGS)
+    for one, other in zip(few, many, strict=False):
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    assert not np.array_equal(few[0].values, generate(series=1, seed=6, **SETTINGS)[0].values)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_the_rate_of_anomalous_steps_is_the_one_asked_for(rate):
+    series = generate(series=80, seed=0, **(SETTINGS | {"rate": rate}))
+    assert np.mean([one.labels.mean() for one in series]) == pytest.approx(rate, rel=0.15)
+
+
+def test_the_past_is_long_as_asked_and_levels_differ():
+    series = generate(series=20, seed=0, **SETTINGS)
+    assert {len(one.reference) for one in series} == {1024}
+    assert {len(one) for one in series} == {512}
+    spread = np.array([np.ptp(one.values) for one in series])
+    assert spread.max() > 20 * spread.min()
+
+
+def test_no_single_value_of_an_anomalous_step_is_unusual():
+    for one in generate(series=30, seed=1, **SETTINGS):
+        normal = np.concatenate([one.reference, one.values[~one.labels]])
+        anomalous = one.values[one.labels]
+        assert (anomalous >= normal.min()).all()
+        assert (anomalous <= normal.max()).all()
+
+
+def test_a_rolling_zscore_is_a_weak_detector_of_it():
+    series = generate(series=60, seed=2, **SETTINGS)
+    labels = np.concatenate([one.labels for one in series])
+    for steps in (16, 32, 64, 128):
+        scores = np.concatenate([rolling_zscore(one, steps) for one in series])
+        assert roc_auc_score(labels, scores) < 0.75
