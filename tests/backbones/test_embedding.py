@@ -1,0 +1,104 @@
+"""Bin embeddings: each kind says what it is, and lives at the word table's own scale."""
+
+import numpy as np
+import pytest
+
+from spear_jax.backbones.embedding import KINDS, bin_table, initial_prompt
+from spear_jax.backbones.pretrained import Backbone, load_backbone
+from spear_jax.errors import InputError
+
+N = 50
+SETTINGS = {"length_scale": 0.2, "first_row": 100, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone("random:tiny")
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Backbone:
+    try:
+        return load_backbone("sentence-transformers/all-MiniLM-L6-v2")
+    except InputError as fault:
+        pytest.skip(f"real weights are not at hand: {fault}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_per_bin_and_one_for_missing_values(backbone, kind):
+    table, notes = bin_table(kind, N, backbone, **SETTINGS)
+    again, _ = bin_table(kind, N, backbone, **SETTINGS)
+    assert table.shape == (N + 1, backbone.hidden_size)
+    assert table.dtype == np.float32
+    assert np.isfinite(table).all()
+    assert len(np.unique(table[:N], axis=0)) == N
+    assert notes["kind"] == kind
+    np.testing.assert_array_equal(table, again)
+    np.testing.assert_array_equal(table[N], backbone.word_rows(np.array([backbone.special_ids["mask"]]))[0])
+
+
+def test_numbers_are_the_rows_of_their_tokens_and_split_ones_are_counted(minilm):
+    table, notes = bin_table("numbers", 2000, minilm, **SETTINGS)
+    seven = minilm.word_rows(np.array(minilm.tokenize("7")))
+    np.testing.assert_array_equal(table[7], seven[0])
+    split = [n for n in range(2000) if len(minilm.tokenize(str(n))) > 1]
+    assert notes["numbers_of_several_tokens"] == len(split) > 0
+    rows = minilm.word_rows(np.array(minilm.tokenize(str(split[0]))))
+    np.testing.assert_allclose(table[split[0]], rows.mean(axis=0), rtol=1e-6)
+
+
+def test_ordinal_is_smooth_and_at_the_table_s_scale(minilm):
+    table = bin_table("ordinal", 100, minilm, **SETTINGS)[0][:100]
+    mean, deviation = minilm.word_table_statistics()
+    centred = (table - mean) / deviation
+    np.testing.assert_allclose(centred.std(), 1, atol=0.1)
+    similar = centred @ centred.T / centred.shape[1]
+    x = (np.arange(100) + 0.5) / 100
+    kernel = np.exp(-((x[:, None] - x) ** 2) / (2 * SETTINGS["length_scale"] ** 2))
+    assert np.abs(similar - kernel).max() < 0.25  # 384 random features of the Gaussian kernel
+    assert np.abs(similar - kernel).mean() < 0.06
+
+
+def test_trained_starts_as_ordinal(backbone):
+    trained, ordinal = (bin_table(kind, N, backbone, **SETTINGS)[0] for kind in ("trained", "ordinal"))
+    np.testing.assert_array_equal(trained, ordinal)
+
+
+def test_random_has_the_table_s_mean_and_deviation(minilm):
+    table = bin_table("random", 5000, minilm, **SETTINGS)[0][:5000]
+    mean, deviation = minilm.word_table_statistics()
+    np.testing.assert_allclose(table.mean(axis=0), mean, atol=5 * deviation.max() / 70)
+    np.testing.assert_allclose(table.std(axis=0), deviation, rtol=0.08)
+
+
+def test_consecutive_and_spread_are_rows_of_the_vocabulary(backbone):
+    consecutive = bin_table("consecutive", N, backbone, **SETTINGS)[0]
+    np.testing.assert_array_equal(consecutive[:N], backbone.word_rows(np.arange(100, 100 + N)))
+    spread = bin_table("spread", N, backbone, **SETTINGS)[0]
+    np.testing.assert_array_equal(spread[0], backbone.word_rows(np.array([0]))[0])
+    np.testing.assert_array_equal(spread[N - 1], backbone.word_rows(np.array([backbone.vocabulary_size - 1]))[0])
+
+
+@pytest.mark.parametrize("init", ["vocabulary", "words", "normal", "uniform"])
+def test_prompts_start_as_named(backbone, init):
+    prompt = initial_prompt(init, 5, backbone, words="1 2", seed=0)
+    assert prompt.shape == (5, backbone.hidden_size)
+    rows = backbone.word_rows(np.arange(backbone.vocabulary_size))
+    is_row = [bool((row == rows).all(axis=1).any()) for row in prompt]
+    assert all(is_row) == (init in ("vocabulary", "words"))
+    if init == "words":
+        np.testing.assert_array_equal(prompt[0], prompt[2])
+    if init == "uniform":
+        assert np.abs(prompt).max() <= 0.5
+
+
+def test_a_prompt_file_must_fit(backbone, tmp_path):
+    good, wrong, bad = (tmp_path / f"{name}.npy" for name in ("good", "wrong", "bad"))
+    expected = np.ones((5, backbone.hidden_size), np.float32)
+    np.save(good, expected)
+    np.save(wrong, np.ones((4, backbone.hidden_size)))
+    np.save(bad, np.full((5, backbone.hidden_size), np.nan))
+    np.testing.assert_array_equal(initial_prompt(str(good), 5, backbone, words="", seed=0), expected)
+    for file in (wrong, bad):
+        with pytest.raises(InputError, match=r"needed are finite numbers of shape \(5, 32\)"):
+            initial_prompt(str(file), 5, backbone, words="", seed=0)
