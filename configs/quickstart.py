@@ -1,0 +1,31 @@
+"""Generated telemetry with labelled anomalies and a real pretrained backbone: a first run that needs no download.
+
+python -m spear_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Takes 6 minutes on 2 CPU cores. Expected on the test part (base rate .098): AUROC .906, AUPR .656 with trained bin
+embeddings; .863 and .597 with `:frozen`; head only .820 and .552.
+"""
+
+from ml_collections import ConfigDict
+
+from spear_jax import config as defaults
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: frozen (bin embeddings stay frozen), debug (random:tiny, under a minute)."""
+    words = defaults.variants(arg, ("frozen", "debug"))
+    config = defaults.default_config()
+    config.data.name = "synthetic"
+    config.data.fractions = (0.7, 0.15, 0.15)
+    config.data.window = config.data.stride = 64
+    config.backbone.name = defaults.MINILM
+    # Measured: trained bin embeddings see far more than frozen ones (README). Every output says that they are trained.
+    config.embedding.kind = "ordinal" if "frozen" in words else "trained"
+    config.train.epochs = 5
+    config.train.decay_steps = 800
+    if "debug" in words:
+        config.backbone.name = defaults.TINY
+        config.data.synthetic.series = 10
+        config.data.fractions = (0.6, 0.2, 0.2)
+        config.train.epochs = 2
+    return config

@@ -1,0 +1,1 @@
+"""Detectors that stand beside SPEAR in every table."""

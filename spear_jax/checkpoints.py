@@ -1,0 +1,143 @@
+"""Orbax behind one small class: the training state and what it takes to go on from it."""
+
+import dataclasses
+import gc
+import logging
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from spear_jax.errors import InputError
+
+KEEP = 3
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where training stands, beside the arrays.
+
+    Attributes:
+      step: optimizer steps done.
+      epoch: epochs finished.
+      step_in_epoch: steps done of the epoch under way.
+      seed: of the data's order, which together with `epoch` is all of the run's random state.
+      order: fingerprint of the order of the epoch under way.
+      sums: partial sums of the epoch under way.
+      best: the best evaluation so far: metric, value, epoch, step; empty before the first.
+      stale_epochs: evaluations since the best one.
+      seconds: time spent in training, over all starts.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    seed: int = 0
+    order: str = ""
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stale_epochs: int = 0
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of one run: written in the background, whole or not at all, the last few kept."""
+
+    def __init__(self, folder: epath.Path) -> None:
+        """Opens the folder, and clears what a killed run left half-written in it."""
+        self._manager = ocp.CheckpointManager(
+            folder if "://" in str(folder) else folder.resolve(),  # Orbax takes no relative path
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=KEEP, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The step of the last whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: Any, progress: Progress) -> None:
+        """Starts to write a checkpoint; every process must call it. A step that is there already stays."""
+        if self.latest() == progress.step and progress.step_in_epoch:
+            return
+        self._manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+            ),
+            force=True,
+        )
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, Progress]:
+        """Reads a checkpoint.
+
+        Args:
+          like: a state of the same structure, shapes and shardings.
+          step: which one; the last by default.
+
+        Raises:
+          InputError: it cannot be read.
+        """
+        step = self.latest() if step is None else step
+        reason = ""
+        with _AbandonedReaders():
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                        progress=ocp.args.JsonRestore(),
+                    ),
+                )
+            except Exception as fault:  # Orbax raises Exception itself where an array's data is cut short
+                reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+            if reason:
+                gc.collect()  # the fault is let go of here, and with it the coroutines that nobody awaits any more
+                raise InputError(
+                    f"checkpoint {self._manager.directory}/{step}: cannot be read ({reason}); remove this folder to go"
+                    " on from the one before"
+                )
+        return restored.state, Progress(**restored.progress)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+class _AbandonedReaders:
+    """Keeps quiet about the array readers that a failed restore leaves behind.
+
+    Where one array cannot be read, Orbax gives up on all: the readers of the others still report to an event loop that
+    is closed by then, and print tracebacks that nobody can catch. They do so by three ways (asyncio's log, collected
+    coroutines, threads of their own) and may come late, so the filters stay after a failure; whatever else is raised
+    goes where it always went.
+    """
+
+    def __enter__(self) -> None:
+        self._before = sys.unraisablehook, sys.excepthook
+        unraisable, uncaught = self._before
+        logging.getLogger("asyncio").addFilter(_is_wanted)
+        sys.unraisablehook = lambda said: None if _is_abandoned(said.exc_value) else unraisable(said)
+        sys.excepthook = lambda kind, fault, trace: None if _is_abandoned(fault) else uncaught(kind, fault, trace)
+
+    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
+        if kind is None:
+            logging.getLogger("asyncio").removeFilter(_is_wanted)
+            sys.unraisablehook, sys.excepthook = self._before
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _is_abandoned(record.exc_info[1]))
+
+
+def _is_abandoned(fault: BaseException | None) -> bool:
+    return str(fault).startswith(("Event loop is closed", "Encountered error while reading array"))
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))

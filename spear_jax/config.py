@@ -1,0 +1,348 @@
+"""Every field of a config, its default, and what is allowed in it."""
+
+import ast
+import difflib
+import importlib.util
+import json
+import math
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from spear_jax.errors import InputError
+
+BERT = "google-bert/bert-base-uncased"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TINY = "random:tiny"
+
+
+def default_config() -> ConfigDict:
+    """The defaults that every file in configs/ starts from. 0 and '' mean: unset."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": "nasa",
+                "dir": "",  # '' is $SPEAR_DATA_DIR/<name> where that exists, else a download
+                "limit_series": 0,
+                "window": 128,
+                "stride": 128,
+                "split": "series",
+                "fractions": (0.6, 0.2, 0.2),
+                "gap": 128,
+                "nasa": {"spacecraft": "both", "parts": "test", "column": 0},
+                "synthetic": {"series": 240, "length": 1024, "past": 1024, "rate": 0.1, "seed": 0},
+            },
+            "quantizer": {
+                "bins": 100,
+                "kind": "equal_width",
+                "scale": "train",
+                "reference_steps": 256,
+                "margin": 0.0,
+                "missing": "bin",
+            },
+            "embedding": {"kind": "ordinal", "length_scale": 0.2, "first_row": 1000},
+            "backbone": {
+                "name": BERT,
+                "dtype": "float32",
+                "matmul_precision": "default",
+                "remat": False,
+            },
+            "prompt": {
+                "length": 20,
+                "init": "vocabulary",
+                "words": "normal anomaly",
+                "position": "prefix",
+            },
+            "head": {"kind": "step", "pooling": "mean", "init": "normal"},
+            "train": {
+                "epochs": 40,
+                "batch_size": 16,
+                "steps_per_call": 16,
+                "prompt_learning_rate": 3e-3,
+                "head_learning_rate": 3e-3,
+                "embedding_learning_rate": 1e-3,
+                "weight_decay": 0.0,
+                "warmup_steps": 50,
+                "schedule": "cosine",
+                "decay_steps": 1500,  # counted from the end of the warm-up, so that more epochs change no step done
+                "decay_to": 0.1,  # of the learning rate, and there it stays
+                "clip_norm": 1.0,
+                "positive_weight": 1.0,
+                "early_stopping": {"metric": "aupr", "patience": 8},
+                "save_seconds": 60.0,
+            },
+            "score": {"batch_size": 128},
+            "threshold": {"rule": "best_f1", "reuse": True},
+            "controls": {"zscore_steps": 64, "head_only": True},
+        }
+    )
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.name": ("nasa", "synthetic"),
+    "data.split": ("series", "time", "random"),
+    "data.nasa.spacecraft": ("smap", "msl", "both"),
+    "data.nasa.parts": ("test", "train+test"),
+    "quantizer.kind": ("equal_width", "quantile"),
+    "quantizer.scale": ("train", "series", "window"),
+    "quantizer.missing": ("bin", "mask"),
+    "embedding.kind": ("numbers", "spread", "consecutive", "random", "ordinal", "trained"),
+    "backbone.dtype": ("float32", "bfloat16"),
+    "backbone.matmul_precision": ("default", "high", "highest"),
+    "prompt.position": ("prefix", "after_cls", "suffix"),
+    "head.kind": ("step", "window"),
+    "head.pooling": ("mean", "last", "cls"),
+    "head.init": ("normal", "fitted"),
+    "train.schedule": ("constant", "linear", "cosine"),
+    "train.early_stopping.metric": ("aupr", "auroc"),
+    "threshold.rule": ("best_f1",),
+}
+PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
+
+# Smallest and largest value; an open end of a half-open range is left out.
+RANGES: dict[str, tuple[float, float]] = {
+    "data.limit_series": (0, math.inf),
+    "data.window": (2, math.inf),
+    "data.stride": (1, math.inf),
+    "data.gap": (0, math.inf),
+    "data.nasa.column": (0, math.inf),
+    "data.synthetic.series": (3, math.inf),
+    "data.synthetic.length": (64, math.inf),
+    "data.synthetic.past": (0, math.inf),
+    "data.synthetic.rate": (0.001, 0.5),
+    "data.synthetic.seed": (0, math.inf),
+    "seed": (0, 2**32 - 1),
+    "quantizer.bins": (2, 10_000),
+    "quantizer.reference_steps": (1, math.inf),
+    "quantizer.margin": (0, 100),
+    "embedding.length_scale": (1e-3, 10),
+    "embedding.first_row": (0, math.inf),
+    "prompt.length": (0, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.steps_per_call": (1, math.inf),
+    "train.prompt_learning_rate": (0, 1e3),
+    "train.head_learning_rate": (0, 1e3),
+    "train.embedding_learning_rate": (0, 1e3),
+    "train.weight_decay": (0, 1e3),
+    "train.warmup_steps": (0, math.inf),
+    "train.decay_steps": (1, math.inf),
+    "train.decay_to": (0, 1),
+    "train.clip_norm": (1e-9, math.inf),
+    "train.positive_weight": (1e-6, 1e6),
+    "train.early_stopping.patience": (1, math.inf),
+    "train.save_seconds": (0, math.inf),
+    "score.batch_size": (1, math.inf),
+    "controls.zscore_steps": (2, math.inf),
+}
+
+
+def variants(arg: str, allowed: Sequence[str]) -> set[str]:
+    """The words after a config's colon, e.g. 'minilm,debug'.
+
+    Raises:
+      InputError: a word is not one of `allowed`.
+    """
+    words = {word.strip() for word in (arg or "").split(",") if word.strip()}
+    for word in sorted(words - set(allowed)):
+        raise InputError(f"config argument {word!r} is unknown; allowed: {', '.join(allowed)}")
+    return words
+
+
+def load_config(path: str) -> ConfigDict:
+    """Reads `file.py` or `file.py:argument`, first from the current folder, then from the package.
+
+    Raises:
+      InputError: there is no such file, or it fails.
+    """
+    name, _, argument = path.partition(":")
+    tried = [Path(name)]
+    packaged = importlib.util.find_spec("spear_jax.configs")  # configs/ travels in the wheel under this name
+    if packaged and packaged.submodule_search_locations:
+        tried.append(Path(packaged.submodule_search_locations[0]) / name.removeprefix("configs/"))
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+        raise InputError(f"--config: no file {name!r}; looked in {', '.join(str(t.absolute()) for t in tried)}")
+    try:
+        config = runpy.run_path(str(found))["get_config"](argument)
+    except InputError as fault:
+        raise InputError(f"--config={path}: {fault}") from fault
+    except (Exception, SystemExit) as fault:
+        reason = " ".join(f"{type(fault).__name__}: {fault}".split())
+        raise InputError(f"--config={path}: {reason}") from fault
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={path}: get_config must return a ConfigDict, not {type(config).__name__}")
+    return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaf fields by dotted name."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def override(config: ConfigDict, field: str, text: str) -> None:
+    """Sets one field from the command line.
+
+    Args:
+      config: changed in place.
+      field: dotted name, e.g. 'train.epochs'.
+      text: the value as typed.
+
+    Raises:
+      InputError: there is no such field, or the text is not of the field's type.
+    """
+    fields = flatten(config)
+    if field not in fields:
+        raise InputError(f"--config.{field}: no such field; {_nearest(field, fields)}")
+    *parents, leaf = field.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    section[leaf] = _parse(field, text, fields[field])
+
+
+def _nearest(field: str, fields: Mapping[str, Any]) -> str:
+    inside = [name for name in fields if name.startswith(field + ".")]
+    if inside:
+        return f"it is a section with {', '.join(inside)}"
+    close = difflib.get_close_matches(field, fields, n=3, cutoff=0.5)
+    section = field.rpartition(".")[0]
+    close = close or [name for name in fields if name.rpartition(".")[0] == section] or list(fields)
+    return f"did you mean {', '.join(close)}?"
+
+
+def _parse(field: str, text: str, default: Any) -> Any:
+    kind = type(default)
+    wrong = InputError(f"--config.{field}={text}: needed is {_KINDS.get(kind, kind.__name__)}, like {default!r}")
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise wrong
+        return text.lower() == "true"
+    try:
+        # Plain words such as nan and inf are numbers to float() alone; `validate` refuses them by name.
+        value = float(text) if kind is float else ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as fault:
+        raise wrong from fault
+    if kind is tuple and isinstance(value, tuple | list):
+        return tuple(value)
+    if type(value) is not kind:
+        raise wrong
+    return value
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list of numbers",
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field against the defaults' names and types, and against CHOICES and RANGES.
+
+    Raises:
+      InputError: naming the first field that cannot be used, its value, and what is allowed.
+    """
+    fields, defaults = flatten(config), flatten(default_config())
+    for field in fields:
+        if field not in defaults:
+            raise InputError(f"config.{field}: no such field; {_nearest(field, defaults)}")
+    for field, default in defaults.items():
+        if field not in fields:
+            raise InputError(f"config.{field}: missing")
+        value = fields[field]
+        if type(default) is float and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            needed = _KINDS.get(type(default), type(default).__name__)
+            raise InputError(f"config.{field}={value!r}: needed is {needed}, like {default!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"config.{field}={value}: needed is a finite number")
+        if field in CHOICES and value not in CHOICES[field]:
+            raise InputError(f"config.{field}={value!r}: allowed are {', '.join(CHOICES[field])}")
+        if field in RANGES:
+            low, high = RANGES[field]
+            if not low <= value <= high:
+                limits = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+                raise InputError(f"config.{field}={value}: allowed is {limits}")
+    _validate_together(config)
+
+
+def _validate_together(config: ConfigDict) -> None:
+    fractions = config.data.fractions
+    if config.data.stride > config.data.window:
+        raise InputError(
+            f"config.data.stride={config.data.stride}: allowed is at most config.data.window={config.data.window}, so"
+            " that every step lies in a window"
+        )
+    if (
+        len(fractions) != 3
+        or not all(isinstance(f, int | float) and 0 < f < 1 for f in fractions)
+        or abs(sum(fractions) - 1) > 1e-6
+    ):
+        raise InputError(
+            f"config.data.fractions={tuple(fractions)}: needed are three shares (train, validation, test) between 0"
+            " and 1 that sum to 1"
+        )
+    init = config.prompt.init
+    if init not in PROMPT_INITS and not init.endswith(".npy"):
+        raise InputError(f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, or a .npy file")
+    if config.head.kind == "window" and config.head.pooling == "cls" and config.prompt.position != "after_cls":
+        raise InputError(
+            f"config.head.pooling='cls' with config.prompt.position={config.prompt.position!r}: only 'after_cls' puts a"
+            " [CLS] into the sequence"
+        )
+
+
+def check_length(config: ConfigDict, max_positions: int) -> None:
+    """Checks that prompt and window fit into the backbone.
+
+    Raises:
+      InputError: naming the field that is too long.
+    """
+    extra = 1 if config.prompt.position == "after_cls" else 0
+    left = max_positions - config.prompt.length - extra
+    if left < 2:
+        raise InputError(
+            f"config.prompt.length={config.prompt.length}: the backbone {config.backbone.name} has {max_positions}"
+            f" positions, so at most {max_positions - extra - 2} can be prompt"
+        )
+    if config.data.window > left:
+        raise InputError(
+            f"config.data.window={config.data.window}: the backbone {config.backbone.name} has {max_positions}"
+            f" positions and {config.prompt.length + extra} are prompt, so a window has at most {left} steps"
+        )
+
+
+# What may differ when a run goes on: it does not change the steps already done.
+EXTENDABLE = ("train.epochs", "train.early_stopping.patience")
+IRRELEVANT = ("data.dir", "train.save_seconds", "score.batch_size")
+
+
+def differences(before: Mapping[str, Any], now: ConfigDict) -> list[str]:
+    """Fields in which a run folder's config differs from the one at hand, in what shaped the steps already done."""
+    old, new = flatten(before), flatten(json.loads(to_json(now)))
+    free = set(IRRELEVANT) | set(EXTENDABLE)
+    return [
+        f"{field} ({old.get(field, 'absent')!r} there, {new.get(field, 'absent')!r} here)"
+        for field in sorted(old.keys() | new.keys())
+        if field not in free and old.get(field) != new.get(field)
+    ]
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)

@@ -1,0 +1,355 @@
+"""Scores to results.json: one table of honest numbers, with the controls beside it."""
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from spear_jax import parallel, thresholds
+from spear_jax.backbones.pretrained import Backbone
+from spear_jax.baselines.classical import bin_lookup, rolling_zscores
+from spear_jax.baselines.head_only import head_only
+from spear_jax.data.dataset import Dataset
+from spear_jax.data.splits import SPLITS
+from spear_jax.data.windows import StepScores, stitch
+from spear_jax.files import write_whole
+from spear_jax.metrics import Metrics, point_metrics
+from spear_jax.model import Assembled, Params, count
+from spear_jax.scoring import score_windows
+from spear_jax.thresholds import Threshold
+
+SCHEMA = 1
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scikit-learn",
+    "spear_jax",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Scores of every split and the numbers made from them.
+
+    Attributes:
+      steps: one score per time step, by split.
+      threshold: applied to them.
+      metrics: per step, by split.
+      window_metrics: per window, by split; empty for step heads.
+      controls: metrics of each control, by control and split, each at a threshold of its own from validation.
+    """
+
+    steps: dict[str, StepScores]
+    threshold: Threshold
+    metrics: dict[str, Metrics]
+    window_metrics: dict[str, Metrics]
+    controls: dict[str, dict[str, Metrics]]
+
+
+def evaluate(
+    config: ConfigDict,
+    model: Assembled,
+    trainable: Params,
+    frozen: Params,
+    dataset: Dataset,
+    mesh: Mesh,
+    *,
+    threshold: Threshold | None = None,
+) -> Evaluation:
+    """Scores all splits and all controls.
+
+    Args:
+      config: a whole config.
+      model: the model.
+      trainable: its trained parameters, on the devices.
+      frozen: its frozen ones, on the devices.
+      dataset: what is scored.
+      mesh: the devices.
+      threshold: a detector's own; without it one is chosen on the validation split.
+    """
+    scores = {
+        split: score_windows(
+            model.spear,
+            trainable,
+            frozen,
+            examples,
+            batch_size=config.score.batch_size,
+            mesh=mesh,
+            progress=split,
+        )
+        for split, examples in dataset.examples.items()
+    }
+    steps = {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
+    threshold = threshold or choose(config, steps["validation"])
+    return Evaluation(
+        steps=steps,
+        threshold=threshold,
+        metrics={split: step_metrics(split, steps[split], threshold) for split in SPLITS},
+        window_metrics=_window_metrics(config, dataset, scores),
+        controls=_controls(config, model, trainable, frozen, dataset, steps, mesh),
+    )
+
+
+def choose(config: ConfigDict, validation: StepScores) -> Threshold:
+    """The threshold that the config's rule picks on validation scores."""
+    return thresholds.choose(config.threshold.rule, validation.label, validation.score)
+
+
+def step_metrics(name: str, steps: StepScores, threshold: Threshold) -> Metrics:
+    """Metrics pooled over the steps of a split."""
+    return point_metrics(name, steps.label, steps.score, steps.score >= threshold.value)
+
+
+def _window_metrics(
+    config: ConfigDict, dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]
+) -> dict[str, Metrics]:
+    if config.head.kind != "window":
+        return {}
+    labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
+    chosen = thresholds.choose(config.threshold.rule, labels["validation"], scores["validation"][:, 0])
+    return {
+        split: point_metrics(
+            f"{split} windows",
+            labels[split],
+            scores[split][:, 0],
+            scores[split][:, 0] >= chosen.value,
+        )
+        for split in SPLITS
+    }
+
+
+def _controls(
+    config: ConfigDict,
+    model: Assembled,
+    trainable: Params,
+    frozen: Params,
+    dataset: Dataset,
+    steps: dict[str, StepScores],
+    mesh: Mesh,
+) -> dict[str, dict[str, Metrics]]:
+    """Each control scores the same steps and gets its own threshold from validation, as the model does."""
+    rng = np.random.default_rng((config.seed, 2))
+    train, quantizer = dataset.examples["train"], dataset.quantizer
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
+    zscores = rolling_zscores(dataset.recorded, config.controls.zscore_steps)
+
+    def stitched(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {s: stitch(dataset.windows[s], scores[s], dataset.recorded).score for s in SPLITS}
+
+    found: dict[str, dict[str, np.ndarray]] = {
+        "random_scores": {split: rng.random(len(steps[split].score)) for split in SPLITS},
+        "always_normal": {split: np.zeros(len(steps[split].score)) for split in SPLITS},
+        "bin_lookup": stitched({s: bin_lookup(train, quantizer.bins, dataset.examples[s]) for s in SPLITS}),
+        "rolling_zscore": {s: zscores[offsets[steps[s].series] + steps[s].step] for s in SPLITS},
+    }
+    if config.controls.head_only:
+        bare = frozen
+        if "embedding" in model.trainable:  # the control's embeddings stay as they were before training
+            bare = {
+                **frozen,
+                "embedding": parallel.place(model.trainable["embedding"], parallel.replicated(mesh)),
+            }
+        found["head_only"] = stitched(
+            head_only(
+                model.spear,
+                bare,
+                train,
+                dataset.examples,
+                positive_weight=config.train.positive_weight,
+                batch_size=config.score.batch_size,
+                mesh=mesh,
+                seed=config.seed,
+            )
+        )
+    metrics: dict[str, dict[str, Metrics]] = {}
+    for name, scores in found.items():
+        scored = {s: dataclasses.replace(steps[s], score=scores[s]) for s in SPLITS}
+        never = name == "always_normal"
+        threshold = Threshold(np.inf, "never") if never else choose(config, scored["validation"])
+        metrics[name] = {s: step_metrics(f"{name}, {s}", scored[s], threshold) for s in SPLITS}
+    return metrics
+
+
+def results(
+    config: ConfigDict,
+    model: Assembled,
+    backbone: Mapping[str, Any],
+    dataset: Dataset,
+    evaluation: Evaluation,
+    *,
+    threshold_from: str,
+    seconds: Mapping[str, float],
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of results.json, as the contract names it."""
+    return {
+        "schema": SCHEMA,
+        "dataset": dataset.name,
+        "seed": config.seed,
+        "backbone": dict(backbone),
+        "warnings": list(dataset.warnings),
+        "splits": {
+            split: {
+                "series": len(np.unique(dataset.windows[split].series)),
+                "windows": len(dataset.windows[split]),
+                "steps": len(steps.score),
+                "anomalous_steps": int(steps.label.sum()),
+            }
+            for split, steps in evaluation.steps.items()
+        },
+        "threshold": {
+            **evaluation.threshold._asdict(),
+            "chosen_on": "validation",
+            "from": threshold_from,
+        },
+        **evaluation.metrics,
+        **({"windows": evaluation.window_metrics} if evaluation.window_metrics else {}),
+        "per_series": "per_series.parquet",
+        "controls": evaluation.controls,
+        "trained": sorted(model.trainable),
+        "embedding": model.embedding,
+        "parameters": {
+            "trainable": count(model.trainable),
+            "frozen": count(model.frozen),
+            "prompt_bytes": 4 * count(model.trainable.get("prompt", {})),
+        },
+        "training": dict(training),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers were made with."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "not installed"
+    return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
+
+
+def backbone_about(backbone: Backbone) -> dict[str, Any]:
+    """What is said of a backbone wherever its numbers are."""
+    return {
+        "name": backbone.name,
+        "revision": backbone.revision,
+        "sha256": backbone.sha256,
+        "dtype": backbone.dtype,
+        "pretrained": backbone.pretrained,
+    }
+
+
+def write(workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, evaluation: Evaluation) -> None:
+    """Writes scores, per-series numbers and, last of all, results.json."""
+    (workdir / "scores").mkdir(parents=True, exist_ok=True)
+    names = np.array([one.name for one in dataset.recorded])
+    rows = []
+    for split, steps in evaluation.steps.items():
+        predicted = steps.score >= evaluation.threshold.value
+        frame = pd.DataFrame(
+            {
+                "series": pd.Categorical.from_codes(steps.series, categories=names),
+                "step": steps.step,
+                "timestamp": _timestamps(dataset, steps),
+                "value": steps.value,
+                "score": steps.score.astype(np.float32),
+                "predicted": predicted,
+                "label": steps.label,
+            }
+        )
+        write_parquet(workdir / "scores" / f"{split}.parquet", frame)
+        for series in np.unique(steps.series):
+            here = steps.series == series
+            one = point_metrics_quietly(steps.label[here], steps.score[here], predicted[here])
+            rows.append({"split": split, "series": names[series], "steps": int(here.sum()), **one})
+    write_parquet(workdir / "per_series.parquet", pd.DataFrame(rows))
+    write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
+
+
+def point_metrics_quietly(labels: np.ndarray, scores: np.ndarray, predicted: np.ndarray) -> Metrics:
+    """Metrics of one series; most series of a test split have one class only, which is no news."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return point_metrics("series", labels, scores, predicted)
+
+
+def _timestamps(dataset: Dataset, steps: StepScores) -> np.ndarray:
+    stamps = [
+        one.timestamps if len(one.timestamps) else np.full(len(one), "NaT", "datetime64[ns]")
+        for one in dataset.recorded
+    ]
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
+    return np.concatenate(stamps)[offsets[steps.series] + steps.step]
+
+
+def write_parquet(path: epath.Path, frame: pd.DataFrame) -> None:
+    """Writes a table whole or not at all."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_whole(path, buffer.getvalue())
+
+
+NAMES = {
+    "random_scores": "random scores",
+    "always_normal": "always normal",
+    "bin_lookup": "bin lookup",
+    "rolling_zscore": "rolling z-score",
+    "head_only": "head only (m = 0)",
+}
+COLUMNS = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """The table that a run ends with, from results.json."""
+
+    def cells(metrics: Mapping[str, Any]) -> str:
+        return "".join(
+            f"{'-' if metrics[column] is None else format(metrics[column], '.3f'):>10}" for column in COLUMNS
+        )
+
+    backbone = content["backbone"]
+    weights = "pretrained" if backbone["pretrained"] else "RANDOM WEIGHTS"
+    lines = [
+        "",
+        f"{content['dataset']}, {backbone['name']} ({weights}, {backbone['dtype']}), trained:"
+        f" {' + '.join(content['trained'])}, {content['parameters']['trainable']:,} numbers",
+    ]
+    lines += [f"WARNING: {warning}" for warning in content["warnings"]]
+    for split in SPLITS:
+        sizes = content["splits"][split]
+        rate = sizes["anomalous_steps"] / sizes["steps"]
+        lines += [
+            "",
+            f"{split}: {sizes['series']} series, {sizes['steps']:,} steps, base rate {rate:.3f}",
+            f"{'':20}" + "".join(f"{column.upper() if column.startswith('au') else column:>10}" for column in COLUMNS),
+            f"{'SPEAR':20}" + cells(content[split]),
+        ]
+        if "windows" in content:
+            lines.append(f"{'SPEAR, per window':20}" + cells(content["windows"][split]))
+        lines += [f"{NAMES[name]:20}" + cells(control[split]) for name, control in content["controls"].items()]
+    threshold = content["threshold"]
+    lines += [
+        "",
+        f"threshold {threshold['value']:.4g} ({threshold['rule']}, chosen on {threshold['chosen_on']} of"
+        f" {threshold['from']}); a '-' is undefined",
+    ]
+    return "\n".join(lines)

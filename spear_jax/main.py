@@ -1,0 +1,141 @@
+"""Command line: flags and dispatch, nothing else."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from spear_jax.errors import InputError
+
+MODES = ("train", "evaluate", "prepare")
+HELP = """\
+usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
+
+Frozen language models, steered by a tiny trainable soft prompt, as anomaly detectors for time series.
+
+modes, with an example each:
+  train      train, then evaluate (default); the same command again resumes, or says that it is done
+             python -m spear_jax.main --config=configs/nasa.py:minilm --workdir=runs/nasa
+  evaluate   apply a trained detector to another data set
+             python -m spear_jax.main --mode=evaluate --config=configs/quickstart.py --detector=runs/nasa \\
+                 --workdir=runs/nasa_on_synthetic
+  prepare    download and prepare the data, nothing else
+             python -m spear_jax.main --mode=prepare --config=configs/nasa.py
+
+flags:
+  --config=FILE[:ARGUMENT]         a config file, looked up in the current folder, then in the package;
+                                   arguments such as minilm or debug are named in the file
+  --config.FIELD=VALUE             overrides a field, e.g. --config.train.epochs=5
+  --workdir=FOLDER                 where the run's files go
+  --detector=FOLDER                a detector or run folder (evaluate)
+  --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
+  --help                           this text
+
+configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL)
+"""
+
+
+@dataclasses.dataclass
+class Flags:
+    """The parsed command line; '' is unset."""
+
+    config: str = ""
+    workdir: str = ""
+    mode: str = "train"
+    detector: str = ""
+    distributed: str = "auto"
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def parse(arguments: Sequence[str]) -> Flags:
+    """Reads `--flag=value` and `--flag value`.
+
+    Raises:
+      InputError: an unknown flag, a flag without its value, or an unknown mode.
+    """
+    flags, left = Flags(), list(arguments)
+    known = [field.name for field in dataclasses.fields(Flags) if field.name != "overrides"]
+    while left:
+        argument = left.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not (name in known or name.startswith("config.")):
+            raise InputError(f"unknown argument {argument!r}; flags are --{', --'.join(known)}, --config.FIELD, --help")
+        if not equals:
+            if not left:
+                raise InputError(f"--{name} needs a value: --{name}=...")
+            value = left.pop(0)
+        if name.startswith("config."):
+            flags.overrides[name.removeprefix("config.")] = value
+        else:
+            setattr(flags, name, value)
+    if flags.mode not in MODES:
+        raise InputError(f"--mode={flags.mode!r}: allowed are {', '.join(MODES)}")
+    if not flags.config:
+        raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
+    if flags.mode != "prepare" and not flags.workdir:
+        raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
+    if (flags.mode == "evaluate") != bool(flags.detector):
+        raise InputError(
+            "--mode=evaluate needs --detector=FOLDER"
+            if flags.mode == "evaluate"
+            else "--detector is of --mode=evaluate"
+        )
+    return flags
+
+
+def run(flags: Flags) -> None:
+    """Runs one mode.
+
+    Raises:
+      InputError: something given cannot be used; nothing was written.
+    """
+    from absl import logging
+
+    from spear_jax import config as configs
+    from spear_jax import parallel, run
+
+    # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
+    logging.set_verbosity(logging.FATAL)
+    if flags.distributed not in parallel.DISTRIBUTED:
+        raise InputError(f"--distributed={flags.distributed!r}: allowed are {', '.join(parallel.DISTRIBUTED)}")
+    config = configs.load_config(flags.config)
+    for field, text in flags.overrides.items():
+        configs.override(config, field, text)
+    configs.validate(config)
+    parallel.start(flags.distributed)
+    if flags.mode == "prepare":
+        run.prepare(config)
+    elif flags.mode == "evaluate":
+        run.evaluate(config, flags.detector, flags.workdir, overridden=list(flags.overrides))
+    else:
+        run.train(config, flags.workdir)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program; returns its exit code: 0 done, 1 stopped or diverged (resumable), 2 bad input."""
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP, end="")
+        return 0
+    try:
+        run(parse(arguments))
+    except InputError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    except RuntimeError as fault:
+        from spear_jax.training import StoppedError, TrainingDivergedError
+
+        if not isinstance(fault, StoppedError | TrainingDivergedError):
+            raise
+        print(f"stopped: {fault}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as fault:
+        # A disk that is full or not writable; tensorstore's errors under Orbax are ValueErrors.
+        if isinstance(fault, ValueError) and "local file" not in str(fault):
+            raise
+        reason = " ".join(str(fault).split())
+        print(f"stopped: {reason}; with that mended, the same command goes on", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""Point-wise numbers: pooled over the steps of a split, or over its windows."""
+
+import warnings
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+class Metrics(TypedDict):
+    """Numbers of one split; None where a number is undefined."""
+
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    auroc: float | None
+    aupr: float | None
+    base_rate: float | None
+
+
+def ranking_metrics(labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> tuple[float | None, float | None]:
+    """AUROC and AUPR (average precision); None where `labels` has one class only."""
+    if not len(labels) or labels.all() or not labels.any():
+        return None, None
+    return float(roc_auc_score(labels, scores)), float(average_precision_score(labels, scores))
+
+
+def point_metrics(
+    name: str,
+    labels: Bool[np.ndarray, "n"],
+    scores: Float[np.ndarray, "n"],
+    predicted: Bool[np.ndarray, "n"],
+) -> Metrics:
+    """Metrics of one split.
+
+    Args:
+      name: said in the warning where a number is undefined.
+      labels: True where anomalous.
+      scores: higher is more anomalous.
+      predicted: True where an anomaly is predicted.
+
+    Returns:
+      The metrics. Precision, recall and F1 are None where their denominators are 0: with no positive at all, a
+      recall of 0 or 1 would say something that nobody measured.
+    """
+    auroc, aupr = ranking_metrics(labels, scores)
+    if auroc is None:
+        warnings.warn(f"{name}: one class only, AUROC and AUPR are undefined", stacklevel=2)
+    hits = int((predicted & labels).sum())
+    flagged, positives, total = int(predicted.sum()), int(labels.sum()), len(labels)
+    return Metrics(
+        accuracy=float((predicted == labels).mean()) if total else None,
+        precision=hits / flagged if flagged else None,
+        recall=hits / positives if positives else None,
+        f1=2 * hits / (flagged + positives) if positives else None,
+        auroc=auroc,
+        aupr=aupr,
+        base_rate=positives / total if total else None,
+    )

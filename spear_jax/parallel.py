@@ -1,0 +1,127 @@
+"""Devices and processes: one code path from one device to a pod."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
+
+from spear_jax.errors import InputError
+
+DISTRIBUTED = ("auto", "on", "off")
+
+
+def start(distributed: str) -> None:
+    """Joins the other processes of the run; must be the program's first JAX call.
+
+    Args:
+      distributed: 'off' is one process. 'on' needs a cluster that JAX knows (Cloud TPU, Slurm, Kubernetes, Open
+        MPI), or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment. 'auto' is 'on'
+        where such an environment is seen.
+
+    Raises:
+      InputError: 'on', and no cluster is found.
+    """
+    found = _cluster()
+    if distributed == "off" or (distributed == "auto" and not found):
+        return
+    explicit: dict[str, Any] = {}
+    if found == "JAX_COORDINATOR_ADDRESS":
+        missing = [key for key in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if not os.environ.get(key, "").isdigit()]
+        if missing:
+            raise InputError(f"JAX_COORDINATOR_ADDRESS is set, but {' and '.join(missing)} is no whole number")
+        explicit = {
+            "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
+            "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
+            "process_id": int(os.environ["JAX_PROCESS_ID"]),
+        }
+    try:
+        jax.distributed.initialize(**explicit)
+    except ValueError as fault:
+        raise InputError(
+            f"--distributed={distributed}: no cluster found ({fault}); set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"
+            " and JAX_PROCESS_ID, or use --distributed=off"
+        ) from fault
+    logging.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), found or "found by JAX")
+
+
+def _cluster() -> str:
+    """What in the environment says that this is one process of several, or ''."""
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        return "JAX_COORDINATOR_ADDRESS"
+    if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1:
+        return "SLURM_NTASKS"
+    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1") or 1) > 1:
+        return "OMPI_COMM_WORLD_SIZE"
+    if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        return "TPU_WORKER_HOSTNAMES"
+    if os.environ.get("JOB_COMPLETION_INDEX") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return "JOB_COMPLETION_INDEX"
+    return ""
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes on one axis, 'data'."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts arrays that every process holds whole onto the devices."""
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(np.shape(leaf), sharding, lambda part: np.asarray(leaf)[part]),
+        tree,
+    )
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str, jax.Array]:
+    """Divides a batch over the devices.
+
+    Args:
+      batch: arrays whose `axis` counts windows; what is added to make that divisible is 0, that is, masked.
+      mesh: from `make_mesh`.
+      axis: the windows' axis.
+
+    Returns:
+      Global arrays, sharded along `axis`.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+    return place({name: _fill_up(array, mesh.size, axis) for name, array in batch.items()}, sharding)
+
+
+def _fill_up(array: Shaped[np.ndarray, "..."], divisor: int, axis: int) -> Shaped[np.ndarray, "..."]:
+    padding = [(0, 0)] * array.ndim
+    padding[axis] = (0, -array.shape[axis] % divisor)
+    return np.pad(array, padding)
+
+
+def is_main() -> bool:
+    """True in the one process that writes files."""
+    return jax.process_index() == 0
+
+
+def agree(value: float) -> float:
+    """The largest of all processes' values, in every process: a signal counts whichever process it reaches."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.float32(value)).max())
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def say(text: str) -> None:
+    """Prints a line, in the main process only."""
+    if is_main():
+        print(text, flush=True)

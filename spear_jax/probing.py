@@ -1,0 +1,93 @@
+"""A head fitted to hidden states that do not change: a logistic regression, solved to its optimum.
+
+Two uses: `head.init='fitted'` starts training from it (linear probing, then tuning: Kumar et al. 2022, arXiv
+2202.10054), and without a prompt it is the control 'head only'.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from spear_jax import parallel
+from spear_jax.data.batches import Examples, fill
+from spear_jax.model import Params, Spear, merge, pool
+
+MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
+
+
+@functools.partial(jax.jit, static_argnames=("spear", "gathered"))
+def _features(
+    spear: Spear, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
+) -> Float[Array, "batch asked hidden"]:
+    """What the head reads: a vector per step, or one per window."""
+    inputs = batch["bins"], batch["mask"]
+    found = spear.apply(merge(trainable, frozen), *inputs, method=Spear.hidden_states)
+    states, first = cast(tuple[Array, int], found)
+    read = states[:, first : first + batch["bins"].shape[1]].astype(jnp.float32)
+    if spear.head_kind == "window":
+        read = pool(spear.pooling, states[:, 0].astype(jnp.float32), read, batch["mask"])[:, None]
+    return jax.lax.with_sharding_constraint(read, gathered)
+
+
+def features(
+    spear: Spear,
+    trainable: Params,
+    frozen: Params,
+    examples: Examples,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    progress: str,
+) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]]:
+    """Rows of `examples`, batch by batch, and what the head reads for them."""
+    batches = fill(np.arange(len(examples)), batch_size)
+    for rows in tqdm(batches, desc=progress, unit="batch", leave=False, disable=None):
+        batch = parallel.shard_batch(examples.take(rows), mesh, axis=0)
+        read = np.asarray(_features(spear, trainable, frozen, batch, parallel.replicated(mesh)))
+        real = rows[rows >= 0]
+        yield real, read[: len(real)]
+
+
+def fit_head(
+    batches: Iterable[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]],
+    train: Examples,
+    *,
+    spear: Spear,
+    positive_weight: float,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Fits the head to what it reads of the training split.
+
+    Args:
+      batches: from `features` of `train`.
+      train: the training split.
+      spear: the model that they come from.
+      positive_weight: of anomalous steps, as in training.
+      seed: of the sample of steps, where not all fit into `MAX_BYTES`.
+
+    Returns:
+      The head's {'kernel', 'bias'}; zeros and a bias that says so where the split has one class only.
+    """
+    per_window = spear.head_kind == "window"
+    asked = np.ones((len(train), 1), bool) if per_window else train.mask
+    room = MAX_BYTES / (8 * spear.hidden)
+    if asked.sum() > room:
+        asked = asked & (np.random.default_rng(seed).random(asked.shape) < room / asked.sum())
+    targets = train.targets[:, : asked.shape[1]][asked] > 0
+    if targets.all() or not targets.any():
+        bias = np.full(1, 10.0 if targets.all() else -10.0, np.float32)
+        return {"kernel": np.zeros((spear.hidden, 1), np.float32), "bias": bias}
+    # In float64: hidden states are so correlated that float32 cannot tell their covariance from a singular one.
+    states = np.concatenate([read[asked[rows]] for rows, read in batches]).astype(np.float64)
+    # Newton's method ends at the optimum itself, so that two device counts agree.
+    weights = {True: positive_weight, False: 1.0}
+    regression = LogisticRegression(solver="newton-cholesky", class_weight=weights, tol=1e-8).fit(states, targets)
+    return {"kernel": regression.coef_.T.astype(np.float32), "bias": regression.intercept_.astype(np.float32)}

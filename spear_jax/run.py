@@ -1,0 +1,225 @@
+"""The modes: what happens in a run, from a config to a finished folder."""
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import config as configs
+from spear_jax import evaluation, parallel, report, training
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.data import dataset as datasets
+from spear_jax.data import nasa
+from spear_jax.detector import CARRIED, Detector, table_sha256
+from spear_jax.errors import InputError
+from spear_jax.files import read_json, write_whole
+from spear_jax.model import assemble, count
+
+
+def train(config: ConfigDict, workdir: str) -> None:
+    """Trains and evaluates; goes on where an earlier run of the same folder stopped.
+
+    Raises:
+      InputError: bad input; the folder is as it was.
+    """
+    began = time.monotonic()
+    folder = epath.Path(workdir)
+    done = check_folder(config, folder)
+    parallel.barrier("looked")  # before the main process changes what the others look at
+    if done:
+        parallel.say(f"{folder}: this run is done; its results:\n{evaluation.table(done)}")
+        return
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    recorded = datasets.load_series(config)
+    datasets.check_names(recorded)
+    dataset = datasets.build(config, recorded)
+    backbone = load_backbone(config.backbone.name, config.backbone.dtype, remat=config.backbone.remat)
+    model = assemble(config, backbone)
+    mesh = parallel.make_mesh()
+    frozen = parallel.place(model.frozen, parallel.replicated(mesh))
+    loaded = time.monotonic()
+
+    if parallel.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", configs.to_json(config).encode())
+    parallel.barrier("folder")
+    introduce(config, dataset, backbone, model)
+    trained = training.fit(config, model, dataset, frozen, mesh, folder)
+    fitted = time.monotonic()
+
+    parallel.say(f"evaluating the best step ({trained.progress.best['step']}) and the controls ...")
+    with plain_warnings():
+        evaluated = evaluation.evaluate(config, model, trained.trainable, frozen, dataset, mesh)
+    about = evaluation.backbone_about(backbone)
+    content = evaluation.results(
+        config,
+        model,
+        about,
+        dataset,
+        evaluated,
+        threshold_from=dataset.name,
+        seconds={
+            "loading": loaded - began,
+            "training": trained.progress.seconds,
+            "evaluation": time.monotonic() - fitted,
+        },
+        training={
+            "epochs": config.train.epochs,
+            "epochs_done": trained.progress.epoch,
+            "patience": config.train.early_stopping.patience,
+            "steps": trained.progress.step,
+            "stopped": trained.stopped,
+            "best": trained.progress.best,
+        },
+    )
+    if trained.windows_per_second:
+        content["throughput"] = {"training_windows_per_second": round(trained.windows_per_second, 2)}
+    if parallel.is_main():
+        detector = Detector(
+            config=config,
+            trainable=jax.device_get(trained.trainable),
+            quantizer=dataset.quantizer,
+            typical_width=dataset.typical_width,
+            threshold=evaluated.threshold,
+            trained_on=dataset.name,
+            backbone=about,
+            table_sha256=table_sha256(model),
+        )
+        detector.save(folder / "detector", evaluation.versions())
+        report.draw(folder, dataset, evaluated)
+        evaluation.write(folder, content, dataset, evaluated)
+    parallel.barrier("written")
+    parallel.say(evaluation.table(content))
+    parallel.say(f"\n{folder}: results.json, scores/, figures/, detector/ ({time.monotonic() - began:.0f} s)")
+
+
+def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
+    """Looks at what is in a run's folder.
+
+    Returns:
+      The results, if the run is done; None if it is still to run or to go on.
+
+    Raises:
+      InputError: the folder is another run's, or no run's.
+    """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise InputError(f"--workdir={folder}: is a file; needed is a folder, new or of the same run")
+    if not (folder / "config.json").exists():
+        if any(folder.iterdir()):
+            raise InputError(f"--workdir={folder}: is not empty and holds no run; use a new folder")
+        return None
+    before = read_json(folder / "config.json")
+    different = configs.differences(before, config)
+    if different:
+        raise InputError(
+            f"--workdir={folder}: holds a run of another config, which differs in {'; '.join(different)};"
+            " use a new folder"
+        )
+    if not (folder / "results.json").exists():
+        return None
+    done = read_json(folder / "results.json")
+    same = (config.train.epochs, config.train.early_stopping.patience)
+    return done if (done["training"]["epochs"], done["training"]["patience"]) == same else None
+
+
+def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden: Sequence[str]) -> None:
+    """Applies a trained detector to another data set.
+
+    Quantizer, embedding, prompt, head and backbone come from the detector.
+
+    Raises:
+      InputError: bad input, or an override of what the detector carries; the folder is as it was.
+    """
+    began = time.monotonic()
+    for field in overridden:
+        if field.partition(".")[0] in CARRIED or field in ("data.window", "seed"):
+            raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
+    folder = epath.Path(workdir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir={folder}: is a file; needed is a new folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"--workdir={folder}: is not empty; evaluate writes to a new folder")
+    detector = Detector.load(epath.Path(detector_path))
+    for part in CARRIED:
+        config[part] = detector.config[part]
+    config.data.window = detector.config.data.window
+    config.data.stride = min(config.data.stride, config.data.window)
+    config.seed = detector.config.seed
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    recorded = datasets.load_series(config)
+    datasets.check_names(recorded)
+    dataset = datasets.build(config, recorded, quantizer=detector.quantizer, typical_width=detector.typical_width)
+    backbone = load_backbone(config.backbone.name, config.backbone.dtype)
+    model = detector.assemble(backbone)
+    mesh = parallel.make_mesh()
+    everywhere = parallel.replicated(mesh)
+    reuse = config.threshold.reuse
+    with plain_warnings():
+        evaluated = evaluation.evaluate(
+            config,
+            model,
+            parallel.place(model.trainable, everywhere),
+            parallel.place(model.frozen, everywhere),
+            dataset,
+            mesh,
+            threshold=detector.threshold if reuse else None,
+        )
+    content = evaluation.results(
+        config,
+        model,
+        detector.backbone,
+        dataset,
+        evaluated,
+        threshold_from=detector.trained_on if reuse else dataset.name,
+        seconds={"evaluation": time.monotonic() - began},
+        training={"detector": str(detector_path), "trained_on": detector.trained_on},
+    )
+    if parallel.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", configs.to_json(config).encode())
+        report.draw(folder, dataset, evaluated)
+        evaluation.write(folder, content, dataset, evaluated)
+    parallel.say(evaluation.table(content))
+
+
+def prepare(config: ConfigDict) -> None:
+    """Downloads and prepares the data, nothing else."""
+    if config.data.name == "synthetic":
+        parallel.say("data.name='synthetic' is generated; there is nothing to prepare")
+        return
+    parallel.say(f"nasa: prepared in {nasa.prepare(config.data.dir)}")
+
+
+def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, model: Any) -> None:
+    """Says what is about to be trained, on what."""
+    weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
+    parallel.say(
+        f"backbone {backbone.name} ({weights}, {backbone.dtype}): frozen\n"
+        f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
+        f" = {count(model.trainable):,} numbers; bin embeddings: {json.dumps(model.embedding)}"
+    )
+    for split, part in dataset.windows.items():
+        steps, positive = int(part.real.sum()), int((part.labels & part.real).sum())
+        parallel.say(
+            f"{split:>10}: {len(set(part.series.tolist()))} series, {len(part)} windows of {config.data.window},"
+            f" {steps:,} steps, base rate {positive / steps:.3f}"
+        )
+    for warning in dataset.warnings:
+        parallel.say(f"WARNING: {warning}")
+    parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
+
+
+class plain_warnings(warnings.catch_warnings):  # noqa: N801
+    """Warnings as one plain line each."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        warnings.showwarning = lambda message, *_, **__: parallel.say(f"WARNING: {message}")
+        return entered
