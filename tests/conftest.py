@@ -1,0 +1,246 @@
+"""What several test files share: running the program in place, tiny data sets, finished runs."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spear_jax import config as configs
+from spear_jax import main
+
+SPLITS = ("train", "validation", "test")
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = REPOSITORY / "configs"
+
+# One shape of batch for all runs, so that they share what XLA compiled.
+TINY = {
+    "backbone.name": "random:tiny",
+    "controls.head_only": "false",
+    "data.fractions": "(0.6, 0.2, 0.2)",
+    "data.gap": "0",
+    "data.stride": "32",
+    "data.window": "32",
+    "embedding.kind": "ordinal",
+    "prompt.length": "4",
+    "quantizer.bins": "100",
+    "score.batch_size": "8",
+    "train.batch_size": "8",
+    "train.epochs": "1",
+    "train.prompt_learning_rate": "0.01",
+    "train.steps_per_call": "4",
+}
+SYNTHETIC = TINY | {
+    "data.synthetic.series": "6",
+    "data.synthetic.length": "256",
+    "data.synthetic.past": "64",
+}
+
+Channels: TypeAlias = Mapping[str, Sequence[tuple[int, int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+Spear: TypeAlias = Callable[..., Outcome]
+
+
+def command(config: str, fields: Mapping[str, object] | None = None, **flags: object) -> tuple[str, ...]:
+    """A command line: `config` is 'name' or 'name:argument', of configs/."""
+    name, colon, argument = config.partition(":")
+    return (
+        f"--config={CONFIGS / name}.py{colon}{argument}",
+        *(f"--{name}={value}" for name, value in flags.items()),
+        *(f"--config.{name}={value}" for name, value in (fields or {}).items()),
+    )
+
+
+def quick(workdir: Path, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
+    """The command of a run of about a second, on generated telemetry."""
+    return command("quickstart:debug", SYNTHETIC | dict(fields or {}), workdir=workdir)
+
+
+def quick_on(nasa: Path, workdir: Path, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
+    """The command of a run of about a second, on a NASA-like folder, split in time."""
+    own = {"data.dir": nasa, "data.split": "time"}
+    return command("nasa:debug", TINY | own | dict(fields or {}), workdir=workdir)
+
+
+def results(workdir: Path) -> dict[str, Any]:
+    """A run's results.json."""
+    return json.loads((workdir / "results.json").read_text())
+
+
+def log(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]] | bytes | None:
+    """All that is in a folder, with the time of its last change; None where there is nothing."""
+    if folder.is_file():
+        return folder.read_bytes()
+    if not folder.exists():
+        return None
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def write_nasa(root: Path, channels: Channels, steps: int = 160) -> Path:
+    """A folder in telemanom's layout: noise with a jump at each anomalous range, ends inclusive."""
+    rng = np.random.default_rng(0)
+    rows = ["chan_id,spacecraft,anomaly_sequences,class,num_values"]
+    for name, ranges in channels.items():
+        for part, length in (("train", 64), ("test", steps)):
+            array = rng.normal(0, 0.1, (length, 3))
+            for start, end in ranges if part == "test" else ():
+                array[start : end + 1, 0] += 1
+            (root / part).mkdir(parents=True, exist_ok=True)
+            np.save(root / part / f"{name}.npy", array)
+        rows.append(f'{name},SMAP,"{json.dumps(ranges)}",[point],{steps}')
+    (root / "labeled_anomalies.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def spear(tmp_path_factory: pytest.TempPathFactory) -> Spear:
+    """Runs the program in this process and says what came of it."""
+    import jax
+
+    from spear_jax.main import main
+
+    # The runs compile the same few programs over and over.
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+    def run(*arguments: str) -> Outcome:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(arguments)
+        return Outcome(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its command without --workdir's value, what it printed."""
+
+    workdir: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def finished(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with the embedding-free control; not to be written to."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    outcome = spear(*quick(workdir, {"controls.head_only": "true"}))
+    assert outcome.code == 0, outcome.err
+    return Run(workdir, outcome)
+
+
+@pytest.fixture
+def nasa(tmp_path: Path) -> Path:
+    """Six channels with an anomaly in each third of the time."""
+    ranges = [(10, 20), (40, 49), (100, 110), (140, 150)]
+    return write_nasa(tmp_path / "nasa", {f"A-{i}": ranges for i in range(6)})
+
+
+def check_refusal(outcome: Outcome, *parts: object) -> None:
+    """Exit code 2 and one line with all the parts, and nothing else said."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.endswith("\n") and outcome.err.count("\n") == 1
+    for part in parts:
+        assert str(part) in outcome.err
+
+
+def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
+    """A folder as an interrupted run of this command leaves it before its first checkpoint."""
+    flags = main.parse(arguments)
+    config = configs.load_config(flags.config)
+    for field, text in flags.overrides.items():
+        configs.override(config, field, text)
+    workdir.mkdir()
+    (workdir / "config.json").write_text(configs.to_json(config))
+    (workdir / "metrics.jsonl").write_text("")
+    return workdir
+
+
+def refuse_untouched(spear: Spear, arguments: tuple[str, ...], *parts: object) -> None:
+    """The command is refused, in a new folder and in one that an interrupted run left."""
+    workdir = Path(main.parse(arguments).workdir)
+    check_refusal(spear(*arguments), *parts)
+    assert not workdir.exists()
+    before = contents(begun(arguments, workdir))
+    check_refusal(spear(*arguments), *parts)
+    assert contents(workdir) == before
+
+
+def evaluate(detector: Path, workdir: Path, fields: dict[str, object] | None = None) -> tuple[str, ...]:
+    """Applies a detector to the data that it was trained on."""
+    parts = ("data.", "score.")  # the rest comes from the detector, and so does data.window
+    data = {name: value for name, value in SYNTHETIC.items() if name.startswith(parts)}
+    del data["data.window"]
+    return command(
+        "quickstart:debug",
+        data | (fields or {}),
+        mode="evaluate",
+        detector=detector,
+        workdir=workdir,
+    )
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def check_scores(workdir: Path, head: str = "step") -> dict[str, pd.DataFrame]:
+    """scores/*.parquet agree with results.json; a row per step."""
+    content = results(workdir)
+    tables = {split: pd.read_parquet(workdir / "scores" / f"{split}.parquet") for split in SPLITS}
+    for split, table in tables.items():
+        columns = ["series", "step", "timestamp", "value", "score", "predicted", "label"]
+        assert list(table.columns) == columns
+        sizes = content["splits"][split]
+        assert len(table) == sizes["steps"]
+        assert table["label"].sum() == sizes["anomalous_steps"]
+        assert table["series"].nunique() == sizes["series"]
+        assert not table.duplicated(["series", "step"]).any()
+        assert table["score"].between(0, 1).all()
+        above = table["score"] >= np.float32(content["threshold"]["value"])
+        assert (table["predicted"] == above).mean() > 0.999  # stored in float32
+        accuracy = (table["predicted"] == table["label"]).mean()
+        assert content[split]["accuracy"] == pytest.approx(accuracy)
+        assert content[split]["base_rate"] == pytest.approx(table["label"].mean())
+    return tables
+
+
+def check_log(workdir: Path, epochs: int) -> None:
+    """metrics.jsonl has no step twice per kind, and an evaluation for each epoch."""
+    lines = log(workdir)
+    for kind in ("train", "evaluation"):
+        steps = [line["step"] for line in lines if line["kind"] == kind]
+        assert steps == sorted(set(steps))
+    done = [line["epoch"] for line in lines if line["kind"] == "evaluation"]
+    assert done == list(range(1, epochs + 1))

@@ -1,0 +1,411 @@
+"""What is refused, in one line, before anything is written."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import (
+    Run,
+    Spear,
+    check_log,
+    check_refusal,
+    check_scores,
+    command,
+    contents,
+    evaluate,
+    quick,
+    quick_on,
+    refuse_untouched,
+    results,
+    truncate,
+)
+
+# --- What is refused before a run ---------------------------------------
+
+FIELDS: list[tuple[dict[str, object], list[str]]] = [
+    ({"train.epoch": 3}, ["--config.train.epoch: no such field", "did you mean train.epochs"]),
+    ({"train": 3}, ["--config.train:", "section with", "train.batch_size"]),
+    ({"train.epochs": "many"}, ["--config.train.epochs=many", "a whole number"]),
+    ({"train.epochs": 1.5}, ["--config.train.epochs=1.5", "a whole number"]),
+    ({"train.prompt_learning_rate": "nan"}, ["train.prompt_learning_rate=nan", "finite"]),
+    ({"train.weight_decay": "inf"}, ["config.train.weight_decay=inf", "finite"]),
+    ({"quantizer.bins": 0}, ["config.quantizer.bins=0", "allowed is 2 to 10000"]),
+    ({"data.window": 0}, ["config.data.window=0", "allowed is at least 2"]),
+    ({"data.fractions": "(1,0,0)"}, ["config.data.fractions=(1, 0, 0)", "sum to 1"]),
+    ({"data.split": "shuffle"}, ["config.data.split='shuffle'", "series, time, random"]),
+    ({"embedding.kind": "magic"}, ["embedding.kind='magic'", "numbers, spread", "trained"]),
+    ({"prompt.init": "zeros"}, ["config.prompt.init='zeros'", "vocabulary, words"]),
+]
+
+
+@pytest.mark.parametrize(("fields", "parts"), FIELDS, ids=lambda x: str(x)[:40])
+def test_field_that_cannot_be_used(
+    spear: Spear, finished: Run, tmp_path: Path, fields: dict[str, object], parts: list[str]
+) -> None:
+    check_refusal(spear(*quick(tmp_path / "run", fields)), *parts)
+    assert not (tmp_path / "run").exists()
+    before = contents(finished.workdir)
+    check_refusal(spear(*quick(finished.workdir, fields)), *parts)
+    assert contents(finished.workdir) == before
+
+
+LATER: list[tuple[dict[str, object], list[str]]] = [
+    ({"prompt.length": 511}, ["config.prompt.length=511", "512 positions", "at most 510"]),
+    (
+        {"data.window": 509, "data.synthetic.length": 600},
+        ["config.data.window=509", "512 positions and 4 are prompt", "at most 508 steps"],
+    ),
+    ({"data.limit_series": 1}, ["nothing is left for", "1 series", "use more series"]),
+    (
+        {"embedding.kind": "consecutive", "embedding.first_row": 950},
+        ["embedding.first_row=950", "quantizer.bins=100", "1000 rows"],
+    ),
+    ({"prompt.init": "/no/such.npy"}, ["prompt.init='/no/such.npy'", "No such file"]),
+    ({"backbone.name": "/no/such/folder"}, ["'/no/such/folder'", "neither an existing folder"]),
+    ({"backbone.name": "random:huge"}, ["'huge' is neither", "'random:tiny'"]),
+]
+
+
+@pytest.mark.parametrize(("fields", "parts"), LATER, ids=lambda x: str(x)[:40])
+def test_field_that_does_not_fit_data_or_backbone(
+    spear: Spear, tmp_path: Path, fields: dict[str, object], parts: list[str]
+) -> None:
+    refuse_untouched(spear, quick(tmp_path / "run", fields), *parts)
+
+
+def test_prompt_of_no_words(spear: Spear, tmp_path: Path) -> None:
+    fields = {"prompt.init": "words", "prompt.words": ""}
+    refuse_untouched(spear, quick(tmp_path / "run", fields), "prompt.words")
+
+
+PROMPTS: dict[str, Callable[[Path], object]] = {
+    "another shape": lambda file: np.save(file, np.zeros((3, 32))),
+    "not finite": lambda file: np.save(file, np.full((4, 32), np.nan)),
+    "text": lambda file: file.write_text("prompt"),
+    "an object": lambda file: np.save(file, np.array([None])),
+    "truncated": lambda file: (np.save(file, np.zeros((4, 32))), os.truncate(file, 200)),
+    "a folder": lambda file: file.mkdir(),
+    "empty": lambda file: file.touch(),
+    "words": lambda file: np.save(file, np.full((4, 32), "a")),
+}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    list(PROMPTS),
+)
+def test_array_that_is_no_prompt(spear: Spear, tmp_path: Path, fault: str) -> None:
+    file = tmp_path / "prompt.npy"
+    PROMPTS[fault](file)
+    refuse_untouched(spear, quick(tmp_path / "run", {"prompt.init": file}), f"prompt.init='{file}'")
+
+
+CONFIG_FILES: dict[str, tuple[str | None, list[str]]] = {
+    "none": (None, ["no file", "looked in"]),
+    "syntax": ("def get_config(:", ["SyntaxError", "line 1"]),
+    "empty": ("", ["get_config"]),
+    "binary": ("x = '\0'", ["null bytes"]),
+    "no argument taken": ("def get_config(): pass", ["TypeError", "get_config()"]),
+    "dict": ("def get_config(arg): return {'seed': 1}", ["a ConfigDict, not dict"]),
+    "nothing": ("def get_config(arg): pass", ["a ConfigDict, not NoneType"]),
+    "import": ("import no_such_package", ["ModuleNotFoundError", "no_such_package"]),
+    "lines": ("def get_config(arg): raise ValueError('two\\nlines')", ["ValueError: two lines"]),
+    "exit": ("raise SystemExit(3)", ["SystemExit: 3"]),
+    "other fields": (
+        "from ml_collections import ConfigDict\ndef get_config(arg): return ConfigDict({'a': 1})",
+        ["config.a: no such field"],
+    ),
+    "other value": (
+        "from spear_jax.config import default_config\n"
+        "def get_config(arg):\n    c = default_config()\n    c.quantizer.bins = 0\n    return c",
+        ["config.quantizer.bins=0", "allowed is 2 to 10000"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIG_FILES)
+def test_config_file_that_cannot_be_used(spear: Spear, finished: Run, tmp_path: Path, fault: str) -> None:
+    text, parts = CONFIG_FILES[fault]
+    file = tmp_path / "experiment.py"
+    if text is not None:
+        file.write_text(text)
+    before = contents(finished.workdir)
+    for workdir in (tmp_path / "run", finished.workdir):
+        outcome = spear(f"--config={file}", f"--workdir={workdir}")
+        check_refusal(outcome, *parts, *([] if "field" in str(parts) or "bins" in str(parts) else [file]))
+    assert not (tmp_path / "run").exists()
+    assert contents(finished.workdir) == before
+
+
+def test_config_argument_that_is_unknown(spear: Spear, tmp_path: Path) -> None:
+    outcome = spear(*command("nasa:foo,debug", workdir=tmp_path / "run"))
+    check_refusal(outcome, "nasa.py:foo,debug", "'foo' is unknown", "bert, minilm, debug")
+    assert not (tmp_path / "run").exists()
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def truncated_zip(root: Path) -> None:
+    archive = Path(shutil.make_archive(str(root / "data"), "zip", root))
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "test")
+    truncate(archive)
+
+
+DATA: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "no folder": (shutil.rmtree, ["nasa: no such folder", "data/train, data/test"]),
+    "truncated npy": (
+        lambda root: truncate(root / "test" / "A-1.npy"),
+        ["test/A-1.npy: not a whole .npy file"],
+    ),
+    "truncated zip": (truncated_zip, ["data.zip: not a whole zip file"]),
+    "label beyond the array": (
+        lambda root: edit(root / "labeled_anomalies.csv", "[140, 150]", "[140, 160]"),
+        ["labeled_anomalies.csv: channel 'A-0'", "[140, 160] does not fit 160 steps", "159"],
+    ),
+    "no column": (
+        lambda root: edit(root / "labeled_anomalies.csv", "anomaly_sequences", "ranges"),
+        ["labeled_anomalies.csv: no column 'anomaly_sequences'", "found chan_id"],
+    ),
+    "no labels": (
+        lambda root: (root / "labeled_anomalies.csv").unlink(),
+        ["labeled_anomalies.csv: no such file"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", DATA)
+def test_data_that_cannot_be_read(spear: Spear, nasa: Path, tmp_path: Path, fault: str) -> None:
+    damage, parts = DATA[fault]
+    damage(nasa)
+    refuse_untouched(spear, quick_on(nasa, tmp_path / "run"), nasa, *parts)
+
+
+def test_column_that_a_channel_does_not_have(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    arguments = quick_on(nasa, tmp_path / "run", {"data.nasa.column": 3})
+    refuse_untouched(spear, arguments, "column is 3", "columns 0 to 2")
+
+
+# --- Weights ------------------------------------------------------------
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """The folder of a BERT of one small layer."""
+    hidden, inner, vocabulary, positions = 16, 24, 1000, 64
+    shape = {
+        "model_type": "bert",
+        "hidden_size": hidden,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": positions,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    }
+    layer = "encoder.layer.0"
+    matrices = {
+        f"{layer}.attention.self.query": (hidden, hidden),
+        f"{layer}.attention.self.key": (hidden, hidden),
+        f"{layer}.attention.self.value": (hidden, hidden),
+        f"{layer}.attention.output.dense": (hidden, hidden),
+        f"{layer}.intermediate.dense": (inner, hidden),
+        f"{layer}.output.dense": (hidden, inner),
+    }
+    norms = ["embeddings.LayerNorm", f"{layer}.attention.output.LayerNorm"]
+    norms.append(f"{layer}.output.LayerNorm")
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (vocabulary, hidden),
+        "embeddings.position_embeddings.weight": (positions, hidden),
+        "embeddings.token_type_embeddings.weight": (2, hidden),
+    }
+    for name, (out, into) in matrices.items():
+        shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    for name in norms:
+        shapes |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(shape))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(vocabulary - 5))]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def without(file: Path, name: str) -> None:
+    tensors = safetensors.numpy.load_file(file)
+    del tensors[name]
+    safetensors.numpy.save_file(tensors, file)
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "truncated": (
+        lambda folder: truncate(folder / "model.safetensors"),
+        ["model.safetensors is truncated", "bytes expected"],
+    ),
+    "missing tensor": (
+        lambda folder: without(folder / "model.safetensors", "encoder.layer.0.output.dense.bias"),
+        ["1 missing: encoder.layer.0.output.dense.bias"],
+    ),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        ["no model.safetensors"],
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), ["has no config.json"]),
+    "no tokenizer": (lambda folder: (folder / "vocab.txt").unlink(), ["no tokenizer"]),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+def test_weights_that_cannot_be_read(spear: Spear, bert: Path, tmp_path: Path, fault: str) -> None:
+    damage, parts = WEIGHTS[fault]
+    damage(bert)
+    refuse_untouched(spear, quick(tmp_path / "run", {"backbone.name": bert}), bert, *parts)
+
+
+def test_window_must_leave_room_in_the_positions_of_a_local_model(spear: Spear, bert: Path, tmp_path: Path) -> None:
+    fields = {"backbone.name": bert, "data.window": 61}
+    arguments = quick(tmp_path / "run", fields)
+    refuse_untouched(spear, arguments, "data.window=61", "64 positions", "at most 60 steps")
+
+
+def test_local_model_is_pretrained_and_a_detector_is_tied_to_its_weights(
+    spear: Spear, bert: Path, tmp_path: Path
+) -> None:
+    outcome = spear(*quick(tmp_path / "run", {"backbone.name": bert}))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "RANDOM" not in outcome.out
+    backbone = results(tmp_path / "run")["backbone"]
+    assert (backbone["pretrained"], backbone["revision"]) == (True, "local")
+
+    tensors = safetensors.numpy.load_file(bert / "model.safetensors")
+    tensors["embeddings.LayerNorm.bias"] += 1
+    safetensors.numpy.save_file(tensors, bert / "model.safetensors")
+    outcome = spear(*evaluate(tmp_path / "run", tmp_path / "other"))
+    check_refusal(outcome, "trained with", backbone["sha256"], bert)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty cache, and a Hub at a port where nobody listens."""
+    from huggingface_hub import constants
+
+    address = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return address
+
+
+def test_hub_that_cannot_be_reached(spear: Spear, no_hub: str, tmp_path: Path) -> None:
+    refuse_untouched(
+        spear,
+        quick(tmp_path / "run", {"backbone.name": "some/model"}),
+        "'some/model' was not found",
+        f"the cache {tmp_path / 'hub'}",
+        f"the Hub {no_hub}",
+        "may also be a local folder with config.json, tokenizer.json and model.safetensors",
+    )
+
+
+# --- The folder of a run ------------------------------------------------
+
+
+def test_workdir_that_is_a_file(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    check_refusal(spear(*quick(tmp_path / "run")), f"--workdir={tmp_path / 'run'}", "is a file")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_workdir_of_an_evaluation_that_is_a_file(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    outcome = spear(*evaluate(finished.workdir, tmp_path / "run"))
+    check_refusal(outcome, f"--workdir={tmp_path / 'run'}", "is a file")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_workdir_of_no_run(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("mine")
+    before = contents(tmp_path)
+    parts = (f"--workdir={tmp_path}", "is not empty", "new folder")
+    check_refusal(spear(*quick(tmp_path)), *parts)
+    check_refusal(spear(*evaluate(finished.workdir, tmp_path)), *parts)
+    assert contents(tmp_path) == before
+
+
+def test_workdir_with_a_damaged_config(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"seed": 0,')
+    before = contents(tmp_path)
+    check_refusal(spear(*quick(tmp_path)), tmp_path / "config.json", "not a JSON file")
+    assert contents(tmp_path) == before
+
+
+def test_workdir_that_cannot_be_made_is_one_line(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    outcome = spear(*quick(tmp_path / "file" / "run"))
+    assert outcome.code in (1, 2)
+    assert outcome.err.count("\n") == 1
+    assert "Not a directory" in outcome.err and str(tmp_path / "file") in outcome.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts, or grows, a disk of a given size; skips where one may not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = False
+
+    def mount(size: str) -> Path:
+        nonlocal mounted
+        options = f"size={size}" + (",remount" if mounted else "")
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("a full disk needs a tmpfs, and mounting one is not allowed here")
+        mounted = True
+        return disk
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# What tensorstore still writes when Orbax has given up.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("size", ["16k", "100k"])
+def test_full_disk_is_said_and_the_same_command_goes_on(
+    spear: Spear, finished: Run, small_disk: Callable[[str], Path], size: str
+) -> None:
+    run = small_disk(size) / "run"
+    arguments = quick(run, {"controls.head_only": "true"})
+    outcome = spear(*arguments)
+    assert outcome.code == 1
+    (line,) = [x for x in outcome.err.splitlines() if x.startswith("stopped: ")]
+    assert "No space left on device" in line and "the same command goes on" in line
+    assert not (run / "results.json").exists()
+
+    small_disk("64m")
+    outcome = spear(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert results(run)["test"] == results(finished.workdir)["test"]
+    check_log(run, epochs=1)
+    check_scores(run)
+    assert not list(run.rglob("*.tmp"))

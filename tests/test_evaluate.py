@@ -1,0 +1,173 @@
+"""A finished detector on other data."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import (
+    SPLITS,
+    Run,
+    Spear,
+    check_refusal,
+    check_scores,
+    command,
+    contents,
+    evaluate,
+    results,
+    truncate,
+)
+
+# --- A detector on other data -------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["", "detector"])
+def test_detector_gives_the_numbers_of_its_run(spear: Spear, finished: Run, tmp_path: Path, form: str) -> None:
+    before = contents(finished.workdir)
+    outcome = spear(*evaluate(finished.workdir / form, tmp_path / "run"))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "RANDOM WEIGHTS" in outcome.out
+    there, here = results(finished.workdir), results(tmp_path / "run")
+    for key in ("train", "validation", "test", "threshold", "splits", "backbone", "controls"):
+        assert here[key] == there[key]
+    tables = check_scores(tmp_path / "run")
+    for split, table in check_scores(finished.workdir).items():
+        pd.testing.assert_frame_equal(tables[split], table)
+    assert contents(finished.workdir) == before
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_threshold_is_the_detectors_or_chosen_anew(
+    spear: Spear, finished: Run, nasa: Path, tmp_path: Path, reuse: bool
+) -> None:
+    outcome = spear(
+        *command(
+            "nasa:debug",
+            {
+                "controls.head_only": "false",
+                "data.dir": nasa,
+                "data.gap": 0,
+                "data.split": "time",
+                "data.stride": 32,
+                "score.batch_size": 8,
+                "threshold.reuse": reuse,
+            },
+            mode="evaluate",
+            detector=finished.workdir,
+            workdir=tmp_path / "run",
+        )
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    content = results(tmp_path / "run")
+    assert content["dataset"] == "nasa"
+    own = results(finished.workdir)["threshold"]["value"]
+    assert (content["threshold"]["value"] == own) == reuse
+    assert content["threshold"]["from"] == ("synthetic" if reuse else "nasa")
+    check_scores(tmp_path / "run")
+    assert content["splits"]["test"]["steps"] == 6 * 32
+
+
+def test_every_step_is_scored_whatever_the_detectors_window(
+    spear: Spear, finished: Run, nasa: Path, tmp_path: Path
+) -> None:
+    fields = {"controls.head_only": "false", "data.dir": nasa, "score.batch_size": 8}
+    flags = {"mode": "evaluate", "detector": finished.workdir, "workdir": tmp_path / "run"}
+    assert spear(*command("nasa:debug", fields, **flags)).code == 0
+    sizes = results(tmp_path / "run")["splits"]
+    assert sum(sizes[split]["steps"] for split in SPLITS) == 6 * 160
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "quantizer.bins=50",
+        "embedding.kind=random",
+        "prompt.length=5",
+        "head.kind=window",
+        "backbone.name=random:tiny",
+        "data.window=48",
+        "seed=1",
+    ],
+)
+def test_what_a_detector_carries_cannot_be_changed(spear: Spear, finished: Run, tmp_path: Path, field: str) -> None:
+    name, _, value = field.partition("=")
+    outcome = spear(*evaluate(finished.workdir, tmp_path / "run", {name: value}))
+    check_refusal(outcome, f"--config.{name}", "comes from the detector")
+    assert not (tmp_path / "run").exists()
+
+
+def change(key: str, value: object) -> Callable[[Path], None]:
+    """Changes, or with None removes, an entry of detector.json."""
+
+    def damage(folder: Path) -> None:
+        about = json.loads((folder / "detector.json").read_text())
+        *parents, leaf = key.split(".")
+        section = about
+        for parent in parents:
+            section = section[parent]
+        if value is None:
+            del section[leaf]
+        else:
+            section[leaf] = value
+        (folder / "detector.json").write_text(json.dumps(about))
+
+    return damage
+
+
+def flip_last_byte(file: Path) -> None:
+    blob = bytearray(file.read_bytes())
+    blob[-1] ^= 1
+    file.write_bytes(bytes(blob))
+
+
+DETECTORS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "nothing there": (shutil.rmtree, ["no detector.json"]),
+    "no json": (lambda folder: (folder / "detector.json").unlink(), ["no detector.json"]),
+    "truncated json": (
+        lambda folder: truncate(folder / "detector.json"),
+        ["detector.json: not a JSON file"],
+    ),
+    "one byte changed": (
+        lambda folder: flip_last_byte(folder / "detector.safetensors"),
+        ["detector.safetensors: damaged"],
+    ),
+    "truncated tensors": (
+        lambda folder: truncate(folder / "detector.safetensors"),
+        ["detector.safetensors: damaged"],
+    ),
+    "newer schema": (change("schema", 99), ["schema 99", "this version reads 1"]),
+    "other backbone": (
+        change("backbone.sha256", "0" * 64),
+        ["trained with random:tiny of sha256 0000", "the weights at hand"],
+    ),
+    "other embedding": (change("table_sha256", "0" * 64), ["bin embeddings"]),
+    "no tensors": (
+        lambda folder: (folder / "detector.safetensors").unlink(),
+        ["detector.safetensors"],
+    ),
+    "a list": (
+        lambda folder: (folder / "detector.json").write_text("[]"),
+        ["detector.json"],
+    ),
+    "no threshold": (change("threshold", None), ["detector.json", "threshold"]),
+    "no sha": (change("tensors_sha256", None), ["detector.json", "tensors_sha256"]),
+    "no config": (change("config.prompt", None), ["detector.json", "prompt"]),
+    "impossible config": (change("config.quantizer.bins", 0), ["detector"]),
+    "longer prompt": (change("config.prompt.length", 5), ["prompt"]),
+}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    list(DETECTORS),
+)
+def test_damaged_detector(spear: Spear, finished: Run, tmp_path: Path, fault: str) -> None:
+    damage, parts = DETECTORS[fault]
+    detector = tmp_path / "detector"
+    shutil.copytree(finished.workdir / "detector", detector)
+    damage(detector)
+    outcome = spear(*evaluate(detector, tmp_path / "run"))
+    check_refusal(outcome, *parts)
+    assert not (tmp_path / "run").exists()

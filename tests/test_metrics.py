@@ -1,0 +1,70 @@
+"""Numbers against scikit-learn and against their properties; undefined is None, never 0 or 1."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from spear_jax.metrics import point_metrics
+from spear_jax.thresholds import choose
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.integers(4, 200))
+def test_metrics_equal_scikit_learn(seed, n):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    labels[:2] = [True, False]
+    scores = rng.integers(0, 8, n) / 8  # with ties
+    predicted = scores >= 0.5
+    found = point_metrics("x", labels, scores, predicted)
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert found["aupr"] == pytest.approx(sk.average_precision_score(labels, scores))
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert found["recall"] == pytest.approx(sk.recall_score(labels, predicted))
+    assert found["f1"] == pytest.approx(sk.f1_score(labels, predicted))
+    if predicted.any():
+        assert found["precision"] == pytest.approx(sk.precision_score(labels, predicted))
+    else:
+        assert found["precision"] is None
+    assert found["base_rate"] == labels.mean()
+
+
+def test_perfect_scores_give_1_and_random_scores_the_base_rate():
+    rng = np.random.default_rng(0)
+    labels = rng.random(50_000) < 0.1
+    perfect = point_metrics("x", labels, labels.astype(float), labels)
+    assert perfect["auroc"] == perfect["aupr"] == perfect["f1"] == perfect["accuracy"] == 1
+    random = point_metrics("x", labels, rng.random(50_000), labels)
+    assert random["aupr"] == pytest.approx(0.1, abs=0.01)
+    assert random["auroc"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_one_class_is_undefined_and_said(label):
+    labels = np.full(10, label)
+    with pytest.warns(UserWarning, match="here: one class only"):
+        found = point_metrics("here", labels, np.arange(10.0), np.zeros(10, bool))
+    assert found["auroc"] is None
+    assert found["aupr"] is None
+    assert found["precision"] is None
+    assert found["recall"] == (0.0 if label else None)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31))
+def test_the_threshold_has_the_best_f1_of_all(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(60) < 0.3
+    labels[:2] = [True, False]
+    scores = rng.integers(0, 10, 60) + labels * rng.random()
+    chosen = choose("best_f1", labels, scores)
+    best = max(sk.f1_score(labels, scores >= value) for value in np.unique(scores))
+    assert sk.f1_score(labels, scores >= chosen.value) == pytest.approx(best)
+
+
+def test_with_one_class_the_threshold_is_a_percentile_and_says_so():
+    chosen = choose("best_f1", np.zeros(1000, bool), np.arange(1000) / 1000)
+    assert chosen.value == pytest.approx(0.99, abs=0.001)
+    assert "quantile_0.99" in chosen.rule
