@@ -19,8 +19,10 @@ from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.backbones import pretrained
-from spear_jax.backbones.pretrained import WeightPackage, load_backbone, read_safetensors
+from spear_jax.backbones import finding
+from spear_jax.backbones.finding import WeightPackage
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.backbones.weight_files import read_safetensors
 from spear_jax.errors import InputError
 
 H, LAYERS, INNER, V, POSITIONS = 8, 2, 12, 20, 16
@@ -415,7 +417,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     content = (folder / "model.safetensors").read_bytes()
     entry = WeightPackage("fake_weights", "model", hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(pretrained.WEIGHT_PACKAGES, "some/model", entry)
+    monkeypatch.setitem(finding.WEIGHT_PACKAGES, "some/model", entry)
     return folder
 
 
@@ -428,7 +430,7 @@ def test_weight_package_is_found_and_not_imported(plain, package):
 
 
 def test_wrong_checksum_of_a_weight_package(package):
-    expected = pretrained.WEIGHT_PACKAGES["some/model"].sha256
+    expected = finding.WEIGHT_PACKAGES["some/model"].sha256
     file = package / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -437,7 +439,7 @@ def test_wrong_checksum_of_a_weight_package(package):
 
 def test_weight_package_that_is_not_installed(monkeypatch):
     entry = WeightPackage("not_installed_weights", "model", "0" * 64)
-    monkeypatch.setitem(pretrained.WEIGHT_PACKAGES, "some/model", entry)
+    monkeypatch.setitem(finding.WEIGHT_PACKAGES, "some/model", entry)
     refusal("some/model", "not-installed-weights (not installed)", "the cache", "the Hub")
 
 

@@ -1,0 +1,76 @@
+"""Reads a checkpoint's tokenizer, and makes the one of 'random:tiny'."""
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from spear_jax.backbones.weight_files import read_json
+from spear_jax.errors import InputError
+
+_SPECIAL_TOKENS = {
+    "pad": "[PAD]",
+    "unk": "[UNK]",
+    "cls": "[CLS]",
+    "sep": "[SEP]",
+    "mask": "[MASK]",
+}
+
+
+def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a model's folder, without truncation and padding.
+
+    Raises:
+      InputError: the folder holds no tokenizer, or a broken one.
+    """
+    file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    try:
+        if file.is_file():
+            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        elif vocabulary.is_file():
+            settings = folder / "tokenizer_config.json"
+            lowercase = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
+            return tokenizers.BertWordPieceTokenizer(str(vocabulary), lowercase=lowercase)
+        else:
+            raise InputError(f"{folder}: no tokenizer, neither tokenizer.json nor vocab.txt")
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    tokenizer.no_truncation()  # MiniLM's file pads and cuts to 128 tokens
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_special_ids(tokenizer: tokenizers.Tokenizer, folder: Path | None, name: str) -> dict[str, int]:
+    """Token ids of 'cls', 'sep', 'unk', 'mask' and 'pad'.
+
+    Args:
+      tokenizer: the model's.
+      folder: its tokenizer_config.json may give the tokens other names than BERT's.
+      name: the model's, for messages.
+
+    Raises:
+      InputError: the tokenizer has no such token.
+    """
+    names: dict[str, Any] = {}
+    if folder is not None and (folder / "tokenizer_config.json").is_file():
+        names = read_json(folder / "tokenizer_config.json")
+    ids = {}
+    for key, usual in _SPECIAL_TOKENS.items():
+        token = names.get(f"{key}_token", usual)
+        token = token["content"] if isinstance(token, dict) else token  # both spellings exist
+        number = None if token is None else tokenizer.token_to_id(token)
+        if number is None:
+            raise InputError(f"{name}: its tokenizer has no {key} token ({token!r})")
+        ids[key] = number
+    return ids
+
+
+def tiny_tokenizer() -> tokenizers.Tokenizer:
+    """A token for each number from 0 to 499, behind the special ones; other ids have no name."""
+    words = [*_SPECIAL_TOKENS.values(), *map(str, range(500))]
+    model = tokenizers.models.WordLevel({word: number for number, word in enumerate(words)}, _SPECIAL_TOKENS["unk"])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return tokenizer
