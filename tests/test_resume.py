@@ -289,6 +289,8 @@ def restore(folder: Path, like: Any, step: int | None = None) -> tuple[Any, Prog
 def test_every_damage_to_a_file_is_seen_or_harmless(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for hook in ("unraisablehook", "excepthook"):  # put back when the test is over
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
     whole = tmp_path / "whole"
     state = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
     checkpoints = Checkpoints(epath.Path(whole))
@@ -315,6 +317,30 @@ def test_every_damage_to_a_file_is_seen_or_harmless(
         shutil.rmtree(folder)
     gc.collect()
     assert {"progress", "state"} <= set(refused)
+
+
+def test_other_faults_are_shown_before_and_after_a_damaged_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for hook in ("unraisablehook", "excepthook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, f"__{hook}__"))
+    state = {"prompt": jnp.arange(640.0)}
+    checkpoints = Checkpoints(epath.Path(tmp_path))
+    checkpoints.save(state, Progress(step=3))
+    checkpoints.close()
+    restore(tmp_path, state)
+    assert sys.excepthook is sys.__excepthook__
+    assert sys.unraisablehook is sys.__unraisablehook__
+
+    for path in tmp_path.glob("3/state/ocdbt.process_0/d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(InputError):
+        restore(tmp_path, state)
+    for fault in (RuntimeError("Event loop is closed"), RuntimeError("the disk is on fire")):
+        sys.excepthook(RuntimeError, fault, None)
+    said = capsys.readouterr().err
+    assert "the disk is on fire" in said
+    assert "Event loop" not in said
 
 
 def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
