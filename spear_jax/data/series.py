@@ -1,6 +1,7 @@
 """A recorded series: what every data source yields and everything downstream reads."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -20,6 +21,8 @@ class Series:
         empty where the source has none.
       start: index of `values[0]` in the recorded series that this is a stretch of.
       timestamps: time of each step, or empty.
+      group: what must not be divided between splits, e.g. a patient; '' where the series stands alone.
+      labelled: False where nobody recorded labels; `labels` say nothing then.
     """
 
     name: str
@@ -28,6 +31,8 @@ class Series:
     reference: Float[np.ndarray, "past"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     start: int = 0
     timestamps: Shaped[np.ndarray, "stamps"] = dataclasses.field(default_factory=lambda: np.zeros(0, "datetime64[ns]"))
+    group: str = ""
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or self.values.shape != self.labels.shape:
@@ -48,3 +53,17 @@ class Series:
             start=self.start + begin,
             timestamps=self.timestamps[begin:end],
         )
+
+
+class Loaded(NamedTuple):
+    """What a data source gives.
+
+    Attributes:
+      name: of the data set, wherever its numbers are.
+      series: of unique names.
+      warnings: what every output has to say about them.
+    """
+
+    name: str
+    series: list[Series]
+    warnings: tuple[str, ...] = ()

@@ -62,20 +62,33 @@ def split_series(
 def _by_series(
     series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator
 ) -> dict[str, list[Series]]:
-    """Each series goes whole to the split that lacks most, in order of its share of anomalous steps.
+    """Each series, or group of them, goes whole to the split that lacks most, in order of its share of anomalous steps.
 
     Neighbours in that order are alike, so every split gets some of each kind; ties fall at random.
     """
-    shuffled = [series[i] for i in rng.permutation(len(series))]
-    ordered = sorted(shuffled, key=lambda one: float(one.labels.mean()) if len(one) else 0.0)
-    parts: dict[str, list[Series]] = {split: [] for split in SPLITS}
+    together: dict[str, list[Series]] = {}
+    for one in series:
+        together.setdefault(one.group or f"series {one.name}", []).append(one)
+    groups = list(together.values())
+    shuffled = [groups[i] for i in rng.permutation(len(groups))]
+    ordered = sorted(shuffled, key=_share)
+    dealt: list[list[list[Series]]] = [[], [], []]
     owed = rng.permuted(np.array([1e-6, 2e-6, 3e-6]))
-    for one in ordered:
+    for group in ordered:
         owed = owed + fractions
         split = int(np.argmax(owed))
         owed[split] -= 1
-        parts[SPLITS[split]].append(one)
-    return parts
+        dealt[split].append(group)
+    for groups in dealt:  # where there are few, none may go empty-handed
+        largest = max(dealt, key=len)
+        if not groups and len(largest) > 1:
+            groups.append(largest.pop())
+    return {split: [one for group in groups for one in group] for split, groups in zip(SPLITS, dealt, strict=True)}
+
+
+def _share(group: Sequence[Series]) -> float:
+    """Share of anomalous steps."""
+    return sum(int(one.labels.sum()) for one in group) / max(1, sum(map(len, group)))
 
 
 def _by_time(series: Sequence[Series], fractions: Sequence[float], gap: int) -> dict[str, list[Series]]:
