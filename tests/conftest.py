@@ -2,11 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import http.server
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +20,7 @@ import pytest
 
 from spear_jax import config as configs
 from spear_jax import main
+from spear_jax.data import prepared
 
 SPLITS = ("train", "validation", "test")
 REPOSITORY = Path(__file__).parent.parent
@@ -117,6 +123,32 @@ def write_nasa(root: Path, channels: Channels, steps: int = 160) -> Path:
             np.save(root / part / f"{name}.npy", array)
         rows.append(f'{name},SMAP,"{json.dumps(ranges)}",[point],{steps}')
     (root / "labeled_anomalies.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def stamp(row: int) -> str:
+    """Time of a row, as NAB writes it."""
+    time = np.datetime64("2014-02-14 14:30:00") + np.timedelta64(5 * row, "m")
+    return str(time).replace("T", " ")
+
+
+def write_nab(root: Path, files: Mapping[str, tuple[int, Sequence[tuple[int, int]]]]) -> Path:
+    """A copy in NAB's layout: for each file its rows and its windows as rows, noise with a jump at each window."""
+    rng = np.random.default_rng(0)
+    windows, points = {}, {}
+    for name, (rows, ranges) in files.items():
+        values = rng.uniform(0, 8.6e8, rows)
+        for first, last in ranges:
+            values[first : last + 1] += 5e8
+        path = root / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{stamp(row)},{float(values[row])!r}" for row in range(rows)]
+        path.write_text("\n".join(["timestamp,value", *lines]) + "\n")
+        windows[name] = [[f"{stamp(first)}.000000", f"{stamp(last)}.000000"] for first, last in ranges]
+        points[name] = [stamp((first + last) // 2) for first, last in ranges]
+    (root / "labels").mkdir()
+    (root / "labels" / "combined_windows.json").write_text(json.dumps(windows))
+    (root / "labels" / "combined_labels.json").write_text(json.dumps(points))
     return root
 
 
@@ -244,3 +276,64 @@ def check_log(workdir: Path, epochs: int) -> None:
         assert steps == sorted(set(steps))
     done = [line["epoch"] for line in lines if line["kind"] == "evaluation"]
     assert done == list(range(1, epochs + 1))
+
+
+class Mirror(http.server.ThreadingHTTPServer):
+    """Serves a folder and counts what is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests = 0
+        super().__init__(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        self.server.requests += 1
+        super().do_GET()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+OnlyMirror: TypeAlias = Callable[[ModuleType, Path], Mirror]
+
+
+@pytest.fixture
+def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty TFDS folder, and no local copy of anything."""
+    from tensorflow_datasets.core import constants
+
+    folder = tmp_path / "tfds"
+    monkeypatch.delenv("SPEAR_DATA_DIR", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(constants, "DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def only_mirror(tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnlyMirror]:
+    """Makes a folder the only mirror of a data set's module."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(module: ModuleType, folder: Path) -> Mirror:
+            mirror = stack.enter_context(Mirror(folder))
+            thread = threading.Thread(target=mirror.serve_forever, args=(0.02,), daemon=True)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(mirror.shutdown)
+            checksums = {
+                path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in folder.rglob("*.*")
+            }
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            monkeypatch.setattr(module, "MIRRORS", (mirror.address,))
+            monkeypatch.setattr(prepared, "checksums", lambda name: checksums)
+            return mirror
+
+        yield serve

@@ -8,23 +8,22 @@ constant train telemetry; the scaler has to cope.
 """
 
 import dataclasses
-import importlib.resources
 import io
 import itertools
 import json
-import os
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import filelock
 import numpy as np
 import pandas as pd
 from etils import epath
 from jaxtyping import Bool, Float32
 
+from spear_jax.data import prepared
+from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
@@ -94,7 +93,7 @@ def load(
         raise InputError(f"parts is {parts!r}; allowed: {', '.join(PARTS)}")
     if limit < 0:
         raise InputError(f"limit is {limit}; allowed: 0 (all channels) or more")
-    local = _local_copy(directory)
+    local = prepared.local_copy(directory, "nasa")
     channels = parse(local) if local else _read_prepared()
     channels = [c for c in channels if c.spacecraft in SPACECRAFT[spacecraft]]
     if limit:
@@ -108,9 +107,9 @@ def prepare(directory: str = "") -> epath.Path:
     Raises:
       InputError: the local copy cannot be read, or no mirror gave a file.
     """
-    local = _local_copy(directory)
+    local = prepared.local_copy(directory, "nasa")
     if not local:
-        return epath.Path(_prepared().data_dir)
+        return epath.Path(prepared.prepare(_builder).data_dir)
     parse(local)
     return local
 
@@ -137,21 +136,6 @@ def parse(source: epath.PathLike) -> list[Channel]:
     return [_channel(name, rows[name], arrays, labels) for name in sorted(rows)]
 
 
-def checksums() -> dict[str, str]:
-    """SHA-256 of every file at the mirrors, by its path below them."""
-    listing = importlib.resources.files("spear_jax.data") / "builders" / "nasa" / "checksums.txt"
-    pairs = (line.split(maxsplit=1) for line in listing.read_text().splitlines())
-    return {path: sha256 for sha256, path in pairs}
-
-
-def _local_copy(directory: str) -> epath.Path | None:
-    if directory:
-        return epath.Path(directory).expanduser()
-    root = os.environ.get("SPEAR_DATA_DIR")
-    copy = epath.Path(root).expanduser() / "nasa" if root else None
-    return copy if copy and copy.exists() else None
-
-
 def _by_turns(channels: Sequence[Channel]) -> list[Channel]:
     """SMAP and MSL by turns; in each, channels with anomalies first, then the shortest."""
     ordered = sorted(channels, key=lambda c: (not c.labels.any(), len(c.labels), c.name))
@@ -176,50 +160,23 @@ def _series(channel: Channel, parts: str, column: int) -> Series:
 # The prepared data set
 
 
-def _prepared() -> Any:
-    """The TFDS builder, downloaded and prepared."""
-    # Without TensorFlow, TFDS reads ArrayRecord from local folders only.
-    root = os.environ.get("TFDS_DATA_DIR", "")
-    if "://" in root:
-        raise InputError(
-            f"TFDS_DATA_DIR is {root!r}; allowed: a local folder (a copy anywhere, in {LAYOUT}, can"
-            " be given by data.dir)"
-        )
-    # Slow to import, and not needed for a local copy.
+def _builder() -> Any:
     from spear_jax.data.builders.nasa.builder import NasaTelemetry
 
-    builder = NasaTelemetry(mirrors=MIRRORS)
-    folder = builder.data_dir_root
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Several processes of one machine may start at once: one prepares, the others wait for it.
-        with filelock.FileLock(folder / f"{builder.name}.lock"):
-            builder.download_and_prepare()
-    except OSError as fault:  # Not writeable, or full.
-        raise InputError(
-            f"{folder}: cannot hold the prepared data ({_line(fault)}); TFDS_DATA_DIR can name another folder"
-        ) from fault
-    return builder
+    return NasaTelemetry(mirrors=MIRRORS)
 
 
 def _read_prepared() -> list[Channel]:
-    builder = _prepared()
-    try:
-        return [
-            Channel(
-                name=example["name"].decode(),
-                spacecraft=example["spacecraft"].decode(),
-                train=example["train"],
-                test=example["test"],
-                labels=example["labels"],
-            )
-            for example in builder.as_data_source(split="channels")
-        ]
-    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as fault:
-        raise InputError(
-            f"{builder.data_dir}: the prepared data cannot be read ({_line(fault)}); delete the"
-            " folder to have them prepared again"
-        ) from fault
+    return [
+        Channel(
+            name=example["name"].decode(),
+            spacecraft=example["spacecraft"].decode(),
+            train=example["train"],
+            test=example["test"],
+            labels=example["labels"],
+        )
+        for example in prepared.read(prepared.prepare(_builder), "channels")
+    ]
 
 
 # The files
@@ -233,7 +190,7 @@ def _find(source: epath.Path) -> tuple[Folder, Folder]:
         try:
             opened = zipfile.ZipFile(io.BytesIO(_read(archive)))
         except (NotImplementedError, zipfile.BadZipFile) as fault:
-            raise InputError(f"{archive}: not a whole zip file ({_line(fault)})") from fault
+            raise InputError(f"{archive}: not a whole zip file ({one_line(fault)})") from fault
         opened.filename = str(archive)  # Named in the paths below it, hence in messages.
         root = zipfile.Path(opened)
     elif not source.is_dir():
@@ -256,7 +213,7 @@ def _read_csv(path: Folder) -> dict[str, list[dict[str, str]]]:
     try:
         table = pd.read_csv(io.BytesIO(_read(path)), dtype=str, keep_default_na=False)
     except ValueError as fault:  # pandas' ParserError and EmptyDataError are ValueErrors.
-        raise InputError(f"{path}: not a readable csv ({_line(fault)})") from fault
+        raise InputError(f"{path}: not a readable csv ({one_line(fault)})") from fault
     for column in ("chan_id", "spacecraft", "anomaly_sequences", "num_values"):
         if column not in table:
             raise InputError(f"{path}: no column {column!r}; found {', '.join(table.columns)}")
@@ -310,7 +267,7 @@ def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
     try:
         array = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
     except (ValueError, tokenize.TokenError) as fault:  # numpy tokenizes a header it cannot parse.
-        raise InputError(f"{path}: not a whole .npy file ({_line(fault)})") from fault
+        raise InputError(f"{path}: not a whole .npy file ({one_line(fault)})") from fault
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise InputError(f"{path}: {array.dtype} array of shape {array.shape}; expected numbers (time, columns)")
     with np.errstate(over="ignore"):
@@ -326,8 +283,4 @@ def _read(path: Folder) -> bytes:
     except FileNotFoundError as fault:
         raise InputError(f"{path}: no such file") from fault
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as fault:
-        raise InputError(f"{path}: cannot be read ({_line(fault)})") from fault
-
-
-def _line(fault: BaseException) -> str:
-    return " ".join(str(fault).split())
+        raise InputError(f"{path}: cannot be read ({one_line(fault)})") from fault

@@ -1,22 +1,20 @@
 """NASA telemetry: a synthetic copy through every door, its possible faults, and the real data."""
 
-import functools
 import hashlib
-import http.server
 import io
 import os
 import re
 import shutil
 import sys
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Mirror, OnlyMirror
 
-from spear_jax.data import nasa
+from spear_jax.data import nasa, prepared
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
@@ -194,52 +192,20 @@ def test_environment(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(nasa.prepare(str(copy))) == str(copy)
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    requests = 0
-
-    def do_GET(self) -> None:
-        Handler.requests += 1
-        super().do_GET()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def tfds_folder(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty TFDS folder, and `copy` as the only mirror."""
-    from tensorflow_datasets.core import constants
-
-    folder = tmp_path / "tfds"
-    handler = functools.partial(Handler, directory=str(copy))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        checksums = {
-            path.relative_to(copy).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in copy.rglob("*.*")
-        }
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.delenv("SPEAR_DATA_DIR", raising=False)
-        monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-        monkeypatch.setattr(constants, "DATA_DIR", str(folder))
-        monkeypatch.setattr(nasa, "MIRRORS", (f"http://127.0.0.1:{server.server_port}",))
-        monkeypatch.setattr(nasa, "checksums", lambda: checksums)
-        Handler.requests = 0
-        yield folder
-        server.shutdown()
-        thread.join()
+def mirror(copy: Path, only_mirror: OnlyMirror) -> Mirror:
+    return only_mirror(nasa, copy)
 
 
-def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, mirror: Mirror) -> None:
     place = nasa.prepare()
     assert str(place) == str(tfds_folder / "nasa_telemetry" / "1.0.0")
-    assert Handler.requests == 2 * len(SHAPES) + 1
+    assert mirror.requests == 2 * len(SHAPES) + 1
     for column in (0, 7):
         assert_equal(nasa.load(column=column), nasa.load(str(copy), column=column))
     shutil.rmtree(place)
     assert len(nasa.load()) == 5
-    assert Handler.requests == 2 * len(SHAPES) + 1  # Prepared anew from the downloaded files.
+    assert mirror.requests == 2 * len(SHAPES) + 1  # Prepared anew from the downloaded files.
     assert "tensorflow" not in sys.modules
 
     (next(Path(place).glob("*.array_record*"))).write_bytes(b"damaged")
@@ -247,7 +213,7 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, monkeypat
         nasa.load()
 
 
-def test_failed_download_leaves_nothing_prepared(copy: Path, tfds_folder: Path) -> None:
+def test_failed_download_leaves_nothing_prepared(copy: Path, mirror: Mirror) -> None:
     array = (copy / "test" / "P-1.npy").rename(copy.parent / "P-1.npy")
     with pytest.raises(InputError, match=r"^test/P-1\.npy: no mirror gave it .*data\.dir$"):
         nasa.load()
@@ -269,7 +235,7 @@ def test_remote_tfds_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pinned_checksums() -> None:
-    pinned = nasa.checksums()
+    pinned = prepared.checksums("nasa")
     assert len(pinned) == 165
     assert {path.split("/")[0] for path in pinned} == {"train", "test", nasa.LABELS}
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in pinned.values())
@@ -457,4 +423,4 @@ def test_real_files_have_the_pinned_checksums() -> None:
             name.removeprefix("data/"): hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()
         }
     found[nasa.LABELS] = hashlib.sha256((REAL / nasa.LABELS).read_bytes()).hexdigest()
-    assert found == nasa.checksums()
+    assert found == prepared.checksums("nasa")

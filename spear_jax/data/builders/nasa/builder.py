@@ -1,35 +1,22 @@
-"""The NASA telemetry as a TFDS data set: downloaded, checked and prepared once.
+"""The NASA telemetry as a TFDS data set: downloaded, checked and prepared once."""
 
-Needs no TensorFlow: prepared as ArrayRecord, read by `as_data_source`.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from spear_jax.data import download, nasa
+from spear_jax.data import nasa
+from spear_jax.data.builders.mirrored import MirroredBuilder
 
 
-class NasaTelemetry(tfds.core.GeneratorBasedBuilder):
+class NasaTelemetry(MirroredBuilder):
     """One example per labelled channel, in the split 'channels', sorted by name."""
 
+    LISTING, SPLIT = "nasa", "channels"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "81 channels: 54 SMAP, 27 MSL."}  # noqa: RUF012
-
-    def __init__(
-        self,
-        *,
-        mirrors: Sequence[str] = nasa.MIRRORS,
-        checksums: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Mirrors and checksums (None: the pinned ones) as `fetch_all`; the rest as TFDS."""
-        self._mirrors = mirrors
-        self._checksums = nasa.checksums() if checksums is None else checksums
-        super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Two unknown dimensions (SMAP has 25 columns, MSL 55) need an encoding to bytes.
@@ -53,14 +40,6 @@ class NasaTelemetry(tfds.core.GeneratorBasedBuilder):
             " Nonparametric Dynamic Thresholding, KDD 2018, doi 10.1145/3219819.3219845",
             disable_shuffling=True,
         )
-
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        # Not `dl_manager.download`: it knows neither mirrors nor resuming.
-        folder = Path(dl_manager.download_dir) / self.name
-        download.fetch_all(self._checksums, self._mirrors, folder)
-        return {"channels": self._generate_examples(folder)}
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, channel in enumerate(nasa.parse(folder)):
