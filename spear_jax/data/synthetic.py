@@ -14,15 +14,25 @@ Whatever leaves the range of the series' normal values is reflected back into it
 away: only its neighbours do.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float
 
+from spear_jax.data.injection import KINDS, intervals, reflect
 from spear_jax.data.series import Series
+from spear_jax.errors import InputError
 
-KINDS = ("spike", "shift", "trend", "variance", "frequency")
 
-
-def generate(*, series: int, length: int, past: int, rate: float, seed: int) -> list[Series]:
+def generate(
+    *,
+    series: int,
+    length: int,
+    past: int,
+    rate: float,
+    seed: int,
+    shortest: int = 0,
+    kinds: Sequence[str] = (),
+) -> list[Series]:
     """Generates labelled series.
 
     Args:
@@ -31,22 +41,39 @@ def generate(*, series: int, length: int, past: int, rate: float, seed: int) -> 
       past: anomaly-free steps before them, kept as `Series.reference`.
       rate: expected share of anomalous steps.
       seed: the same seed gives the same series; series i does not depend on how many are asked for.
+      shortest: 0 gives all series the same length; else lengths are drawn evenly from `shortest` to `length`.
+      kinds: of anomaly, out of those above; () means all five.
 
     Returns:
       Series 'synthetic-000', 'synthetic-001', ...
+
+    Raises:
+      InputError: a kind that is unknown, or `shortest` above `length`.
     """
-    return [_one(f"synthetic-{i:03d}", length, past, rate, np.random.default_rng((seed, i))) for i in range(series)]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"config.data.synthetic.kinds: {kind!r} is unknown; allowed: {', '.join(KINDS)}")
+    if shortest > length:
+        raise InputError(f"config.data.synthetic.shortest={shortest}: allowed is 0 to data.synthetic.length={length}")
+    chosen = tuple(kinds) or tuple(KINDS)
+
+    def one(i: int) -> Series:
+        rng = np.random.default_rng((seed, i))
+        own = int(rng.integers(shortest, length + 1)) if shortest else length
+        return _one(f"synthetic-{i:03d}", own, past, rate, rng, chosen)
+
+    return [one(i) for i in range(series)]
 
 
-def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator) -> Series:
+def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator, kinds: Sequence[str]) -> Series:
     total = past + length
     steps = np.arange(total)
-    intervals = _intervals(past, total, rate, rng)
+    anomalies = intervals(past, total, rate, rng, kinds)
 
     frequency = np.full(total, 1 / np.exp(rng.uniform(np.log(12), np.log(32))))
     sigma = np.full(total, rng.uniform(0.03, 0.1))
     labels = np.zeros(total, bool)
-    for kind, begin, end in intervals:
+    for kind, begin, end in anomalies:
         labels[begin:end] = True
         if kind == "variance":
             sigma[begin:end] *= rng.uniform(6, 10)
@@ -59,7 +86,7 @@ def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generato
         wave = steps / rng.uniform(200, 600) + rng.uniform()
         values += rng.uniform(0.3, 0.7) * np.sin(2 * np.pi * wave)
 
-    for kind, begin, end in intervals:
+    for kind, begin, end in anomalies:
         # Away from the nearer end of the range, so that the step lands among values that are normal elsewhere.
         jump = -np.sign(values[begin:end].mean()) * rng.uniform(1.5, 2.5)
         if kind in ("spike", "shift"):
@@ -69,32 +96,6 @@ def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generato
     values += sigma * rng.normal(size=total)
 
     normal = values[~labels]
-    values = _reflect(values, float(np.min(normal)), float(np.max(normal)))
+    values = reflect(values, float(np.min(normal)), float(np.max(normal)))
     values = (rng.normal(0, 50) + np.exp(rng.uniform(-2, 4)) * values).astype(np.float32)
     return Series(name, values[past:], labels[past:], reference=values[:past])
-
-
-def _intervals(begin: int, end: int, rate: float, rng: np.random.Generator) -> list[tuple[str, int, int]]:
-    """Anomaly intervals in [begin, end), apart from each other, with `rate` of the steps in expectation."""
-    mean_length = {"spike": 2.0, "shift": 24.0, "trend": 24.0, "variance": 24.0, "frequency": 24.0}
-    intervals: list[tuple[str, int, int]] = []
-    # Each kind holds the same share of anomalous steps, so short kinds come more often.
-    odds = np.array([1 / mean_length[kind] for kind in KINDS])
-    odds /= odds.sum()
-    mean = float(sum(p * mean_length[kind] for p, kind in zip(odds, KINDS, strict=True)))
-    step = begin + rng.exponential(mean * (1 - rate) / rate)
-    while True:
-        kind = KINDS[rng.choice(len(KINDS), p=odds)]
-        size = rng.integers(1, 4) if kind == "spike" else rng.integers(16, 33)
-        first = int(step)
-        if first + size >= end:
-            return intervals
-        intervals.append((kind, first, int(first + size)))
-        step = first + size + max(2.0, rng.exponential(mean * (1 - rate) / rate))
-
-
-def _reflect(values: Float[np.ndarray, "time"], low: float, high: float) -> Float[np.ndarray, "time"]:
-    """Folds values back into [low, high] at its ends."""
-    width = high - low
-    folded = np.mod(values - low, 2 * width)
-    return low + np.where(folded > width, 2 * width - folded, folded)

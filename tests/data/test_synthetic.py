@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from spear_jax.baselines.classical import rolling_zscore
 from spear_jax.data.synthetic import generate
+from spear_jax.errors import InputError
 
 SETTINGS = {"length": 512, "past": 1024, "rate": 0.1}
 
@@ -46,3 +47,30 @@ def test_a_rolling_zscore_is_a_weak_detector_of_it():
     for steps in (16, 32, 64, 128):
         scores = np.concatenate([rolling_zscore(one, steps) for one in series])
         assert roc_auc_score(labels, scores) < 0.75
+
+
+def test_lengths_are_drawn_between_the_shortest_and_the_longest():
+    lengths = [len(one) for one in generate(series=60, seed=0, shortest=100, **SETTINGS)]
+    assert 100 <= min(lengths) < 150 and 450 < max(lengths) <= 512
+    assert {len(one.reference) for one in generate(series=5, seed=0, shortest=100, **SETTINGS)} == {1024}
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("spike", 3), ("shift", 32), ("frequency", 32)])
+def test_kinds_can_be_chosen(kind, longest):
+    found = generate(series=40, seed=0, kinds=(kind,), **SETTINGS)
+    edges = [np.diff(one.labels.astype(int), prepend=0, append=0) for one in found]
+    sizes = np.concatenate([np.flatnonzero(e == -1) - np.flatnonzero(e == 1) for e in edges])
+    assert (3 if kind == "spike" else 16) >= sizes.min() and sizes.max() <= longest
+    assert np.mean([one.labels.mean() for one in found]) == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kinds": ("dip",)}, r"kinds: 'dip' is unknown; allowed: spike, shift, trend, variance, frequency"),
+        ({"shortest": 600}, r"shortest=600: allowed is 0 to data\.synthetic\.length=512"),
+    ],
+)
+def test_what_cannot_be_generated(fields, message):
+    with pytest.raises(InputError, match=message):
+        generate(series=2, seed=0, **SETTINGS, **fields)
