@@ -1,0 +1,30 @@
+"""Vital signs of MIMIC-IV's intensive care stays: irregular lengths, labels by the four context rules.
+
+python -m spear_jax.main --config=configs/mimic_iv.py --config.data.dir=FOLDER --workdir=runs/mimic_iv
+
+FOLDER is a copy of the credentialed release or of the open demo, which is never downloaded.
+"""
+
+from ml_collections import ConfigDict
+
+from spear_jax import config as defaults
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: bert (default) or minilm; debug (a few series, under a minute; random:tiny unless one is named)."""
+    words = defaults.variants(arg, ("bert", "minilm", "debug"))
+    config = defaults.default_config()
+    config.data.name = "mimic_iv"
+    config.data.labels = "rules"
+    config.quantizer.reference_steps = 24
+    config.quantizer.margin = 0.25
+    # Windows of several lengths are dealt out longest first: smaller batches mix fewer lengths.
+    config.score.batch_size = 32
+    config.embedding.kind = "numbers"  # what measured best on NASA
+    config.head.init = "fitted"
+    config.train.head_learning_rate = 1e-3
+    defaults.choose_backbone(config, words)
+    if "debug" in words:
+        config.data.limit_series = 60
+        config.train.epochs = 2
+    return config

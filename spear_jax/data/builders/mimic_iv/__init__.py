@@ -1,0 +1,1 @@
+"""TFDS builder of MIMIC-IV vital signs, from a local copy only."""
