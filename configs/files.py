@@ -1,0 +1,33 @@
+"""Your own CSV or Parquet files, labelled or not.
+
+python -m spear_jax.main --mode=preview --config=configs/files.py --config.data.dir=telemetry.csv
+python -m spear_jax.main --config=configs/files.py --config.data.dir=telemetry.csv --workdir=runs/telemetry
+
+A label column of 0 and 1 is found by its name or given as --config.data.label_column; anomaly intervals in a second
+CSV as --config.data.labels=intervals --config.data.intervals=FILE. Without either, --config.data.labels=rules or
+injected makes labels up, and every output says so.
+"""
+
+from ml_collections import ConfigDict
+
+from spear_jax import config as defaults
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Arguments: minilm (default) or bert; series (hold out whole files, not the end of each); debug (random:tiny)."""
+    words = defaults.variants(arg, ("minilm", "bert", "series", "debug"))
+    config = defaults.default_config()
+    config.data.name = "files"
+    config.data.labels = "column"
+    # One file can only be divided in time; its end is the test.
+    config.data.split = "series" if "series" in words else "time"
+    config.data.stride = 64
+    config.quantizer.margin = 0.25
+    config.embedding.kind = "numbers"  # what measured best on NASA
+    config.head.init = "fitted"
+    config.train.head_learning_rate = 1e-3
+    config.backbone.name = defaults.MINILM
+    defaults.choose_backbone(config, words)
+    if "debug" in words:
+        config.train.epochs = 2
+    return config

@@ -1,0 +1,495 @@
+"""Your own CSV and Parquet files: what was found in them, and the series that they hold.
+
+Each column of numbers is a series. Time stamps, delimiter, compression and label column are found by themselves or
+named. Rows keep the order of the file; gaps, duplicates and steps back in time are reported, not repaired.
+"""
+
+import bz2
+import csv
+import dataclasses
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from etils import epath
+from jaxtyping import Bool, Float, Int
+
+from spear_jax.data.prepared import one_line
+from spear_jax.data.series import Loaded, Series
+from spear_jax.errors import InputError
+
+CHUNK_ROWS = 1 << 16
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+_DELIMITERS = ",;\t|"
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds")
+_LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
+_SNIFFED_BYTES = 1 << 16
+_UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are what.
+
+    Attributes:
+      time: the column of time stamps, or ''.
+      values: the columns of values.
+      label: the column of labels, or ''.
+      left_out: columns of anything else.
+    """
+
+    time: str
+    values: tuple[str, ...]
+    label: str
+    left_out: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a file.
+
+    Attributes:
+      first: number of the first row, from 0.
+      times: in nanoseconds since 1970; empty where there are none.
+      values: a column per series; NaN where missing or infinite.
+      labels: True where anomalous; None without a label column.
+      infinite: how many values were infinite.
+    """
+
+    first: int
+    times: Int[np.ndarray, "stamps"]
+    values: Float[np.ndarray, "rows columns"]
+    labels: Bool[np.ndarray, "rows"] | None
+    infinite: int
+
+
+class File:
+    """A CSV or Parquet file, read in chunks of rows."""
+
+    def __init__(
+        self, path: epath.Path, name: str, *, time: str = "", values: Sequence[str] = (), label: str = ""
+    ) -> None:
+        """Looks at the beginning of a file.
+
+        Args:
+          path: the file.
+          name: of its series.
+          time: column of time stamps; '' means the first one that is called or looks like one, if any.
+          values: columns of values; () means all columns of numbers that are neither time nor label.
+          label: column of labels; '' means one that is called like one, if any.
+
+        Raises:
+          InputError: it is neither CSV nor Parquet, or lacks a column.
+        """
+        self.path, self.name = path, name
+        self.size = path.stat().length
+        self.bytes_read = 0  # of the chunk under way, for progress
+        self._parquet = path.suffix in (".parquet", ".pq")
+        self._format: dict[str, Any] = {} if self._parquet else self._sniff()
+        try:
+            head = next(self._frames(1000), pd.DataFrame())
+        except _UNREADABLE as fault:
+            raise InputError(f"{path}: cannot be read as {self._kind} ({one_line(fault)})") from fault
+        self.columns = self._choose(head, time, tuple(values), label)
+
+    @property
+    def _kind(self) -> str:
+        return "Parquet" if self._parquet else "CSV"
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
+        """The file's rows, in order.
+
+        Raises:
+          InputError: a row cannot be read; names it.
+        """
+        first = 0
+        try:
+            for frame in self._frames(rows):
+                yield self._rows(frame, first)
+                first += len(frame)
+        except InputError:
+            raise
+        except _UNREADABLE as fault:
+            raise InputError(
+                f"{self.path}: cannot be read as {self._kind} after row {first} ({one_line(fault)})"
+            ) from fault
+
+    def read(self) -> Rows:
+        """All rows at once."""
+        parts = list(self.chunks()) or [
+            Rows(0, np.zeros(0, np.int64), np.zeros((0, len(self.columns.values))), None, 0)
+        ]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Rows(
+            first=0,
+            times=np.concatenate([part.times for part in parts]),
+            values=np.concatenate([part.values for part in parts]),
+            labels=np.concatenate(labels) if labels else None,
+            infinite=sum(part.infinite for part in parts),
+        )
+
+    def _decompressed(self, raw: IO[bytes]) -> IO[bytes]:
+        return _OPENERS[self.path.suffix](raw) if self.path.suffix in _OPENERS else raw
+
+    def _sniff(self) -> dict[str, Any]:
+        """Delimiter and decimal sign."""
+        try:
+            with self.path.open("rb") as raw, self._decompressed(raw) as file:
+                start = file.read(_SNIFFED_BYTES)
+        except _UNREADABLE as fault:
+            raise InputError(f"{self.path}: cannot be read ({one_line(fault)})") from fault
+        if not start.strip():
+            raise InputError(f"{self.path}: is empty; needed is a CSV with a line of column names")
+        if b"\0" in start:
+            raise InputError(f"{self.path}: is neither a CSV nor named .parquet (it holds zero bytes)")
+        try:
+            # A character may be cut in two at the end.
+            text = start.decode("utf-8-sig", errors="strict" if len(start) < _SNIFFED_BYTES else "ignore")
+        except UnicodeDecodeError as fault:
+            raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)})") from fault
+        lines = [line for line in text.splitlines() if line.strip()]
+        counts = {sign: lines[0].count(sign) for sign in _DELIMITERS}
+        delimiter = max(counts, key=lambda sign: counts[sign]) if any(counts.values()) else ","
+        names = next(csv.reader(io.StringIO(lines[0]), delimiter=delimiter))
+        if all(_is_number(name) for name in names):
+            raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{self.path}: two columns are named {twice!r}")
+        cells = [cell for line in lines[1:20] for cell in line.split(delimiter)]
+        comma = delimiter != "," and any("," in cell and _is_number(cell.replace(",", ".")) for cell in cells)
+        return {"sep": delimiter, "decimal": "," if comma else "."}
+
+    def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
+        if self._parquet:
+            with self.path.open("rb") as raw:
+                for batch in pa.parquet.ParquetFile(raw).iter_batches(batch_size=rows):
+                    self.bytes_read = raw.tell()
+                    yield batch.to_pandas()
+            return
+        with self.path.open("rb") as raw, self._decompressed(raw) as file:
+            for frame in pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False):
+                self.bytes_read = raw.tell()
+                yield frame
+
+    def _choose(self, head: pd.DataFrame, time: str, values: tuple[str, ...], label: str) -> Columns:
+        names = [str(name) for name in head.columns]
+        for field, asked in (
+            ("timestamp_column", time),
+            ("label_column", label),
+            *(("value_columns", v) for v in values),
+        ):
+            if asked and asked not in names:
+                raise InputError(f"{self.path}: no column {asked!r} (data.{field}); found {', '.join(names)}")
+        time = time or next((name for name in names if name.lower() in _TIME_NAMES), "")
+        if not time:
+            time = next((name for name in names if _looks_like_times(head[name])), "")
+        label = label or next((name for name in names if name.lower() in _LABEL_NAMES and name not in values), "")
+        taken = (time, label)
+        numbers = [name for name in names if name not in taken and _is_numeric(head[name])]
+        chosen = values or tuple(numbers)
+        if not chosen:
+            raise InputError(f"{self.path}: no column of numbers; found {', '.join(names)}")
+        left_out = tuple(name for name in names if name not in (*taken, *chosen))
+        return Columns(time, chosen, label, left_out)
+
+    def _rows(self, frame: pd.DataFrame, first: int) -> Rows:
+        columns = self.columns
+        values = np.stack([self._numbers(frame[name], name, first) for name in columns.values], axis=1)
+        infinite = np.isinf(values)
+        return Rows(
+            first=first,
+            times=self._times(frame[columns.time], first) if columns.time else np.zeros(0, np.int64),
+            values=np.where(infinite, np.nan, values),
+            labels=self._labels(frame[columns.label], first) if columns.label else None,
+            infinite=int(infinite.sum()),
+        )
+
+    def _numbers(self, column: pd.Series, name: str, first: int) -> np.ndarray:
+        numbers = pd.to_numeric(column, errors="coerce")
+        wrong = numbers.isna() & column.notna()
+        if wrong.any():
+            place = int(wrong.to_numpy().argmax())
+            raise InputError(
+                f"{self.path}: row {first + place + 1}, column {name!r}: {_shown(column.iloc[place])} is no number"
+            )
+        return numbers.to_numpy(np.float64)
+
+    def _labels(self, column: pd.Series, first: int) -> np.ndarray:
+        text = column.astype(str).str.strip().str.lower()
+        known = text.map({"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True})
+        if known.isna().any():
+            place = int(known.isna().to_numpy().argmax())
+            raise InputError(
+                f"{self.path}: row {first + place + 1}, column {column.name!r}: label is {_shown(column.iloc[place])};"
+                " allowed are 0 and 1"
+            )
+        return known.to_numpy(bool)
+
+    def _times(self, column: pd.Series, first: int) -> np.ndarray:
+        times = parse_times(column)
+        if times.isna().any():
+            place = int(times.isna().to_numpy().argmax())
+            raise InputError(
+                f"{self.path}: row {first + place + 1}, column {column.name!r}: {_shown(column.iloc[place])} is no time"
+            )
+        return times.to_numpy("datetime64[ns]").astype(np.int64)
+
+
+def parse_times(column: pd.Series) -> pd.Series:
+    """Times in UTC; NaT where there is none. Numbers are seconds since 1970, or ms, us, ns by their size."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column.dt.tz_convert(None) if column.dt.tz is not None else column
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().all():
+        largest = float(numbers.abs().max()) if len(numbers) else 0.0
+        unit = next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
+        return pd.to_datetime(numbers, unit=unit, errors="coerce")
+    try:
+        return pd.to_datetime(column, format="ISO8601", utc=True, errors="raise").dt.tz_localize(None)
+    except (ValueError, TypeError):
+        return pd.to_datetime(column, format="mixed", utc=True, errors="coerce").dt.tz_localize(None)
+
+
+def find(path: str) -> list[tuple[epath.Path, str]]:
+    """The files behind a path, with the names of their series.
+
+    Raises:
+      InputError: there is nothing, or nothing that is CSV or Parquet by its name.
+    """
+    if not path:
+        raise InputError("config.data.dir is empty; needed is a CSV or Parquet file, or a folder of them")
+    root = epath.Path(path).expanduser()
+    if root.is_dir():
+        found = sorted(_below(root))
+        if not found:
+            raise InputError(
+                f"{root}: holds no file named {', '.join(_SUFFIXES)}, compressed ({', '.join(_OPENERS)}) or not"
+            )
+        return [(one, _stem(str(one.relative_to(root)))) for one in found]
+    if not root.exists():
+        raise InputError(f"{root}: no such file or folder")
+    if not _suffix(root):
+        raise InputError(
+            f"{root}: not named as CSV or Parquet; allowed are {', '.join(_SUFFIXES)}, compressed"
+            f" ({', '.join(_OPENERS)}) or not"
+        )
+    return [(root, _stem(root.name))]
+
+
+def load(
+    path: str,
+    *,
+    timestamp_column: str = "",
+    value_columns: Sequence[str] = (),
+    label_column: str = "",
+    intervals: str = "",
+    labels: str = "column",
+    limit: int = 0,
+) -> Loaded:
+    """The series in a file or in all files of a folder.
+
+    Args:
+      path: a CSV or Parquet file, compressed or not, or a folder of them; local or gs://.
+      timestamp_column: see `File`.
+      value_columns: see `File`.
+      label_column: see `File`.
+      intervals: a CSV of anomaly intervals with the columns start and end (rows from 0, or times; both ends are in it)
+        and, where there are several series, series.
+      labels: 'column', 'intervals', or how they will be made.
+      limit: 0, or how many series to keep.
+
+    Returns:
+      A series per value column, named like the file, with '/column' where it has several; the columns of a file are
+      a group.
+
+    Raises:
+      InputError: a file cannot be used; names file, row or column, what was found and what is allowed.
+    """
+    series: list[Series] = []
+    warnings: list[str] = []
+    for place, name in find(path):
+        file = File(place, name, time=timestamp_column, values=value_columns, label=label_column)
+        if labels == "column" and not file.columns.label:
+            raise InputError(
+                f"{place}: no label column; found {', '.join((*file.columns.values, *file.columns.left_out))}; name one"
+                " in data.label_column, give data.intervals with data.labels=intervals, or have labels made with"
+                " data.labels=rules or data.labels=injected"
+            )
+        rows = file.read()
+        warnings += [f"{place}: {remark}" for remark in remarks(file, rows)]
+        if len(rows.values):
+            series += _series(file, rows)
+    if not series:
+        raise InputError(f"{path}: no file has a row")
+    if labels == "intervals":
+        series = with_intervals(series, intervals)
+    return Loaded("files", series[:limit] if limit else series, tuple(warnings))
+
+
+def remarks(file: File, rows: Rows) -> list[str]:
+    """What is odd about a file, a sentence each."""
+    said = []
+    if not len(rows.values):
+        return ["no rows: left out"]
+    if file.columns.left_out:
+        said.append(f"columns that are no numbers are left out: {', '.join(file.columns.left_out)}")
+    if rows.infinite:
+        said.append(f"{rows.infinite} infinite values are taken as missing")
+    for name, column in zip(file.columns.values, rows.values.T, strict=True):
+        known = column[np.isfinite(column)]
+        if not len(known):
+            said.append(f"column {name!r} has no value at all")
+        elif known.min() == known.max():
+            said.append(f"column {name!r} is constant ({known[0]:g})")
+    if len(rows.times) > 1:
+        steps = np.diff(rows.times)
+        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+        for count, what in (
+            (int((steps == 0).sum()), "time stamps come twice"),
+            (int((steps < 0).sum()), "time stamps step back; rows keep the file's order"),
+            (int((steps > 1.5 * usual).sum()) if usual else 0, f"gaps, where the usual step is {usual / 1e9:g} s"),
+        ):
+            if count:
+                said.append(f"{count} {what}")
+    return said
+
+
+def with_intervals(series: Sequence[Series], path: str) -> list[Series]:
+    """Labels series by the intervals in a CSV.
+
+    Raises:
+      InputError: the file cannot be used, or an interval lies outside its series or ends before it begins.
+    """
+    if not path:
+        raise InputError(
+            "config.data.intervals is empty; data.labels=intervals needs a CSV with the columns start, end"
+        )
+    place = epath.Path(path).expanduser()
+    try:
+        with place.open("rb") as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as fault:
+        raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
+    several = len({one.group or one.name for one in series}) > 1
+    for column in ("start", "end", *(["series"] if several else [])):
+        if column not in table:
+            raise InputError(f"{place}: no column {column!r}; found {', '.join(map(str, table.columns))}")
+    labels = {one.name: np.zeros(len(one), bool) for one in series}
+    for number, row in enumerate(table.to_dict("records"), 1):
+        where = f"{place}: row {number}"
+        asked = row.get("series", "")
+        chosen = [one for one in series if asked in ("", one.name, one.group)]
+        if not chosen:
+            raise InputError(f"{where}: no series is named {asked!r}; there are {', '.join(labels)}")
+        for one in chosen:
+            first, last = (_position(one, row[end], f"{where}, column {end!r}", end) for end in ("start", "end"))
+            if not 0 <= first <= last < len(one):
+                raise InputError(
+                    f"{where}: {row['start']!r} to {row['end']!r} is no interval in series {one.name!r}, which has"
+                    f" {_extent(one)}"
+                )
+            labels[one.name][first : last + 1] = True
+    return [dataclasses.replace(one, labels=labels[one.name], labelled=True) for one in series]
+
+
+def _position(series: Series, text: str, where: str, end: str) -> int:
+    """The row that a number or a time names: the first at or after a start, the last at or before an end."""
+    if text.strip().lstrip("-").isdigit() and len(text.strip()) < 9:
+        return int(text)
+    time = parse_times(pd.Series([text]))
+    if time.isna().any():
+        raise InputError(f"{where}: {text!r} is neither a row number nor a time")
+    if not len(series.timestamps):
+        raise InputError(f"{where}: is a time, but series {series.name!r} has no time stamps")
+    stamps = series.timestamps.astype("datetime64[ns]")
+    if not stamps.min() <= time.to_numpy("datetime64[ns]")[0] <= stamps.max():
+        return -1
+    if end == "start":
+        return int(np.argmax(stamps >= time.to_numpy("datetime64[ns]")[0]))
+    return len(stamps) - 1 - int(np.argmax((stamps <= time.to_numpy("datetime64[ns]")[0])[::-1]))
+
+
+def _extent(series: Series) -> str:
+    rows = f"rows 0 to {len(series) - 1}"
+    if not len(series.timestamps):
+        return rows
+    return f"{rows}, {series.timestamps.min()} to {series.timestamps.max()}"
+
+
+def _series(file: File, rows: Rows) -> list[Series]:
+    several = len(file.columns.values) > 1
+    labels = np.zeros(len(rows.values), bool) if rows.labels is None else rows.labels
+    return [
+        Series(
+            name=f"{file.name}/{column}" if several else file.name,
+            values=rows.values[:, i].copy(),
+            labels=labels.copy(),
+            timestamps=rows.times.view("datetime64[ns]"),
+            group=file.name,
+            labelled=rows.labels is not None,
+        )
+        for i, column in enumerate(file.columns.values)
+    ]
+
+
+def _below(folder: epath.Path) -> Iterator[epath.Path]:
+    """Files of a folder and the folders in it; hidden ones are left alone."""
+    for one in folder.iterdir():
+        if one.name.startswith("."):
+            continue
+        if one.is_dir():
+            yield from _below(one)
+        elif _suffix(one):
+            yield one
+
+
+def _shown(cell: object) -> str:
+    return repr(cell) if isinstance(cell, str) else str(cell)
+
+
+def _suffix(path: epath.Path) -> str:
+    """.csv of a.csv.gz; '' of what is neither CSV nor Parquet."""
+    name = path.name.lower()
+    for compressed in _OPENERS:
+        name = name.removesuffix(compressed)
+    return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+
+
+def _stem(name: str) -> str:
+    for suffix in (*_OPENERS, *_SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """True for numbers, even if a few cells are none: those are then named. Without a row, nothing tells."""
+    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
+        return True
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return False
+    return bool(pd.to_numeric(column.dropna(), errors="coerce").notna().mean() > 0.5)
+
+
+def _looks_like_times(column: pd.Series) -> bool:
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return True
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
+        return False
+    return not len(column) or not parse_times(column.head(50)).isna().any()

@@ -1,0 +1,359 @@
+"""Own files: what is understood by itself, what is said, and what is refused in one line."""
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Spear, check_refusal, check_scores, command, results
+
+from spear_jax.data import files
+from spear_jax.errors import InputError
+
+ROWS = 40
+
+
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "time": pd.date_range("2024-03-01", periods=ROWS, freq="5min"),
+            "pump": rng.normal(size=ROWS).round(4),
+            "flow": rng.normal(5, 1, ROWS).round(4),
+            "label": (np.arange(ROWS) % 20 > 16).astype(int),
+        }
+    )
+
+
+def written(path: Path, **options: object) -> Path:
+    frame().to_csv(path, index=False, **options)
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return written(tmp_path / "own.csv")
+
+
+def check(path: Path, **arguments: object) -> None:
+    """The series are those of `frame`, whatever the file's format."""
+    loaded = files.load(str(path), **arguments)
+    expected = frame()
+    stem = path.name.split(".")[0]
+    assert [one.name for one in loaded.series] == [f"{stem}/pump", f"{stem}/flow"]
+    for one, column in zip(loaded.series, ("pump", "flow"), strict=True):
+        np.testing.assert_allclose(one.values, expected[column])
+        np.testing.assert_array_equal(one.labels, expected["label"] == 1)
+        np.testing.assert_array_equal(one.timestamps, expected["time"].to_numpy("datetime64[ns]"))
+        assert one.group == stem  # columns of one file stay together
+        assert one.labelled
+
+
+FORMATS: dict[str, Callable[[Path], Path]] = {
+    "comma": lambda root: written(root / "own.csv"),
+    "semicolon": lambda root: written(root / "own.csv", sep=";"),
+    "semicolon, decimal comma": lambda root: written(root / "own.csv", sep=";", decimal=","),
+    "tab": lambda root: written(root / "own.tsv", sep="\t"),
+    "gzip": lambda root: written(root / "own.csv.gz"),
+    "bzip2": lambda root: written(root / "own.csv.bz2"),
+    "xz": lambda root: written(root / "own.txt.xz"),
+    "with a byte order mark": lambda root: written(root / "own.csv", encoding="utf-8-sig"),
+    "time zone": lambda root: written(root / "own.csv", date_format="%Y-%m-%dT%H:%M:%S+00:00"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(tmp_path: Path, name: str) -> None:
+    check(FORMATS[name](tmp_path))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    frame().to_parquet(tmp_path / "own.parquet")
+    check(tmp_path / "own.parquet")
+
+
+@pytest.mark.parametrize(("unit", "divisor"), [("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1)])
+def test_times_as_numbers(tmp_path: Path, unit: str, divisor: int) -> None:
+    table = frame()
+    table["time"] = table["time"].astype("datetime64[ns]").astype("int64") // divisor
+    table.to_csv(tmp_path / "own.csv", index=False)
+    check(tmp_path / "own.csv")
+
+
+def test_columns_may_be_named(tmp_path: Path) -> None:
+    table = frame().rename(columns={"time": "when seen", "label": "bad", "pump": "1"}).assign(note="x")
+    table.to_csv(tmp_path / "own.csv", index=False)
+    loaded = files.load(
+        str(tmp_path / "own.csv"), timestamp_column="when seen", value_columns=("flow",), label_column="bad"
+    )
+    (one,) = loaded.series
+    assert one.name == "own"  # a single column needs no name of its own
+    assert one.labels.sum() == frame()["label"].sum()
+    assert str(one.timestamps[1]).startswith("2024-03-01T00:05")
+    found = files.load(str(tmp_path / "own.csv"), label_column="bad")
+    assert [one.name for one in found.series] == ["own/1", "own/flow"]  # the time was found, the text left out
+    assert "columns that are no numbers are left out: note" in found.warnings[0]
+
+
+def test_folder(tmp_path: Path) -> None:
+    (tmp_path / "all" / "deep").mkdir(parents=True)
+    written(tmp_path / "all" / "b.csv")
+    written(tmp_path / "all" / "deep" / "a.csv.gz")
+    (tmp_path / "all" / "README.md").write_text("no data")
+    (tmp_path / "all" / ".hidden.csv").write_text("")
+    loaded = files.load(str(tmp_path / "all"))
+    assert [one.name for one in loaded.series] == ["b/pump", "b/flow", "deep/a/pump", "deep/a/flow"]
+
+
+def test_what_is_odd_is_said(tmp_path: Path) -> None:
+    table = frame().assign(still=3.0, nothing=np.nan)
+    table.loc[3, "pump"], table.loc[4, "pump"] = np.inf, np.nan
+    table.loc[8, "time"] = table.loc[7, "time"]
+    table.loc[20, "time"] -= pd.Timedelta("1h")
+    table.loc[30:, "time"] += pd.Timedelta(days=1)
+    table.to_csv(tmp_path / "own.csv", index=False)
+    loaded = files.load(str(tmp_path / "own.csv"))
+    said = " ".join(loaded.warnings)
+    for remark in (
+        "1 infinite values are taken as missing",
+        "column 'still' is constant (3)",
+        "column 'nothing' has no value at all",
+        "1 time stamps come twice",
+        "1 time stamps step back",
+        "gaps, where the usual step is 300 s",
+    ):
+        assert remark in said
+    assert np.isnan(loaded.series[0].values[[3, 4]]).all()
+
+
+def test_an_empty_file_among_others_is_left_out(tmp_path: Path) -> None:
+    written(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("time,pump,flow,label\n")
+    loaded = files.load(str(tmp_path))
+    assert {one.group for one in loaded.series} == {"a"}
+    assert loaded.warnings == (f"{tmp_path / 'b.csv'}: no rows: left out",)
+
+
+def test_intervals(table: Path, tmp_path: Path) -> None:
+    marks = tmp_path / "marks.txt"
+    marks.write_text("start,end\n3,5\n2024-03-01 01:00,2024-03-01 01:12\n")
+    for one in files.load(str(table), labels="intervals", intervals=str(marks)).series:
+        assert np.flatnonzero(one.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
+
+
+def test_intervals_of_several_series(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data" / "a.csv")
+    written(tmp_path / "data" / "b.csv")
+    marks = tmp_path / "marks.csv"
+    marks.write_text("series,start,end\na,1,2\nb/flow,4,4\n")
+    found = {
+        one.name: one for one in files.load(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
+    }
+    assert {name: np.flatnonzero(one.labels).tolist() for name, one in found.items()} == {
+        "a/pump": [1, 2],
+        "a/flow": [1, 2],
+        "b/pump": [],
+        "b/flow": [4],
+    }
+
+
+def rewrite(old: str, new: str) -> Callable[[Path], object]:
+    def damage(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def compressed(opener: Callable, keep: float = 0.5) -> Callable[[Path], Path]:
+    def damage(path: Path) -> Path:
+        suffix = {gzip.open: ".gz", bz2.open: ".bz2", lzma.open: ".xz"}[opener]
+        whole = path.with_name(path.name + suffix)
+        with opener(whole, "wb") as file:
+            file.write(path.read_bytes())
+        whole.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * keep)])
+        path.unlink()
+        return whole
+
+    return damage
+
+
+def parquet(path: Path) -> Path:
+    whole = path.with_suffix(".parquet")
+    frame().to_parquet(whole)
+    whole.write_bytes(whole.read_bytes()[:-20])
+    return whole
+
+
+ROW_7 = "2024-03-01 00:30:00"
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no file": (lambda path: path.unlink(), "own.csv: no such file or folder"),
+    "an empty file": (
+        lambda path: path.write_text(""),
+        "own.csv: is empty; needed is a CSV with a line of column names",
+    ),
+    "blank lines": (lambda path: path.write_text("\n\n"), "own.csv: is empty"),
+    "binary": (lambda path: path.write_bytes(b"\x00\x01\x02" * 50), "own.csv: is neither a CSV nor named .parquet"),
+    "latin 1": (lambda path: path.write_bytes("time,größe\n1,2\n".encode("latin-1")), "own.csv: is not text in UTF-8"),
+    "no header": (
+        lambda path: path.write_text("1,2,3\n4,5,6\n"),
+        "own.csv: row 1 is '1,2,3'; needed is a line of column names",
+    ),
+    "two columns of one name": (rewrite("flow", "pump"), "own.csv: two columns are named 'pump'"),
+    "longer row": (rewrite(ROW_7, ROW_7 + ",1,2,3"), "own.csv: cannot be read as CSV"),
+    "a word among numbers": (
+        lambda path: path.write_text(path.read_text().replace(ROW_7 + ",", ROW_7 + ",high")),
+        "own.csv: row 7, column 'pump': 'high",
+    ),
+    "no time": (rewrite(ROW_7, "half past"), "own.csv: row 7, column 'time': 'half past' is no time"),
+    "a missing time": (rewrite(ROW_7, ""), "own.csv: row 7, column 'time': nan is no time"),
+    "label 2": (
+        lambda path: path.write_text(path.read_text().replace(",1\n", ",2\n", 1)),
+        "own.csv: row 18, column 'label': label is 2; allowed are 0 and 1",
+    ),
+    "a missing label": (
+        lambda path: path.write_text(path.read_text().replace(",1\n", ",\n", 1)),
+        "column 'label': label is nan; allowed are 0 and 1",
+    ),
+    "nothing but text": (
+        lambda path: path.write_text("name,place\na,b\n"),
+        "own.csv: no column of numbers; found name, place",
+    ),
+    "no label": (rewrite("label", "other"), "own.csv: no label column; found pump, flow, other; name one in"),
+    "no rows": (lambda path: path.write_text("time,pump,label\n"), "own.csv: no file has a row"),
+    "half a gzip": (compressed(gzip.open), "own.csv.gz: cannot be read"),
+    "half a bzip2": (compressed(bz2.open), "own.csv.bz2: cannot be read"),
+    "half an xz": (compressed(lzma.open), "own.csv.xz: cannot be read"),
+    "not a gzip": (lambda path: path.rename(path.with_name("own.csv.gz")), "own.csv.gz: cannot be read"),
+    "half a parquet": (parquet, "own.parquet: cannot be read as Parquet"),
+    "a spreadsheet": (lambda path: path.rename(path.with_name("own.xlsx")), "own.xlsx: not named as CSV or Parquet"),
+    "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: holds no file named .csv"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_malformed_files_are_one_line(table: Path, fault: str) -> None:
+    damage, message = FAULTS[fault]
+    path = damage(table)
+    with pytest.raises(InputError) as raised:
+        files.load(str(path if isinstance(path, Path) else table))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timestamp_column": "when"}, "no column 'when' (data.timestamp_column); found time, pump, flow, label"),
+        ({"value_columns": ("pump", "head")}, "no column 'head' (data.value_columns); found time, pump"),
+        ({"label_column": "bad"}, "no column 'bad' (data.label_column); found"),
+        ({"labels": "intervals"}, "config.data.intervals is empty"),
+        ({"labels": "intervals", "intervals": "nowhere.csv"}, "nowhere.csv: cannot be read as CSV"),
+    ],
+)
+def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        files.load(str(table), **arguments)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("begin,end\n1,2\n", "marks.csv: no column 'start'; found begin, end"),
+        (
+            "start,end\n5,4\n",
+            "marks.csv: row 1: '5' to '4' is no interval in series 'own/pump', which has rows 0 to 39",
+        ),
+        ("start,end\n1,2\n30,40\n", "marks.csv: row 2: '30' to '40' is no interval"),
+        ("start,end\n-1,2\n", "marks.csv: row 1: '-1' to '2' is no interval"),
+        ("start,end\n2023-01-01,2024-03-01 01:00\n", "row 1: '2023-01-01' to '2024-03-01 01:00' is no interval"),
+        ("start,end\nsoon,later\n", "marks.csv: row 1, column 'start': 'soon' is neither a row number nor a time"),
+        ("series,start,end\nb,1,2\n", "marks.csv: row 1: no series is named 'b'; there are own/pump, own/flow"),
+        ("", "marks.csv: cannot be read as CSV"),
+    ],
+)
+def test_intervals_that_cannot_be(table: Path, tmp_path: Path, text: str, message: str) -> None:
+    marks = tmp_path / "marks.csv"
+    marks.write_text(text)
+    with pytest.raises(InputError) as raised:
+        files.load(str(table), labels="intervals", intervals=str(marks))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# Through the command line
+
+
+def big(path: Path, rows: int = 1600) -> Path:
+    rng = np.random.default_rng(1)
+    step = np.arange(rows)
+    labels = step % 200 > 180
+    values = np.sin(step / 6) + rng.normal(0, 0.1, rows) + 2 * labels
+    pd.DataFrame({"t1": values, "t2": values[::-1], "label": labels.astype(int)}).to_csv(path, index=False)
+    return path
+
+
+QUICK = {
+    "controls.head_only": "false",
+    "data.window": "32",
+    "data.stride": "32",
+    "data.gap": "0",
+    "prompt.length": "4",
+    "train.batch_size": "8",
+    "train.epochs": "1",
+    "score.batch_size": "8",
+}
+
+
+def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
+    table = big(tmp_path / "telemetry.csv")
+    shown = spear(*command("files:debug", QUICK | {"data.dir": table}, mode="preview"))
+    assert shown.code == 0, shown.err
+    assert "2 series, 3,200 steps" in shown.out
+    assert "telemetry/t1" in shown.out and "0.0950" in shown.out
+    assert "train: 2 series" in shown.out
+
+    run = tmp_path / "run"
+    trained = spear(*command("files:debug", QUICK | {"data.dir": table, "data.combine": "max"}, workdir=run))
+    assert trained.code == 0, trained.err
+    content = results(run)
+    assert content["dataset"] == "files"
+    tables = pd.read_parquet(run / "scores" / "test.parquet")
+    assert len(tables) == 320  # one score per row, not per column
+    assert not tables.duplicated(["series", "step"]).any()
+
+    scored = spear("--mode=score", f"--detector={run}", f"--input={table}", f"--workdir={tmp_path / 'scored'}")
+    assert scored.code == 0, scored.err
+    assert "3,200 rows scored" in scored.out
+    found = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
+    assert list(found.columns) == ["series", "step", "timestamp", "value", "score", "predicted"]
+    assert found.groupby("series").size().to_dict() == {"telemetry/t1": 1600, "telemetry/t2": 1600}
+
+
+def test_without_labels_the_choices_are_named(spear: Spear, tmp_path: Path) -> None:
+    table = big(tmp_path / "telemetry.csv")
+    pd.read_csv(table).drop(columns="label").to_csv(table, index=False)
+    arguments = command("files:debug", QUICK | {"data.dir": table}, workdir=tmp_path / "run")
+    check_refusal(spear(*arguments), "no label column", "data.labels=rules", "data.labels=injected", "data.intervals")
+    assert not (tmp_path / "run").exists()
+    outcome = spear(
+        *command("files:debug", QUICK | {"data.dir": table, "data.labels": "rules"}, workdir=tmp_path / "run")
+    )
+    assert outcome.code == 0, outcome.err
+    check_scores(tmp_path / "run")
+
+
+def test_two_files_of_one_name_are_refused(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data" / "own.csv")
+    frame().to_parquet(tmp_path / "data" / "own.parquet")
+    arguments = command("files:debug", {"data.dir": tmp_path / "data"}, workdir=tmp_path / "run")
+    check_refusal(spear(*arguments), "two series are named 'own/pump'")
+    assert not (tmp_path / "run").exists()
