@@ -33,9 +33,40 @@ def default_config() -> ConfigDict:
                 "split": "series",
                 "fractions": (0.6, 0.2, 0.2),
                 "gap": 128,
+                "labels": "recorded",
+                # Of own files (data.name='files'): '' means found by itself, several columns are separated by commas.
+                "timestamp_column": "",
+                "value_columns": "",
+                "label_column": "",
+                "intervals": "",
+                "combine": "none",
+                "rules": {
+                    "values": "scaled",
+                    "trend": True,
+                    "spike": True,
+                    "shift": True,
+                    "volatility": True,
+                    "slope": 0.01,
+                    "deviations": 3.0,
+                    "p_value": 0.05,
+                    "correction": "none",
+                },
+                "injected": {"rate": 0.1, "seed": 0},
                 "nasa": {"spacecraft": "both", "parts": "test", "column": 0},
-                "synthetic": {"series": 240, "length": 1024, "past": 1024, "rate": 0.1, "seed": 0},
+                # Names are separated by commas; '' means all, of groups, files and signals.
+                "nab": {"groups": "realAWSCloudwatch", "files": "", "labels": "windows", "unlabelled": "normal"},
+                "mimic_iv": {"signals": "", "resample_hours": 0.0, "min_steps": 2, "prepared_dir": ""},
+                "synthetic": {
+                    "series": 240,
+                    "length": 1024,
+                    "shortest": 0,
+                    "past": 1024,
+                    "rate": 0.1,
+                    "kinds": "",
+                    "seed": 0,
+                },
             },
+            "tsmote": {"enabled": False, "max_lead": 32, "spy_share": 0.15},
             "quantizer": {
                 "bins": 100,
                 "kind": "equal_width",
@@ -83,10 +114,16 @@ def default_config() -> ConfigDict:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.name": ("nasa", "synthetic"),
+    "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),
+    "data.labels": ("recorded", "column", "intervals", "rules", "injected"),
+    "data.combine": ("none", "max", "mean"),
+    "data.rules.values": ("scaled", "raw"),
+    "data.rules.correction": ("none", "holm", "benjamini_hochberg"),
     "data.nasa.spacecraft": ("smap", "msl", "both"),
     "data.nasa.parts": ("test", "train+test"),
+    "data.nab.labels": ("windows", "points"),
+    "data.nab.unlabelled": ("normal", "drop"),
     "quantizer.kind": ("equal_width", "quantile"),
     "quantizer.scale": ("train", "series", "window"),
     "quantizer.missing": ("bin", "mask"),
@@ -106,12 +143,22 @@ PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
 # Smallest and largest value; an open end of a half-open range is left out.
 RANGES: dict[str, tuple[float, float]] = {
     "data.limit_series": (0, math.inf),
-    "data.window": (2, math.inf),
+    "data.window": (0, math.inf),
     "data.stride": (1, math.inf),
     "data.gap": (0, math.inf),
+    "data.rules.slope": (0, math.inf),
+    "data.rules.deviations": (0, math.inf),
+    "data.rules.p_value": (0, 1),
+    "data.injected.rate": (0.001, 0.5),
+    "data.injected.seed": (0, math.inf),
+    "tsmote.max_lead": (1, math.inf),
+    "tsmote.spy_share": (0.01, 0.9),
     "data.nasa.column": (0, math.inf),
+    "data.mimic_iv.resample_hours": (0, 1000),
+    "data.mimic_iv.min_steps": (1, math.inf),
     "data.synthetic.series": (3, math.inf),
     "data.synthetic.length": (64, math.inf),
+    "data.synthetic.shortest": (0, math.inf),
     "data.synthetic.past": (0, math.inf),
     "data.synthetic.rate": (0.001, 0.5),
     "data.synthetic.seed": (0, math.inf),
@@ -151,6 +198,14 @@ def variants(arg: str, allowed: Sequence[str]) -> set[str]:
     for word in sorted(words - set(allowed)):
         raise InputError(f"config argument {word!r} is unknown; allowed: {', '.join(allowed)}")
     return words
+
+
+def choose_backbone(config: ConfigDict, words: set[str]) -> None:
+    """The backbone that a config's argument names: bert, minilm, or random:tiny for debug alone."""
+    for word, name in (("minilm", MINILM), ("bert", BERT), ("debug", TINY)):
+        if word in words:
+            config.backbone.name = name
+            return
 
 
 def load_config(path: str) -> ConfigDict:
@@ -283,7 +338,9 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_together(config: ConfigDict) -> None:
     fractions = config.data.fractions
-    if config.data.stride > config.data.window:
+    if config.data.window == 1:
+        raise InputError("config.data.window=1: allowed is at least 2, or 0 for each series whole")
+    if config.data.window and config.data.stride > config.data.window:
         raise InputError(
             f"config.data.stride={config.data.stride}: allowed is at most config.data.window={config.data.window}, so"
             " that every step lies in a window"
@@ -297,6 +354,14 @@ def _validate_together(config: ConfigDict) -> None:
             f"config.data.fractions={tuple(fractions)}: needed are three shares (train, validation, test) between 0"
             " and 1 that sum to 1"
         )
+    of_files = ("column", "intervals")
+    if config.data.name == "files" and config.data.labels == "recorded":
+        raise InputError("config.data.labels='recorded': for own files allowed are column, intervals, rules, injected")
+    if config.data.name != "files" and config.data.labels in of_files:
+        raise InputError(
+            f"config.data.labels={config.data.labels!r}: is of own files (config.data.name='files'); for"
+            f" {config.data.name} allowed are recorded, rules, injected"
+        )
     init = config.prompt.init
     if init not in PROMPT_INITS and not init.endswith(".npy"):
         raise InputError(f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, or a .npy file")
@@ -307,8 +372,13 @@ def _validate_together(config: ConfigDict) -> None:
         )
 
 
-def check_length(config: ConfigDict, max_positions: int) -> None:
+def check_length(config: ConfigDict, window: int, max_positions: int) -> None:
     """Checks that prompt and window fit into the backbone.
+
+    Args:
+      config: a whole config.
+      window: steps in the longest window.
+      max_positions: of the backbone.
 
     Raises:
       InputError: naming the field that is too long.
@@ -320,9 +390,10 @@ def check_length(config: ConfigDict, max_positions: int) -> None:
             f"config.prompt.length={config.prompt.length}: the backbone {config.backbone.name} has {max_positions}"
             f" positions, so at most {max_positions - extra - 2} can be prompt"
         )
-    if config.data.window > left:
+    if window > left:
+        longest = "" if config.data.window else f" (each series whole, the longest of {window} steps)"
         raise InputError(
-            f"config.data.window={config.data.window}: the backbone {config.backbone.name} has {max_positions}"
+            f"config.data.window={config.data.window}{longest}: the backbone {config.backbone.name} has {max_positions}"
             f" positions and {config.prompt.length + extra} are prompt, so a window has at most {left} steps"
         )
 

@@ -36,6 +36,7 @@ class Detector:
       trained_on: name of the data set.
       backbone: name, revision, sha256, dtype, pretrained.
       table_sha256: of the bin embeddings, frozen or trained.
+      warnings: what every output has to say about the data it was trained on.
     """
 
     config: ConfigDict
@@ -46,6 +47,7 @@ class Detector:
     trained_on: str
     backbone: dict[str, Any]
     table_sha256: str
+    warnings: tuple[str, ...] = ()
 
     def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
         """Writes detector.json and detector.safetensors; the json comes last and makes the folder whole."""
@@ -65,6 +67,7 @@ class Detector:
             "typical_width": self.typical_width,
             "backbone": self.backbone,
             "table_sha256": self.table_sha256,
+            "warnings": list(self.warnings),
             "tensors_sha256": hashlib.sha256(blob).hexdigest(),
             "config": self.config.to_dict(),
             "versions": versions,
@@ -118,6 +121,7 @@ class Detector:
             trained_on=about["trained_on"],
             backbone=about["backbone"],
             table_sha256=about["table_sha256"],
+            warnings=tuple(about.get("warnings", ())),
         )
 
     def assemble(self, backbone: Backbone) -> Assembled:

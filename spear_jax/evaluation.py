@@ -3,14 +3,17 @@
 import dataclasses
 import importlib.metadata
 import io
+import itertools
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -22,10 +25,11 @@ from spear_jax.baselines.classical import bin_lookup, rolling_zscores
 from spear_jax.baselines.head_only import head_only
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
-from spear_jax.data.windows import StepScores, stitch
+from spear_jax.data.windows import StepScores, combine, stitch
 from spear_jax.files import write_whole
 from spear_jax.metrics import Metrics, point_metrics
 from spear_jax.model import Assembled, Params, count
+from spear_jax.nab_score import PROFILES, ScoredFile, sweep
 from spear_jax.scoring import score_windows
 from spear_jax.thresholds import Threshold
 
@@ -52,6 +56,7 @@ class Evaluation:
       metrics: per step, by split.
       window_metrics: per window, by split; empty for step heads.
       controls: metrics of each control, by control and split, each at a threshold of its own from validation.
+      nab_scores: of the model and the controls, where whole files of NAB were scored; else empty.
     """
 
     steps: dict[str, StepScores]
@@ -59,6 +64,7 @@ class Evaluation:
     metrics: dict[str, Metrics]
     window_metrics: dict[str, Metrics]
     controls: dict[str, dict[str, Metrics]]
+    nab_scores: dict[str, Any]
 
 
 def evaluate(
@@ -94,14 +100,27 @@ def evaluate(
         )
         for split, examples in dataset.examples.items()
     }
-    steps = {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
+    every_column = {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
+
+    def combined(found: Mapping[str, np.ndarray]) -> dict[str, StepScores]:
+        whole = {split: dataclasses.replace(every_column[split], score=found[split]) for split in SPLITS}
+        if config.data.combine == "none":
+            return whole
+        return {split: combine(one, dataset.recorded, config.data.combine) for split, one in whole.items()}
+
+    steps = combined({split: every_column[split].score for split in SPLITS})
     threshold = threshold or choose(config, steps["validation"])
+    controls = {
+        name: combined(found)
+        for name, found in _controls(config, model, trainable, frozen, dataset, every_column, mesh).items()
+    }
     return Evaluation(
         steps=steps,
         threshold=threshold,
         metrics={split: step_metrics(split, steps[split], threshold) for split in SPLITS},
         window_metrics=_window_metrics(config, dataset, scores),
-        controls=_controls(config, model, trainable, frozen, dataset, steps, mesh),
+        controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
+        nab_scores=_nab_scores(config, dataset, {"spear": steps, **controls}),
     )
 
 
@@ -141,8 +160,8 @@ def _controls(
     dataset: Dataset,
     steps: dict[str, StepScores],
     mesh: Mesh,
-) -> dict[str, dict[str, Metrics]]:
-    """Each control scores the same steps and gets its own threshold from validation, as the model does."""
+) -> dict[str, dict[str, np.ndarray]]:
+    """The scores of each control for the same steps, by control and split."""
     rng = np.random.default_rng((config.seed, 2))
     train, quantizer = dataset.examples["train"], dataset.quantizer
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
@@ -168,7 +187,7 @@ def _controls(
             head_only(
                 model.spear,
                 bare,
-                train,
+                dataset.training,
                 dataset.examples,
                 positive_weight=config.train.positive_weight,
                 batch_size=config.score.batch_size,
@@ -176,13 +195,48 @@ def _controls(
                 seed=config.seed,
             )
         )
-    metrics: dict[str, dict[str, Metrics]] = {}
-    for name, scores in found.items():
-        scored = {s: dataclasses.replace(steps[s], score=scores[s]) for s in SPLITS}
-        never = name == "always_normal"
-        threshold = Threshold(np.inf, "never") if never else choose(config, scored["validation"])
-        metrics[name] = {s: step_metrics(f"{name}, {s}", scored[s], threshold) for s in SPLITS}
-    return metrics
+    return found
+
+
+def _control_metrics(config: ConfigDict, name: str, steps: Mapping[str, StepScores]) -> dict[str, Metrics]:
+    """Each control gets its own threshold from validation, as the model does."""
+    never = name == "always_normal"
+    threshold = Threshold(np.inf, "never") if never else choose(config, steps["validation"])
+    return {split: step_metrics(f"{name}, {split}", steps[split], threshold) for split in SPLITS}
+
+
+def _nab_scores(
+    config: ConfigDict, dataset: Dataset, found: Mapping[str, Mapping[str, StepScores]]
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """NAB's own score by detector and profile, with a threshold that is best on validation for each of them.
+
+    Defined for whole files with labelled windows only; where validation has none, or test, the score is None.
+    """
+    data = config.data
+    if dataset.name != "nab" or (data.split, data.labels, data.nab.labels) != ("series", "recorded", "windows"):
+        return {}
+
+    def files(steps: StepScores) -> list[ScoredFile]:
+        return [ScoredFile(steps.label[here], steps.score[here]) for here in _runs(steps.series)]
+
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, steps in found.items():
+        scores[name] = {}
+        for profile, costs in PROFILES.items():
+            validation, test = (sweep(files(steps[split]), costs) for split in ("validation", "test"))
+            best = validation.best() if validation else None
+            scores[name][profile] = {
+                "threshold": best if best is None or np.isfinite(best) else None,
+                "validation": validation.at(best) if validation and best is not None else None,
+                "test": test.at(best) if test and best is not None else None,
+            }
+    return scores
+
+
+def _runs(series: np.ndarray) -> list[slice]:
+    """Where each series begins and ends among steps in order of series."""
+    edges = [0, *(np.flatnonzero(np.diff(series)) + 1).tolist(), len(series)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
 def results(
@@ -203,6 +257,7 @@ def results(
         "seed": config.seed,
         "backbone": dict(backbone),
         "warnings": list(dataset.warnings),
+        **dataset.notes,
         "splits": {
             split: {
                 "series": len(np.unique(dataset.windows[split].series)),
@@ -221,6 +276,7 @@ def results(
         **({"windows": evaluation.window_metrics} if evaluation.window_metrics else {}),
         "per_series": "per_series.parquet",
         "controls": evaluation.controls,
+        **({"nab_score": evaluation.nab_scores} if evaluation.nab_scores else {}),
         "trained": sorted(model.trainable),
         "embedding": model.embedding,
         "parameters": {
@@ -274,12 +330,12 @@ def write(workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, eva
                 "label": steps.label,
             }
         )
-        write_parquet(workdir / "scores" / f"{split}.parquet", frame)
+        write_parquet(workdir / "scores" / f"{split}.parquet", frame, dataset.warnings)
         for series in np.unique(steps.series):
             here = steps.series == series
             one = point_metrics_quietly(steps.label[here], steps.score[here], predicted[here])
             rows.append({"split": split, "series": names[series], "steps": int(here.sum()), **one})
-    write_parquet(workdir / "per_series.parquet", pd.DataFrame(rows))
+    write_parquet(workdir / "per_series.parquet", pd.DataFrame(rows), dataset.warnings)
     write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
 
 
@@ -301,10 +357,12 @@ def _timestamps(dataset: Dataset, steps: StepScores) -> np.ndarray:
     return np.concatenate(stamps)[offsets[steps.series] + steps.step]
 
 
-def write_parquet(path: epath.Path, frame: pd.DataFrame) -> None:
-    """Writes a table whole or not at all."""
+def write_parquet(path: epath.Path, frame: pd.DataFrame, warnings: Sequence[str]) -> None:
+    """Writes a table whole or not at all; its metadata say what is to be said about its numbers."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), "warnings": json.dumps(list(warnings))})
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
+    pa.parquet.write_table(table, buffer)
     write_whole(path, buffer.getvalue())
 
 
@@ -346,6 +404,8 @@ def table(content: Mapping[str, Any]) -> str:
         if "windows" in content:
             lines.append(f"{'SPEAR, per window':20}" + cells(content["windows"][split]))
         lines += [f"{NAMES[name]:20}" + cells(control[split]) for name, control in content["controls"].items()]
+    if "nab_score" in content:
+        lines += _nab_table(content["nab_score"])
     threshold = content["threshold"]
     lines += [
         "",
@@ -353,3 +413,13 @@ def table(content: Mapping[str, Any]) -> str:
         f" {threshold['from']}); a '-' is undefined",
     ]
     return "\n".join(lines)
+
+
+def _nab_table(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[str]:
+    profiles = list(next(iter(scores.values())))
+    lines = ["", f"{'NAB score, test':20}" + "".join(f"{profile:>15}" for profile in profiles)]
+    for name, of_profile in scores.items():
+        values = [of_profile[profile]["test"] for profile in profiles]
+        cells = "".join(f"{'-' if value is None else format(value, '.1f'):>15}" for value in values)
+        lines.append(f"{NAMES.get(name, 'SPEAR'):20}{cells}")
+    return lines

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from spear_jax.errors import InputError
 
-MODES = ("train", "evaluate", "prepare")
+MODES = ("train", "evaluate", "score", "preview", "prepare")
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -18,6 +18,10 @@ modes, with an example each:
   evaluate   apply a trained detector to another data set
              python -m spear_jax.main --mode=evaluate --config=configs/quickstart.py --detector=runs/nasa \\
                  --workdir=runs/nasa_on_synthetic
+  score      score your own CSV or Parquet files with a trained detector
+             python -m spear_jax.main --mode=score --detector=runs/nasa --input=telemetry.csv --workdir=runs/telemetry
+  preview    print what was understood of the data, before anything is trained
+             python -m spear_jax.main --mode=preview --config=configs/files.py --config.data.dir=telemetry.csv
   prepare    download and prepare the data, nothing else
              python -m spear_jax.main --mode=prepare --config=configs/nasa.py
 
@@ -26,11 +30,13 @@ flags:
                                    arguments such as minilm or debug are named in the file
   --config.FIELD=VALUE             overrides a field, e.g. --config.train.epochs=5
   --workdir=FOLDER                 where the run's files go
-  --detector=FOLDER                a detector or run folder (evaluate)
+  --detector=FOLDER                a detector or run folder (evaluate, score)
+  --input=FILE|FOLDER              what to score: CSV or Parquet, compressed or not (score)
   --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
   --help                           this text
 
-configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL)
+configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL),
+  configs/nab.py (Numenta Anomaly Benchmark), configs/mimic_iv.py (vital signs), configs/files.py (your own files)
 """
 
 
@@ -42,6 +48,7 @@ class Flags:
     workdir: str = ""
     mode: str = "train"
     detector: str = ""
+    input: str = ""
     distributed: str = "auto"
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -69,16 +76,20 @@ def parse(arguments: Sequence[str]) -> Flags:
             setattr(flags, name, value)
     if flags.mode not in MODES:
         raise InputError(f"--mode={flags.mode!r}: allowed are {', '.join(MODES)}")
-    if not flags.config:
+    if flags.mode == "score" and flags.config:
+        raise InputError("--config is not of --mode=score: the detector carries all that is needed")
+    if not flags.config and flags.mode != "score":
         raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
-    if flags.mode != "prepare" and not flags.workdir:
+    if flags.mode not in ("prepare", "preview") and not flags.workdir:
         raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
-    if (flags.mode == "evaluate") != bool(flags.detector):
-        raise InputError(
-            "--mode=evaluate needs --detector=FOLDER"
-            if flags.mode == "evaluate"
-            else "--detector is of --mode=evaluate"
-        )
+    of_mode = {"detector": ("evaluate", "score"), "input": ("score",)}
+    for name, modes in of_mode.items():
+        if (flags.mode in modes) != bool(getattr(flags, name)):
+            raise InputError(
+                f"--mode={flags.mode} needs --{name}=..."
+                if flags.mode in modes
+                else f"--{name} is of --mode={' and --mode='.join(modes)}"
+            )
     return flags
 
 
@@ -97,6 +108,10 @@ def run(flags: Flags) -> None:
     logging.set_verbosity(logging.FATAL)
     if flags.distributed not in parallel.DISTRIBUTED:
         raise InputError(f"--distributed={flags.distributed!r}: allowed are {', '.join(parallel.DISTRIBUTED)}")
+    if flags.mode == "score":
+        parallel.start(flags.distributed)
+        run.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+        return
     config = configs.load_config(flags.config)
     for field, text in flags.overrides.items():
         configs.override(config, field, text)
@@ -104,6 +119,8 @@ def run(flags: Flags) -> None:
     parallel.start(flags.distributed)
     if flags.mode == "prepare":
         run.prepare(config)
+    elif flags.mode == "preview":
+        run.show(config)
     elif flags.mode == "evaluate":
         run.evaluate(config, flags.detector, flags.workdir, overridden=list(flags.overrides))
     else:

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from spear_jax.backbones.embedding import bin_table, initial_prompt
 from spear_jax.backbones.pretrained import Backbone
-from spear_jax.config import check_length
 
 Params = dict[str, Any]
 
@@ -178,9 +177,8 @@ def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
     """Builds the model that a config describes around a backbone.
 
     Raises:
-      InputError: prompt and window do not fit into the backbone, or the vocabulary has too few rows.
+      InputError: the vocabulary has too few rows.
     """
-    check_length(config, backbone.max_positions)
     bins, hidden = config.quantizer.bins, backbone.hidden_size
     spear = Spear(
         backbone=backbone.module,

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data.batches import Examples, fill
+from spear_jax.data.batches import Examples, scoring_batches
 from spear_jax.model import Params, Spear, merge, pool
 
 MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
@@ -47,10 +47,10 @@ def features(
     mesh: Mesh,
     progress: str,
 ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]]:
-    """Rows of `examples`, batch by batch, and what the head reads for them."""
-    batches = fill(np.arange(len(examples)), batch_size)
-    for rows in tqdm(batches, desc=progress, unit="batch", leave=False, disable=None):
-        batch = parallel.shard_batch(examples.take(rows), mesh, axis=0)
+    """Rows of `examples`, batch by batch, longest first, and what the head reads for them."""
+    batches = scoring_batches(examples.lengths, batch_size)
+    for rows, length in tqdm(batches, desc=progress, unit="batch", leave=False, disable=None):
+        batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
         read = np.asarray(_features(spear, trainable, frozen, batch, parallel.replicated(mesh)))
         real = rows[rows >= 0]
         yield real, read[: len(real)]
@@ -81,13 +81,18 @@ def fit_head(
     room = MAX_BYTES / (8 * spear.hidden)
     if asked.sum() > room:
         asked = asked & (np.random.default_rng(seed).random(asked.shape) < room / asked.sum())
-    targets = train.targets[:, : asked.shape[1]][asked] > 0
-    if targets.all() or not targets.any():
-        bias = np.full(1, 10.0 if targets.all() else -10.0, np.float32)
+    anomalous = train.targets[:, : asked.shape[1]] > 0
+    if anomalous[asked].all() or not anomalous[asked].any():
+        bias = np.full(1, 10.0 if anomalous[asked].all() else -10.0, np.float32)
         return {"kernel": np.zeros((spear.hidden, 1), np.float32), "bias": bias}
     # In float64: hidden states are so correlated that float32 cannot tell their covariance from a singular one.
-    states = np.concatenate([read[asked[rows]] for rows, read in batches]).astype(np.float64)
+    states, targets = [], []
+    for rows, read in batches:
+        chosen = asked[rows, : read.shape[1]]
+        states.append(read[chosen])
+        targets.append(anomalous[rows, : read.shape[1]][chosen])
+    x, y = np.concatenate(states).astype(np.float64), np.concatenate(targets)
     # Newton's method ends at the optimum itself, so that two device counts agree.
     weights = {True: positive_weight, False: 1.0}
-    regression = LogisticRegression(solver="newton-cholesky", class_weight=weights, tol=1e-8).fit(states, targets)
+    regression = LogisticRegression(solver="newton-cholesky", class_weight=weights, tol=1e-8).fit(x, y)
     return {"kernel": regression.coef_.T.astype(np.float32), "bias": regression.intercept_.astype(np.float32)}

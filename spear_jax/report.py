@@ -1,5 +1,7 @@
 """Figures of one run."""
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -54,5 +56,9 @@ def draw(workdir: epath.Path, dataset: Dataset, evaluation: Evaluation) -> None:
     figure.legend(*zip(*lines, strict=True), loc="outside upper right", ncols=4, frameon=False, fontsize=9)
     axes[-1, 0].set_xlabel("time step")
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
-    figure.savefig(str(workdir / "figures" / "test_series.png"), dpi=110)
+    if dataset.warnings:  # a picture is passed on without the table that it belongs to
+        wrapped = [line for warning in dataset.warnings for line in textwrap.wrap(warning, 150)]
+        figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=7, color="#c00000")
+    about = {"Description": " | ".join(dataset.warnings)}
+    figure.savefig(str(workdir / "figures" / "test_series.png"), dpi=110, metadata=about)
     plt.close(figure)

@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import evaluation, parallel, report, training
+from spear_jax import evaluation, parallel, preview, report, training
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data import dataset as datasets
-from spear_jax.data import nasa
+from spear_jax.data import files, mimic_iv, nab, nasa
+from spear_jax.data.files import File
+from spear_jax.data.scaler import LOOKS_AHEAD
 from spear_jax.detector import CARRIED, Detector, table_sha256
 from spear_jax.errors import InputError
+from spear_jax.file_scoring import Scorer, write_scores
 from spear_jax.files import read_json, write_whole
 from spear_jax.model import assemble, count
 
@@ -35,10 +38,9 @@ def train(config: ConfigDict, workdir: str) -> None:
         parallel.say(f"{folder}: this run is done; its results:\n{evaluation.table(done)}")
         return
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    recorded = datasets.load_series(config)
-    datasets.check_names(recorded)
-    dataset = datasets.build(config, recorded)
+    dataset = datasets.build(config, datasets.load(config))
     backbone = load_backbone(config.backbone.name, config.backbone.dtype, remat=config.backbone.remat)
+    configs.check_length(config, dataset.window, backbone.max_positions)
     model = assemble(config, backbone)
     mesh = parallel.make_mesh()
     frozen = parallel.place(model.frozen, parallel.replicated(mesh))
@@ -89,6 +91,7 @@ def train(config: ConfigDict, workdir: str) -> None:
             trained_on=dataset.name,
             backbone=about,
             table_sha256=table_sha256(model),
+            warnings=dataset.warnings,
         )
         detector.save(folder / "detector", evaluation.versions())
         report.draw(folder, dataset, evaluated)
@@ -150,13 +153,14 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
     for part in CARRIED:
         config[part] = detector.config[part]
     config.data.window = detector.config.data.window
-    config.data.stride = min(config.data.stride, config.data.window)
+    if config.data.window:
+        config.data.stride = min(config.data.stride, config.data.window)
     config.seed = detector.config.seed
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    recorded = datasets.load_series(config)
-    datasets.check_names(recorded)
-    dataset = datasets.build(config, recorded, quantizer=detector.quantizer, typical_width=detector.typical_width)
+    loaded = datasets.load(config)
+    dataset = datasets.build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
     backbone = load_backbone(config.backbone.name, config.backbone.dtype)
+    configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
     mesh = parallel.make_mesh()
     everywhere = parallel.replicated(mesh)
@@ -194,7 +198,86 @@ def prepare(config: ConfigDict) -> None:
     if config.data.name == "synthetic":
         parallel.say("data.name='synthetic' is generated; there is nothing to prepare")
         return
-    parallel.say(f"nasa: prepared in {nasa.prepare(config.data.dir)}")
+    if config.data.name == "mimic_iv":
+        stays = sum(1 for _ in mimic_iv.prepare(config.data.dir, config.data.mimic_iv.prepared_dir))
+        parallel.say(f"mimic_iv: {stays} stays are prepared")
+        return
+    source = {"nasa": nasa, "nab": nab}[config.data.name]
+    parallel.say(f"{config.data.name}: prepared in {source.prepare(config.data.dir)}")
+
+
+def show(config: ConfigDict) -> None:
+    """Prints what was understood of the data, and how they would be divided, before anything is trained."""
+    loaded = datasets.load(config)
+    parallel.say(f"{loaded.name}: {preview.total(loaded.series)}\n\n{preview.table(loaded.series)}\n")
+    with plain_warnings():
+        dataset = datasets.build(config, loaded)
+    for line in (*preview.divided(dataset), *explain(dataset.notes)):
+        parallel.say(line)
+    for warning in dataset.warnings:
+        parallel.say(f"WARNING: {warning}")
+
+
+SCORED = ("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine", "score.batch_size")
+
+
+def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
+    """Scores files with a trained detector.
+
+    Args:
+      detector_path: a detector or run folder.
+      source: a CSV or Parquet file, or a folder of them.
+      workdir: a new folder, which gets scores.parquet.
+      overrides: of the fields in `SCORED`.
+
+    Raises:
+      InputError: bad input; the folder is as it was.
+    """
+    began = time.monotonic()
+    folder = epath.Path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
+    detector = Detector.load(epath.Path(detector_path))
+    config = configs.default_config()
+    config.data.name = "files"
+    for field in CARRIED:
+        config[field] = detector.config[field]
+    config.data.window = detector.config.data.window
+    for field, text in overrides.items():
+        if field not in SCORED:
+            raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(SCORED)}")
+        configs.override(config, field, text)
+    data = config.data
+    found = [
+        File(
+            path,
+            name,
+            time=data.timestamp_column,
+            values=datasets.names(data.value_columns),
+            label=data.label_column,
+        )
+        for path, name in files.find(source)
+    ]
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    backbone = load_backbone(config.backbone.name, config.backbone.dtype)
+    window = data.window or backbone.max_positions - config.prompt.length - 1  # trained on series as a whole
+    scorer = Scorer.place(detector, detector.assemble(backbone))
+    if config.quantizer.scale == "series":
+        parallel.say(f"WARNING: {LOOKS_AHEAD}")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scores.parquet"
+    try:
+        counted = write_scores(scorer, found, path, window=window, stride=window, combine=data.combine)
+    except InputError:
+        if new:
+            folder.rmdir()
+        raise
+    parallel.say(
+        f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold"
+        f" {detector.threshold.value:.4g} ({detector.threshold.rule} on {detector.trained_on}): {path}"
+        f" ({time.monotonic() - began:.0f} s)"
+    )
 
 
 def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, model: Any) -> None:
@@ -205,15 +288,35 @@ def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, mode
         f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
         f" = {count(model.trainable):,} numbers; bin embeddings: {json.dumps(model.embedding)}"
     )
-    for split, part in dataset.windows.items():
-        steps, positive = int(part.real.sum()), int((part.labels & part.real).sum())
-        parallel.say(
-            f"{split:>10}: {len(set(part.series.tolist()))} series, {len(part)} windows of {config.data.window},"
-            f" {steps:,} steps, base rate {positive / steps:.3f}"
-        )
+    for line in preview.divided(dataset):
+        parallel.say(line)
+    for line in explain(dataset.notes):
+        parallel.say(line)
     for warning in dataset.warnings:
         parallel.say(f"WARNING: {warning}")
     parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
+
+
+def explain(notes: Mapping[str, Any]) -> list[str]:
+    """What was done to labels and windows, one line each."""
+    said = []
+    for split, shares in notes["labels"].get("fired", {}).items():
+        rules = ", ".join(f"{rule} {share:.1%}" for rule, share in shares.items() if rule != "windows")
+        said.append(
+            f"rules fired in {shares['windows']:.1%} of {split} windows ({rules}); on autocorrelated data they do so"
+            " often"
+        )
+    if "tsmote" in notes:
+        about = notes["tsmote"]
+        if "skipped" in about:
+            said.append(f"T-SMOTE: nothing synthesized: {about['skipped']}")
+        else:
+            said.append(
+                f"T-SMOTE: {about['synthesized']} windows synthesized from {about['samples']} anomalies up to"
+                f" {about['last_lead']} steps before their end; {about['drawn']} positive windows drawn"
+                f" ({about['drawn_synthetic']} of them synthetic) beside {about['normal_windows']} normal ones"
+            )
+    return said
 
 
 class plain_warnings(warnings.catch_warnings):  # noqa: N801

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data.batches import Examples, fill
+from spear_jax.data.batches import Examples, scoring_batches
 from spear_jax.model import Spear, merge
 
 
@@ -42,13 +42,24 @@ def score_windows(
       batch_size: windows scored at a time, over all devices.
       mesh: the devices.
       progress: what a progress bar is called; '' shows none.
+
+    Returns:
+      A score per step; 0 behind a window's length.
     """
-    batches = fill(np.arange(len(examples)), batch_size)
-    scores = []
-    for rows in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True, leave=False):
-        batch = parallel.shard_batch(examples.take(rows), mesh, axis=0)
-        scores.append(_probabilities(spear, trainable, frozen, batch, parallel.replicated(mesh)))
-        if len(scores) > 1:  # fetched one batch late, so that the device never waits for the host
-            scores[-2] = np.asarray(scores[-2])[:batch_size]
-    scores[-1] = np.asarray(scores[-1])[:batch_size]
-    return np.concatenate(scores)[: len(examples)]
+    scores = np.zeros(examples.bins.shape, np.float32)
+
+    def fetch(rows: np.ndarray, length: int, found: Array) -> None:
+        real = rows >= 0
+        scores[rows[real], :length] = np.asarray(found)[: len(rows)][real]
+
+    pending: list[Any] = []
+    batches = scoring_batches(examples.lengths, batch_size)
+    for rows, length in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True, leave=False):
+        batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
+        found = _probabilities(spear, trainable, frozen, batch, parallel.replicated(mesh))
+        pending.append((rows, length, found))
+        if len(pending) > 1:  # fetched one batch late, so that the device never waits for the host
+            fetch(*pending.pop(0))
+    for last in pending:
+        fetch(*last)
+    return scores

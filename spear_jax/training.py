@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.checkpoints import Checkpoints, Progress
-from spear_jax.data.batches import Examples, calls, digest, training_order
+from spear_jax.data.batches import Call, Examples, digest, training_calls
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.windows import stitch
 from spear_jax.errors import InputError
@@ -167,7 +167,7 @@ def fit(
       TrainingDivergedError: the loss is not finite; the last finite checkpoint stays.
       StoppedError: SIGTERM or SIGINT; the state was saved.
     """
-    train, examples = config.train, dataset.examples["train"]
+    train, examples = config.train, dataset.training
     optimizer = make_optimizer(config)
     train_call = make_train_call(model.spear, optimizer, train.positive_weight)
     everywhere = parallel.replicated(mesh)
@@ -201,29 +201,33 @@ def fit(
     with StopSignal() as stop:
         while not finished(config, progress):
             # One epoch: calls of several steps; saves, signals and progress happen between them.
-            order = training_order(len(examples), train.batch_size, config.seed, progress.epoch)
-            check_order(order, progress)
+            lengths, seed = examples.lengths, config.seed
+            calls = training_calls(lengths, train.batch_size, train.steps_per_call, seed, progress.epoch)
+            check_order(calls, progress)
             began = saved = time.monotonic()
             seconds_before = progress.seconds
             epoch_windows = 0
-            with progress_bar(progress, len(order), train.epochs) as bar:
-                for first, last in calls(len(order), train.steps_per_call, progress.step_in_epoch):
-                    batches = take_steps(examples, order, first, last, train.steps_per_call)
+            with progress_bar(progress, calls[-1].end, train.epochs) as bar:
+                for call in calls:
+                    steps = len(call.rows)
+                    if call.first < progress.step_in_epoch:
+                        continue  # done before this start
+                    batches = take_steps(examples, call, train.steps_per_call)
                     state["trainable"], state["optimizer"], stats = train_call(
                         state["trainable"],
                         state["optimizer"],
                         frozen,
                         parallel.shard_batch(batches, mesh, axis=1),
-                        last - first,
+                        steps,
                     )
-                    rows = np.asarray(stats, np.float64)[: last - first]
+                    rows = np.asarray(stats, np.float64)[:steps]
                     check_finite(rows, state["trainable"], progress, config, checkpoints)
                     add_up(progress.sums, rows)
-                    progress.step += last - first
-                    progress.step_in_epoch = last
+                    progress.step += steps
+                    progress.step_in_epoch = call.end
                     progress.seconds = seconds_before + time.monotonic() - began
-                    epoch_windows += int((order[first:last] >= 0).sum())
-                    bar.update(last - first)
+                    epoch_windows += int((call.rows >= 0).sum())
+                    bar.update(steps)
                     loss = float(np.average(rows[:, LOSS], weights=np.maximum(rows[:, STEPS], 1e-9)))
                     bar.set_postfix(loss=f"{loss:.4f}")
                     log.write(
@@ -234,7 +238,7 @@ def fit(
                             "loss": loss,
                         }
                     )
-                    if last == len(order):
+                    if call is calls[-1]:
                         break  # the evaluation comes first, and saves
                     stopping = parallel.agree(stop.asked)
                     if stopping or parallel.agree(time.monotonic() - saved >= train.save_seconds):
@@ -271,18 +275,18 @@ def fit(
     )
 
 
-def check_order(order: np.ndarray, progress: Progress) -> None:
+def check_order(calls: Sequence[Call], progress: Progress) -> None:
     """Notes the order of an epoch that begins, or proves that a resumed one goes on in its order.
 
     Raises:
       InputError: the order is another one.
     """
-    if progress.order not in ("", digest(order)):
+    if progress.order not in ("", digest(calls)):
         raise InputError(
             f"epoch {progress.epoch + 1} began with other windows than the data give now; the data of this run have"
             " changed: use a new --workdir"
         )
-    progress.order = digest(order)
+    progress.order = digest(calls)
 
 
 def end_epoch(config: ConfigDict, progress: Progress, evaluation: dict[str, float | None]) -> dict[str, Any]:
@@ -308,13 +312,11 @@ def finished(config: ConfigDict, progress: Progress) -> bool:
     return progress.epoch >= config.train.epochs or progress.stale_epochs >= config.train.early_stopping.patience
 
 
-def take_steps(
-    examples: Examples, order: np.ndarray, first: int, last: int, steps_per_call: int
-) -> dict[str, np.ndarray]:
-    """Batches of steps [first, last) of an epoch, filled up to the one shape that a call is compiled for."""
-    rows = np.full((steps_per_call, order.shape[1]), -1)
-    rows[: last - first] = order[first:last]
-    return examples.take(rows)
+def take_steps(examples: Examples, call: Call, steps_per_call: int) -> dict[str, np.ndarray]:
+    """The batches of a call, filled up to the shape that calls of its length are compiled for."""
+    rows = np.full((steps_per_call, call.rows.shape[1]), -1)
+    rows[: len(call.rows)] = call.rows
+    return examples.take(rows, call.length)
 
 
 def add_up(sums: dict[str, float], rows: Float[np.ndarray, "steps 5"]) -> None:

@@ -302,16 +302,16 @@ def test_prompt_and_window_fill_the_positions_to_the_last(position: str, taken: 
     config.prompt.position = position
     config.prompt.length = 20
     config.data.window = 512 - 20 - taken
-    configs.check_length(config, 512)
+    configs.check_length(config, config.data.window, 512)
     config.data.window += 1
     with refused(f"config.data.window={config.data.window}", f"at most {512 - 20 - taken} steps"):
-        configs.check_length(config, 512)
+        configs.check_length(config, config.data.window, 512)
     config.data.window = 2
     config.prompt.length = 510 - taken
-    configs.check_length(config, 512)
+    configs.check_length(config, config.data.window, 512)
     config.prompt.length += 1
     with refused(f"config.prompt.length={511 - taken}", f"at most {510 - taken} "):
-        configs.check_length(config, 512)
+        configs.check_length(config, config.data.window, 512)
 
 
 # What may change between two starts of a run

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from spear_jax.backbones.bert import Bert, BertConfig, param_shapes
 from spear_jax.backbones.pretrained import Backbone, load_backbone
-from spear_jax.config import TINY, default_config
+from spear_jax.config import TINY, check_length, default_config
 from spear_jax.errors import InputError
 from spear_jax.model import Spear, assemble, count, merge
 from spear_jax.training import loss_sum, make_optimizer, make_train_call
@@ -284,5 +284,7 @@ def test_a_training_step_costs_at_most_2_1_forward_passes():
     ],
 )
 def test_what_does_not_fit_is_refused(backbone, fields, message):
+    config = tiny_config(**fields)
     with pytest.raises(InputError, match=message):
-        assemble(tiny_config(**fields), backbone)
+        check_length(config, config.data.window, backbone.max_positions)
+        assemble(config, backbone)

@@ -1,5 +1,7 @@
 """A fitted head is the optimum of its regression, reads what the model's own head reads, and needs no prompt."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -30,7 +32,7 @@ def windows(rows: int, head: str = "step", seed: int = 0) -> Examples:
     labels = (bins > 6) & mask & (rng.random((rows, T)) < 0.7)
     if head == "window":
         labels = np.broadcast_to((bins[:, :1] > 5), bins.shape)
-    return Examples(bins, mask, labels.astype(np.float32))
+    return Examples(bins, mask, labels.astype(np.float32), np.full(len(bins), bins.shape[1]))
 
 
 @pytest.mark.parametrize("head", ["step", "window"])
@@ -91,7 +93,7 @@ def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_class_gives_a_head_that_says_so() -> None:
     model, mesh = assembled(), parallel.make_mesh()
     normal = windows(10)
-    normal = Examples(normal.bins, normal.mask, np.zeros_like(normal.targets))
+    normal = dataclasses.replace(normal, targets=np.zeros_like(normal.targets))
     scores = head_only(
         model.spear, model.frozen, normal, {"train": normal}, positive_weight=1.0, batch_size=8, mesh=mesh, seed=0
     )

@@ -53,7 +53,11 @@ def head_only(
 
     def score(name: str, examples: Examples) -> Float[np.ndarray, "windows time"]:
         batches = kept if kept and examples is train else read(name, examples)
-        logits = np.concatenate([(states @ head["kernel"])[..., 0] for _, states in batches])
-        return np.broadcast_to(expit(logits + head["bias"]), examples.bins.shape)
+        scores = np.zeros(examples.bins.shape, np.float32)
+        for rows, states in batches:
+            # A window head reads one state, whose score stands at every step.
+            steps = slice(None) if spear.head_kind == "window" else slice(states.shape[1])
+            scores[rows, steps] = expit((states @ head["kernel"])[..., 0] + head["bias"])
+        return scores
 
     return {name: score(name, examples) for name, examples in splits.items()}

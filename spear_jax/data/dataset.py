@@ -1,16 +1,17 @@
 """One data set from its source to what the model reads."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from spear_jax.data import nasa, splits, synthetic, windows
-from spear_jax.data.batches import Examples
+from spear_jax.data import files, labelling, mimic_iv, nab, nasa, splits, synthetic, tsmote, windows
+from spear_jax.data.batches import Examples, buckets
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
-from spear_jax.data.series import Series
+from spear_jax.data.series import Loaded, Series
 from spear_jax.errors import InputError
 
 
@@ -20,11 +21,13 @@ class Dataset:
 
     Attributes:
       name: of the data set, e.g. 'nasa'.
-      recorded: the series as recorded; windows count in this list.
+      recorded: the series, with the labels that are learned and evaluated; windows count in this list.
       windows: raw values and labels by split.
       examples: what the model reads, by split.
+      training: what it is trained on: the train split, or what T-SMOTE made of it.
       quantizer: fitted on the training split.
       typical_width: the scaler's stand-in for the range of a constant reference.
+      notes: what the results say of labels, lengths and synthesized windows.
       warnings: what every output has to say about these numbers.
     """
 
@@ -32,36 +35,58 @@ class Dataset:
     recorded: Sequence[Series]
     windows: dict[str, windows.Windows]
     examples: dict[str, Examples]
+    training: Examples
     quantizer: Quantizer
     typical_width: float
+    notes: dict[str, Any]
     warnings: tuple[str, ...]
 
+    @property
+    def window(self) -> int:
+        """Steps in the longest window that the model reads."""
+        return self.training.bins.shape[1]
 
-def load_series(config: ConfigDict) -> list[Series]:
+
+def load(config: ConfigDict) -> Loaded:
     """Reads the recorded series that `config.data` names.
 
     Raises:
       InputError: they are not there, or cannot be used.
     """
-    data = config.data
+    data, limit = config.data, config.data.limit_series
     if data.name == "synthetic":
-        return synthetic.generate(**(data.synthetic.to_dict() | _limit(data)))
-    return nasa.load(
-        data.dir,
-        spacecraft=data.nasa.spacecraft,
-        parts=data.nasa.parts,
-        column=data.nasa.column,
-        limit=data.limit_series,
-    )
+        fields = (
+            data.synthetic.to_dict() | {"kinds": names(data.synthetic.kinds)} | ({"series": limit} if limit else {})
+        )
+        return Loaded("synthetic", synthetic.generate(**fields))
+    if data.name == "nab":
+        fields = data.nab.to_dict() | {"groups": names(data.nab.groups), "files": names(data.nab.files)}
+        return Loaded("nab", nab.load(data.dir, **fields, limit=limit))
+    if data.name == "mimic_iv":
+        return mimic_iv.load(
+            data.dir, **(data.mimic_iv.to_dict() | {"signals": names(data.mimic_iv.signals)}), limit=limit
+        )
+    if data.name == "files":
+        return files.load(
+            data.dir,
+            timestamp_column=data.timestamp_column,
+            value_columns=names(data.value_columns),
+            label_column=data.label_column,
+            intervals=data.intervals,
+            labels=data.labels,
+            limit=limit,
+        )
+    return Loaded("nasa", nasa.load(data.dir, **data.nasa, limit=limit))
 
 
-def _limit(data: ConfigDict) -> dict[str, int]:
-    return {"series": data.limit_series} if data.limit_series else {}
+def names(text: str) -> list[str]:
+    """Names out of a field that separates them by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def build(
     config: ConfigDict,
-    recorded: Sequence[Series],
+    loaded: Loaded,
     *,
     quantizer: Quantizer | None = None,
     typical_width: float = 0.0,
@@ -70,23 +95,21 @@ def build(
 
     Args:
       config: a whole config.
-      recorded: the series, of unique names.
+      loaded: the recorded series.
       quantizer: a finished detector's; without it one is fitted on the training split.
       typical_width: a finished detector's.
 
     Raises:
       InputError: a split would be empty.
     """
-    data = config.data
+    data, recorded = config.data, loaded.series
+    _check(data, loaded)
+    window = data.window or max(len(one) for one in recorded)  # 0: each stretch whole, as one window
+    stride = data.stride if data.window else window
     parts = splits.split_series(
-        recorded,
-        data.split,
-        data.fractions,
-        window=data.window,
-        stride=data.stride,
-        gap=data.gap,
-        seed=config.seed,
+        recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
     )
+    # Fitted before anything is injected: a scale of its own would give an injected anomaly away.
     scaler = Scaler(
         config.quantizer.scale,
         recorded,
@@ -95,35 +118,109 @@ def build(
         margin=config.quantizer.margin,
         typical_width=typical_width,
     )
-    names = [one.name for one in recorded]
-    cut = {split: windows.cut(part, names, data.window, data.stride) for split, part in parts.items()}
+    order = [one.name for one in recorded]
+    if data.labels == "injected":
+        recorded = labelling.by_injection(data, recorded, parts)
+        parts = labelling.take_over(recorded, parts)
+    cut = {split: windows.cut(part, order, window, stride) for split, part in parts.items()}
     scaled = {split: scaler(part) for split, part in cut.items()}
+    notes: dict[str, Any] = {"labels": {"kind": data.labels}}
+    if data.labels == "rules":
+        recorded, fired = labelling.by_rules(data, recorded, cut, scaled)
+        parts = labelling.take_over(recorded, parts)
+        cut = {split: windows.cut(part, order, window, stride) for split, part in parts.items()}
+        notes["labels"]["fired"] = fired
     if quantizer is None:
         quantizer = Quantizer.fit(config.quantizer.kind, config.quantizer.bins, scaled["train"])
-    examples = {split: _examples(part, quantizer(scaled[split]), config) for split, part in cut.items()}
+
+    lengths, notes["padding"] = _lengths(cut)
+    examples = {split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in cut.items()}
+    training = examples["train"]
+    if config.tsmote.enabled:
+        part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
+        training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
     return Dataset(
-        name=data.name,
+        name=loaded.name,
         recorded=recorded,
         windows=cut,
         examples=examples,
+        training=training,
         quantizer=quantizer,
         typical_width=scaler.typical_width,
-        warnings=_warnings(config),
+        notes=notes,
+        warnings=(*loaded.warnings, *_warnings(config, recorded)),
     )
 
 
-def _examples(part: windows.Windows, bins: np.ndarray, config: ConfigDict) -> Examples:
+def _lengths(cut: Mapping[str, windows.Windows]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The length that each window is read in, the same few for all splits; and what is said of the padding."""
+    read = buckets(np.concatenate([part.lengths for part in cut.values()]))
+    ends = np.cumsum([len(part) for part in cut.values()])[:-1]
+    steps = sum(int(part.real.sum()) for part in cut.values())
+    said = {"lengths": sorted(set(read.tolist())), "share": 1 - steps / int(read.sum())}
+    return dict(zip(cut, np.split(read, ends), strict=True)), said
+
+
+def _examples(config: ConfigDict, part: windows.Windows, bins: np.ndarray, lengths: np.ndarray) -> Examples:
     mask = part.real
     if config.quantizer.missing == "mask":
         mask = mask & np.isfinite(part.values)
     targets = part.labels
     if config.head.kind == "window":
         targets = np.broadcast_to(targets.any(axis=1, keepdims=True), targets.shape)
-    return Examples(bins=bins, mask=mask, targets=targets.astype(np.float32))
+    return Examples(bins=bins, mask=mask, targets=targets.astype(np.float32), lengths=lengths)
 
 
-def _warnings(config: ConfigDict) -> tuple[str, ...]:
+def _resample(
+    config: ConfigDict,
+    scaler: Scaler,
+    stretches: Sequence[Series],
+    names: Sequence[str],
+    train: windows.Windows,
+    scaled: np.ndarray,
+) -> tuple[windows.Windows, np.ndarray, dict[str, Any]]:
+    """T-SMOTE's training windows, their scaled values, and what it did."""
+    window = train.real.shape[1]
+    samples = tsmote.find_samples(stretches, window, config.tsmote.max_lead)
+    normal = np.logical_not(train.labels.any(axis=1))
+    whole = normal & np.isfinite(scaled).all(axis=1)
+    if not len(samples.end) or whole.sum() < 2:
+        return train, scaled, {"skipped": "too few anomaly intervals or normal windows without gaps"}
+    leads = int(samples.leads.max())
+    ends = samples.end[:, None] - np.arange(leads)
+    found = windows.at(stretches, names, np.repeat(samples.series, leads), ends.reshape(-1) - window, window)
+    shape = (len(samples.end), leads, window)
+    values = scaler(found).reshape(shape)
+    drawn = tsmote.draw(
+        np.where(np.arange(leads)[:, None] < samples.leads[:, None, None], values, np.nan),
+        found.labels.reshape(shape),
+        scaled[whole],
+        spy_share=config.tsmote.spy_share,
+        rng=np.random.default_rng((config.seed, 3)),
+    )
+    if drawn is None:
+        return train, scaled, {"skipped": "windows that end with an anomaly look no more anomalous than normal ones"}
+    kept = train.take(normal)
+    size = len(drawn.values)
+    positive = windows.Windows(
+        values=drawn.values.astype(train.values.dtype),
+        labels=drawn.labels,
+        real=np.ones(drawn.labels.shape, bool),
+        series=np.full(size, -1),
+        start=np.full(size, -1),
+    )
+    both = windows.concatenate([kept, positive])
+    return both, np.concatenate([scaled[normal], drawn.values.astype(scaled.dtype)]), drawn.report
+
+
+def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]:
     said = []
+    if config.data.labels in ("rules", "injected"):
+        how = {"rules": "made by the context rules", "injected": "of anomalies that were put in"}[config.data.labels]
+        said.append(
+            f"data.labels={config.data.labels!r}: the labels of {', '.join(labelling.relabelled_splits(recorded))} are"
+            f" {how}, not recorded"
+        )
     if config.data.split == "random":
         said.append(f"data.split='random': {splits.LEAKS}")
     if config.quantizer.scale == "series":
@@ -131,14 +228,19 @@ def _warnings(config: ConfigDict) -> tuple[str, ...]:
     return tuple(said)
 
 
-def check_names(recorded: Sequence[Series]) -> None:
-    """Checks that every series can be told from the others by its name.
+def _check(data: ConfigDict, loaded: Loaded) -> None:
+    """Checks that every series can be told from the others by its name, and that there are labels.
 
     Raises:
-      InputError: naming one that comes twice.
+      InputError: naming one that comes twice, or what labels there may be.
     """
     seen: set[str] = set()
-    for one in recorded:
+    for one in loaded.series:
         if one.name in seen:
             raise InputError(f"two series are named {one.name!r}")
         seen.add(one.name)
+    if data.labels in ("recorded", "column", "intervals") and not all(one.labelled for one in loaded.series):
+        raise InputError(
+            f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed are rules (the context"
+            " rules label the series) and injected (known anomalies are put in)"
+        )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from spear_jax.data.series import Series
 from spear_jax.data.splits import window_starts
@@ -30,6 +30,15 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "windows"]:
+        """Real steps of each window; padding stands behind them."""
+        return self.real.sum(axis=1)
+
+    def take(self, chosen: Bool[np.ndarray, "windows"]) -> "Windows":
+        """Some of the windows."""
+        return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +76,10 @@ def cut(stretches: Sequence[Series], names: Sequence[str], window: int, stride: 
     values, labels, real, series, start = [], [], [], [], []
     for stretch in stretches:
         starts = window_starts(len(stretch), window, stride)
-        steps = starts[:, None] + np.arange(window)
-        exists = steps < len(stretch)
-        inside = np.minimum(steps, len(stretch) - 1)
-        values.append(np.where(exists, stretch.values[inside], np.nan).astype(np.float32))
-        labels.append(stretch.labels[inside] & exists)
-        real.append(exists)
+        padding = (0, max(window - len(stretch), 0))
+        values.append(_rows(np.pad(stretch.values, padding, constant_values=np.nan), window, starts))
+        labels.append(_rows(np.pad(stretch.labels, padding), window, starts))
+        real.append(_rows(np.pad(np.ones(len(stretch), bool), padding), window, starts))
         series.append(np.full(len(starts), index[stretch.name]))
         start.append(stretch.start + starts)
     return Windows(
@@ -82,6 +89,52 @@ def cut(stretches: Sequence[Series], names: Sequence[str], window: int, stride: 
         series=np.concatenate(series),
         start=np.concatenate(start),
     )
+
+
+def at(
+    stretches: Sequence[Series],
+    names: Sequence[str],
+    numbers: Int[np.ndarray, "windows"],
+    starts: Int[np.ndarray, "windows"],
+    window: int,
+) -> Windows:
+    """Windows at given places.
+
+    Args:
+      stretches: stretches of recorded series.
+      names: names of the recorded series.
+      numbers: which stretch each window lies in.
+      starts: first step of each window in its stretch; windows that begin before it are padding throughout.
+      window: steps in a window.
+    """
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in stretches])])
+    steps = (offsets[numbers] + np.maximum(starts, 0))[:, None] + np.arange(window)
+    real = np.broadcast_to((starts >= 0)[:, None], steps.shape)
+    index = {name: i for i, name in enumerate(names)}
+    values = np.concatenate([one.values for one in stretches])[steps]
+    return Windows(
+        values=np.where(real, values, np.nan).astype(values.dtype),
+        labels=np.concatenate([one.labels for one in stretches])[steps] & real,
+        real=real,
+        series=np.array([index[one.name] for one in stretches])[numbers],
+        start=np.array([one.start for one in stretches])[numbers] + starts,
+    )
+
+
+def concatenate(parts: Sequence[Windows]) -> Windows:
+    """Windows of equal length, one after the other."""
+    fields = [field.name for field in dataclasses.fields(Windows)]
+    return Windows(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def _rows(steps: np.ndarray, window: int, starts: Int[np.ndarray, "windows"]) -> Shaped[np.ndarray, "windows time"]:
+    return np.lib.stride_tricks.sliding_window_view(steps, window)[starts]
+
+
+def places(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "windows time"]:
+    """Where each step of each window lies in the recorded series, laid end to end; meaningless in padding."""
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
+    return (offsets[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])
 
 
 def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
@@ -96,8 +149,7 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
       Every step that lies in a window, exactly once.
     """
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    place = (offsets[windows.series] + windows.start)[:, None] + np.arange(scores.shape[1])
-    place, flat = place[windows.real], scores[windows.real]
+    place, flat = places(windows, recorded)[windows.real], scores[windows.real]
     total = np.bincount(place, flat.astype(np.float64), minlength=int(offsets[-1]))
     count = np.bincount(place, minlength=int(offsets[-1]))
     covered = np.flatnonzero(count)
@@ -108,4 +160,34 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
         value=np.concatenate([one.values for one in recorded])[covered],
         label=np.concatenate([one.labels for one in recorded])[covered],
         score=total[covered] / count[covered],
+    )
+
+
+def combine(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
+    """One score per row from the scores of several columns.
+
+    Args:
+      steps: a score per step of every column.
+      recorded: the columns; those of one file share a `group`.
+      how: 'max' or 'mean' over the columns.
+
+    Returns:
+      A score per row, with the series and the value of the group's first column; a row is anomalous if it is in any.
+    """
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(one.group or one.name for one in recorded))}
+    group = np.array([numbers[one.group or one.name] for one in recorded])[steps.series]
+    order = np.lexsort((steps.series, steps.step, group))
+    group, step = group[order], steps.step[order]
+    first = np.flatnonzero(np.append(True, (np.diff(group) != 0) | (np.diff(step) != 0)))
+    score = steps.score[order]
+    if how == "max":
+        score = np.maximum.reduceat(score, first)
+    else:
+        score = np.add.reduceat(score, first) / np.diff(np.append(first, len(score)))
+    return StepScores(
+        series=steps.series[order][first],
+        step=step[first],
+        value=steps.value[order][first],
+        label=np.logical_or.reduceat(steps.label[order], first),
+        score=score,
     )

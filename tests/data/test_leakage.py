@@ -1,0 +1,130 @@
+"""Nothing of validation or test reaches training, for every kind of split and data set."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spear_jax import config as configs
+from spear_jax.data import dataset as datasets
+from spear_jax.data.series import Loaded, Series
+
+REAL = os.environ.get("SPEAR_DATA_DIR", "")
+NAMES = ("nasa", "nab", "mimic_iv", "files", "synthetic")
+
+
+def load(name: str, tmp_path: Path) -> Loaded:
+    """A small data set of each source: the real one, or a file written here."""
+    config = configs.load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
+    config.data.limit_series = 12
+    if name == "synthetic":
+        config.data.synthetic.length = 400
+    elif name == "files":
+        step = np.arange(1500)
+        rows = "\n".join(f"{np.sin(i / 9):.4f},{np.cos(i / 5):.4f},{int(i % 90 > 80)}" for i in step)
+        for i in range(3):
+            (tmp_path / f"{i}.csv").write_text(f"a,b,label\n{rows}\n")
+        config.data.dir = str(tmp_path)
+    elif not REAL:
+        pytest.skip(f"{name} is not in $SPEAR_DATA_DIR")
+    if name == "mimic_iv":
+        config.data.dir, config.data.mimic_iv.prepared_dir = f"{REAL}/mimic_iv_demo", str(tmp_path)
+        config.data.mimic_iv.min_steps, config.data.limit_series = 100, 30
+    return datasets.load(config)
+
+
+def build(loaded: Loaded, split: str, **fields: object) -> datasets.Dataset:
+    config = configs.default_config()
+    config.data.window, config.data.stride, config.data.gap, config.data.split = 32, 16, 8, split
+    if not all(one.labelled for one in loaded.series):
+        config.data.labels = "rules"
+    config.update_from_flattened_dict(fields)
+    return datasets.build(config, loaded)
+
+
+def steps(part: datasets.windows.Windows) -> set[tuple[int, int]]:
+    """(series, step) of every real step in the windows."""
+    return {
+        (int(series), int(begin) + int(t))
+        for series, begin, real in zip(part.series, part.start, part.real, strict=True)
+        for t in np.flatnonzero(real)
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["series", "time"])
+def test_no_step_of_validation_or_test_is_in_a_training_window(name: str, split: str, tmp_path: Path) -> None:
+    made = build(load(name, tmp_path), split)
+    parts = {key: steps(part) for key, part in made.windows.items()}
+    assert not parts["train"] & parts["validation"]
+    assert not parts["train"] & parts["test"]
+    assert not parts["validation"] & parts["test"]
+    assert not any("windows of one series lie in several splits" in warning for warning in made.warnings)
+    groups = {
+        key: {made.recorded[i].group or made.recorded[i].name for i in set(part.series.tolist())}
+        for key, part in made.windows.items()
+    }
+    if split == "series":  # neither a series, nor a patient, nor a file
+        assert not groups["train"] & (groups["validation"] | groups["test"])
+    else:  # and the gap is left out on both sides
+        for before, after in (("train", "validation"), ("validation", "test")):
+            ends = {series: max(t for s, t in parts[before] if s == series) for series, _ in parts[before]}
+            begins = {series: min(t for s, t in parts[after] if s == series) for series, _ in parts[after]}
+            assert all(begins[series] - ends[series] > 8 for series in ends.keys() & begins.keys())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_windows_leak_and_every_output_says_so(name: str, tmp_path: Path) -> None:
+    made = build(load(name, tmp_path), "random")
+    parts = {key: steps(part) for key, part in made.windows.items()}
+    assert parts["train"] & parts["test"]  # windows overlap by half
+    assert set(made.windows["train"].series.tolist()) & set(made.windows["test"].series.tolist())
+    assert any("windows of one series lie in several splits" in warning for warning in made.warnings)
+
+
+def change_test(loaded: Loaded, made: datasets.Dataset) -> Loaded:
+    """The same series with other values wherever the test looks, and where nobody does."""
+    rng = np.random.default_rng(1)
+    used = steps(made.windows["train"]) | steps(made.windows["validation"])
+    changed = []
+    for i, one in enumerate(loaded.series):
+        keep = np.array([(i, t) in used for t in range(len(one))], bool)
+        other = np.where(keep, one.values, 100 * rng.normal(size=len(one))).astype(one.values.dtype)
+        changed.append(dataclasses.replace(one, values=other))
+    return loaded._replace(series=changed)
+
+
+@pytest.mark.parametrize("labels", ["recorded", "rules", "injected"])
+@pytest.mark.parametrize("split", ["series", "time"])
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 1000))
+def test_training_does_not_change_with_the_test(split: str, labels: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    series = [
+        Series(f"s{i}", np.cumsum(rng.normal(size=n)), rng.random(n) < 0.1)
+        for i, n in enumerate(rng.integers(150, 400, 8))
+    ]
+    loaded = Loaded("made", series)
+    fields = {"data.labels": labels, "seed": seed, "quantizer.kind": "quantile", "tsmote.enabled": True}
+    made = build(loaded, split, **fields)
+    other = build(change_test(loaded, made), split, **fields)
+    for part in ("train", "validation"):
+        np.testing.assert_array_equal(made.examples[part].bins, other.examples[part].bins)
+        np.testing.assert_array_equal(made.examples[part].targets, other.examples[part].targets)
+    np.testing.assert_array_equal(made.training.bins, other.training.bins)
+    np.testing.assert_array_equal(made.training.targets, other.training.targets)
+    assert not np.array_equal(made.examples["test"].bins, other.examples["test"].bins)
+
+
+def test_scaling_by_the_series_looks_ahead_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    series = [Series(f"s{i}", np.cumsum(rng.normal(size=300)), rng.random(300) < 0.1) for i in range(6)]
+    loaded = Loaded("made", series)
+    made = build(loaded, "time", **{"quantizer.scale": "series"})
+    other = build(change_test(loaded, made), "time", **{"quantizer.scale": "series"})
+    assert not np.array_equal(made.examples["train"].bins, other.examples["train"].bins)
+    assert any("future included" in warning for warning in made.warnings)

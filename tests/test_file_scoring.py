@@ -1,0 +1,125 @@
+"""Scoring files: the same scores as scoring in one piece, whatever the pieces, and nothing half-written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Run, Spear, check_refusal, contents
+from etils import epath
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.data.files import File
+from spear_jax.data.series import Series
+from spear_jax.data.windows import cut, stitch
+from spear_jax.detector import Detector
+from spear_jax.file_scoring import Scorer, _scaler, score_file
+
+
+@pytest.fixture(scope="module")
+def scorer(finished: Run) -> Scorer:
+    detector = Detector.load(epath.Path(finished.workdir))
+    return Scorer.place(detector, detector.assemble(load_backbone("random:tiny")))
+
+
+def write(path: Path, rows: int, columns: int = 2) -> Path:
+    rng = np.random.default_rng(rows)
+    table = pd.DataFrame(np.cumsum(rng.normal(size=(rows, columns)), axis=0).round(4), columns=list("abc")[:columns])
+    table.insert(0, "time", pd.date_range("2024-01-01", periods=rows, freq="s"))
+    table.to_csv(path, index=False)
+    return path
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 200), chunk=st.integers(1, 90), stride=st.integers(5, 32))
+def test_pieces_give_the_scores_of_the_whole(
+    scorer: Scorer, tmp_path: Path, rows: int, chunk: int, stride: int
+) -> None:
+    file = File(epath.Path(write(tmp_path / "t.csv", rows)), "t")
+    whole = file.chunks
+    file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
+    found = pd.concat(list(score_file(scorer, file, window=32, stride=stride, combine="none")))
+    assert len(found) == 2 * rows
+    for i, name in enumerate("ab"):
+        one = found[found["series"] == f"t/{name}"]
+        assert one["step"].tolist() == list(range(rows))
+        series = Series(name, file.read().values[:, i], np.zeros(rows, bool))
+        windows = cut([series], [name], 32, stride)
+        file.chunks = whole  # type: ignore[method-assign]
+        scaler = _scaler(scorer.detector.config, file, scorer.detector.typical_width)
+        scores = scorer(windows.values, windows.real, scaler, np.full(len(windows), i))
+        np.testing.assert_allclose(one["score"], stitch(windows, scores, [series]).score, atol=1e-6)
+        np.testing.assert_allclose(one["value"], series.values)
+        file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("how", ["max", "mean"])
+def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: str) -> None:
+    table = write(tmp_path / "t.csv", 100)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
+    assert spear(*common, f"--workdir={tmp_path / 'apart'}").code == 0
+    assert spear(*common, f"--workdir={tmp_path / 'one'}", f"--config.data.combine={how}").code == 0
+    apart = pd.read_parquet(tmp_path / "apart" / "scores.parquet").pivot(index="step", columns="series", values="score")
+    one = pd.read_parquet(tmp_path / "one" / "scores.parquet")
+    assert one["series"].unique().tolist() == ["t"]
+    np.testing.assert_allclose(one["score"], getattr(apart, how)(axis=1), atol=1e-6)
+    assert one["timestamp"].is_monotonic_increasing
+
+
+def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", 50)
+    out = tmp_path / "out"
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--workdir={out}")
+    check_refusal(spear(*common), "--mode=score needs --input")
+    check_refusal(spear("--mode=score", f"--input={table}", f"--workdir={out}"), "--mode=score needs --detector")
+    check_refusal(spear(*common, f"--input={tmp_path / 'no.csv'}"), "no.csv: no such file or folder")
+    check_refusal(spear(*common, f"--input={table}", "--config=configs/nasa.py"), "--config is not of --mode=score")
+    check_refusal(
+        spear(*common, f"--input={table}", "--config.prompt.length=3"),
+        "--config.prompt.length: cannot be given in --mode=score; allowed are data.timestamp_column",
+    )
+    check_refusal(spear(*common, f"--input={table}", "--config.data.value_columns=c"), "no column 'c'")
+    table.write_text(table.read_text() + "2024-01-02,broken,1\n")
+    check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is no number")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    before = contents(out)
+    write(table, 50)
+    check_refusal(spear(*common, f"--input={table}"), "is not a new or empty folder")
+    assert contents(out) == before
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_scored_in_bounded_memory(finished: Run, tmp_path: Path) -> None:
+    rows = 1_000_000
+    table = tmp_path / "million.csv"
+    write(table, rows, columns=1)
+    code = (
+        "import resource, sys; from spear_jax.main import main\n"
+        "code = main(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    )
+
+    def peak(path: Path, name: str) -> tuple[float, str]:
+        arguments = (
+            "--mode=score",
+            f"--detector={finished.workdir}",
+            f"--input={path}",
+            f"--workdir={tmp_path / name}",
+        )
+        env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.split()[-1]) / 2**10, done.stdout
+
+    small, _ = peak(write(tmp_path / "small.csv", 100_000, columns=1), "small")
+    large, said = peak(table, "large")
+    assert "1,000,000 rows scored" in said
+    assert len(pd.read_parquet(tmp_path / "large" / "scores.parquet")) == rows
+    print(f"peak memory: {small:.0f} MiB for 100,000 rows, {large:.0f} MiB for 1,000,000")
+    assert large < small + 150
