@@ -72,8 +72,8 @@ def test_no_step_of_validation_or_test_is_in_a_training_window(name: str, split:
         assert not groups["train"] & (groups["validation"] | groups["test"])
     else:  # and the gap is left out on both sides
         for before, after in (("train", "validation"), ("validation", "test")):
-            ends = {series: max(t for s, t in parts[before] if s == series) for series, _ in parts[before]}
-            begins = {series: min(t for s, t in parts[after] if s == series) for series, _ in parts[after]}
+            ends = dict(sorted(parts[before]))  # the last step of each series
+            begins = dict(sorted(parts[after], reverse=True))  # the first
             assert all(begins[series] - ends[series] > 8 for series in ends.keys() & begins.keys())
 
 
