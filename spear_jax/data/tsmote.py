@@ -124,7 +124,10 @@ def last_lead(scores: Float[np.ndarray, "samples leads"], threshold: float) -> i
 
 
 def counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.ndarray, "samples leads"]:
-    """Step 2: windows to mix after each leading time: floor(r s / sum of the sample's s), r per sample in all."""
+    """Step 2: windows to mix after each leading time: floor(r s / sum of the sample's s), r per sample in all.
+
+    A sample with more leading times than r = |normal| / |positive| gets none; only its own windows are drawn then.
+    """
     known = np.where(np.isfinite(scores), scores, 0.0)
     total = known.sum(axis=1, keepdims=True)
     return np.floor(ratio * known / np.where(total > 0, total, 1.0)).astype(int)

@@ -120,6 +120,30 @@ def test_training_does_not_change_with_the_test(split: str, labels: str, seed: i
     assert not np.array_equal(made.examples["test"].bins, other.examples["test"].bins)
 
 
+@pytest.mark.parametrize("split", ["series", "time"])
+def test_synthesized_windows_come_from_training_alone(split: str) -> None:
+    rng = np.random.default_rng(0)
+    series = []
+    for i in range(10):
+        labels = np.arange(600) % 300 >= 280  # rare enough for several mixed windows each
+        series.append(Series(f"s{i}", rng.normal(0, 0.1, 600) + 3 * labels, labels))
+    loaded = Loaded("made", series)
+    made = build(loaded, split, **{"tsmote.enabled": True, "tsmote.max_lead": 4})
+    about = made.notes["tsmote"]
+    train = made.windows["train"]
+    assert about["synthesized"] > 0
+    assert about["drawn"] == about["normal_windows"] == int((~train.labels.any(axis=1)).sum())
+    assert len(made.training) == 2 * about["drawn"]  # the normal windows, and as many positive ones
+    other = build(change_test(loaded, made), split, **{"tsmote.enabled": True, "tsmote.max_lead": 4})
+    np.testing.assert_array_equal(made.training.bins, other.training.bins)
+    np.testing.assert_array_equal(made.training.targets, other.training.targets)
+    assert other.notes["tsmote"] == about
+    plain = build(loaded, split)
+    for part in ("train", "validation", "test"):  # what is evaluated is what was recorded
+        np.testing.assert_array_equal(made.examples[part].bins, plain.examples[part].bins)
+        np.testing.assert_array_equal(made.examples[part].targets, plain.examples[part].targets)
+
+
 def test_scaling_by_the_series_looks_ahead_and_says_so() -> None:
     rng = np.random.default_rng(0)
     series = [Series(f"s{i}", np.cumsum(rng.normal(size=300)), rng.random(300) < 0.1) for i in range(6)]
