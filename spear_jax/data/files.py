@@ -21,6 +21,7 @@ import pyarrow.parquet
 from etils import epath
 from jaxtyping import Bool, Float, Int
 
+from spear_jax.data.intervals import parse_times, with_intervals
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Loaded, Series
 from spear_jax.errors import InputError
@@ -244,21 +245,6 @@ class File:
         return times.to_numpy("datetime64[ns]").astype(np.int64)
 
 
-def parse_times(column: pd.Series) -> pd.Series:
-    """Times in UTC; NaT where there is none. Numbers are seconds since 1970, or ms, us, ns by their size."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return column.dt.tz_convert(None) if column.dt.tz is not None else column
-    numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.notna().all():
-        largest = float(numbers.abs().max()) if len(numbers) else 0.0
-        unit = next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
-        return pd.to_datetime(numbers, unit=unit, errors="coerce")
-    try:
-        return pd.to_datetime(column, format="ISO8601", utc=True, errors="raise").dt.tz_localize(None)
-    except (ValueError, TypeError):
-        return pd.to_datetime(column, format="mixed", utc=True, errors="coerce").dt.tz_localize(None)
-
-
 def find(path: str) -> list[tuple[epath.Path, str]]:
     """The files behind a path, with the names of their series.
 
@@ -361,68 +347,6 @@ def remarks(file: File, rows: Rows) -> list[str]:
             if count:
                 said.append(f"{count} {what}")
     return said
-
-
-def with_intervals(series: Sequence[Series], path: str) -> list[Series]:
-    """Labels series by the intervals in a CSV.
-
-    Raises:
-      InputError: the file cannot be used, or an interval lies outside its series or ends before it begins.
-    """
-    if not path:
-        raise InputError(
-            "config.data.intervals is empty; data.labels=intervals needs a CSV with the columns start, end"
-        )
-    place = epath.Path(path).expanduser()
-    try:
-        with place.open("rb") as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as fault:
-        raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
-    several = len({one.group or one.name for one in series}) > 1
-    for column in ("start", "end", *(["series"] if several else [])):
-        if column not in table:
-            raise InputError(f"{place}: no column {column!r}; found {', '.join(map(str, table.columns))}")
-    labels = {one.name: np.zeros(len(one), bool) for one in series}
-    for number, row in enumerate(table.to_dict("records"), 1):
-        where = f"{place}: row {number}"
-        asked = row.get("series", "")
-        chosen = [one for one in series if asked in ("", one.name, one.group)]
-        if not chosen:
-            raise InputError(f"{where}: no series is named {asked!r}; there are {', '.join(labels)}")
-        for one in chosen:
-            first, last = (_position(one, row[end], f"{where}, column {end!r}", end) for end in ("start", "end"))
-            if not 0 <= first <= last < len(one):
-                raise InputError(
-                    f"{where}: {row['start']!r} to {row['end']!r} is no interval in series {one.name!r}, which has"
-                    f" {_extent(one)}"
-                )
-            labels[one.name][first : last + 1] = True
-    return [dataclasses.replace(one, labels=labels[one.name], labelled=True) for one in series]
-
-
-def _position(series: Series, text: str, where: str, end: str) -> int:
-    """The row that a number or a time names: the first at or after a start, the last at or before an end."""
-    if text.strip().lstrip("-").isdigit() and len(text.strip()) < 9:
-        return int(text)
-    time = parse_times(pd.Series([text]))
-    if time.isna().any():
-        raise InputError(f"{where}: {text!r} is neither a row number nor a time")
-    if not len(series.timestamps):
-        raise InputError(f"{where}: is a time, but series {series.name!r} has no time stamps")
-    stamps = series.timestamps.astype("datetime64[ns]")
-    if not stamps.min() <= time.to_numpy("datetime64[ns]")[0] <= stamps.max():
-        return -1
-    if end == "start":
-        return int(np.argmax(stamps >= time.to_numpy("datetime64[ns]")[0]))
-    return len(stamps) - 1 - int(np.argmax((stamps <= time.to_numpy("datetime64[ns]")[0])[::-1]))
-
-
-def _extent(series: Series) -> str:
-    rows = f"rows 0 to {len(series) - 1}"
-    if not len(series.timestamps):
-        return rows
-    return f"{rows}, {series.timestamps.min()} to {series.timestamps.max()}"
 
 
 def _series(file: File, rows: Rows) -> list[Series]:
