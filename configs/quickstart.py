@@ -2,7 +2,7 @@
 
 python -m spear_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes 6 minutes on 2 CPU cores. Expected on the test part (base rate .098): AUROC .906, AUPR .656 with trained bin
+Takes 6 to 8 minutes on 2 CPU cores. Expected on the test part (base rate .098): AUROC .906, AUPR .656 with trained bin
 embeddings; .863 and .597 with `:frozen`; head only .820 and .552.
 """
 
