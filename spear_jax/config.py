@@ -362,6 +362,10 @@ def _validate_together(config: ConfigDict) -> None:
             f"config.data.labels={config.data.labels!r}: is of own files (config.data.name='files'); for"
             f" {config.data.name} allowed are recorded, rules, injected"
         )
+    if config.data.combine != "none" and config.data.name != "files":
+        raise InputError(
+            f"config.data.combine={config.data.combine!r}: is of the columns of own files (config.data.name='files')"
+        )
     init = config.prompt.init
     if init not in PROMPT_INITS and not init.endswith(".npy"):
         raise InputError(f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, or a .npy file")

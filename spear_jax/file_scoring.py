@@ -1,8 +1,9 @@
 """Scores files of any length with a trained detector, in bounded memory."""
 
 import dataclasses
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
 from spear_jax.detector import Detector
+from spear_jax.errors import InputError
 from spear_jax.model import Assembled
 from spear_jax.scoring import score_windows
 
@@ -144,12 +146,31 @@ def score_file(scorer: Scorer, file: File, *, window: int, stride: int, combine:
 
 
 def write_scores(
-    scorer: Scorer, files: list[File], path: epath.Path, *, window: int, stride: int, combine: str
+    scorer: Scorer,
+    files: list[File],
+    path: epath.Path,
+    *,
+    window: int,
+    stride: int,
+    combine: str,
+    said: Sequence[str],
 ) -> dict[str, int]:
     """Scores files into one Parquet table, with a progress bar; the table appears when it is whole.
 
+    Args:
+      scorer: the detector.
+      files: what is scored.
+      path: of the table.
+      window: see `score_file`.
+      stride: see `score_file`.
+      combine: see `score_file`.
+      said: warnings, kept in the table's metadata.
+
     Returns:
       Rows scored, and how many of them are predicted to be anomalous.
+
+    Raises:
+      InputError: a row that cannot be read, or none at all.
     """
     counted = {"rows": 0, "predicted": 0}
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -165,14 +186,17 @@ def write_scores(
             for file in files:
                 for table in score_file(scorer, file, window=window, stride=stride, combine=combine):
                     found = pa.Table.from_pandas(table, preserve_index=False)
+                    metadata = {**(found.schema.metadata or {}), "warnings": json.dumps(list(said))}
+                    found = found.replace_schema_metadata(metadata)
                     writer = writer or pa.parquet.ParquetWriter(out, found.schema)
                     writer.write_table(found)
                     counted["rows"] += len(table)
                     counted["predicted"] += int(table["predicted"].sum())
                     bar.update(before + file.bytes_read - bar.n)
                 before += file.size
-            if writer:
-                writer.close()
+            if not writer:
+                raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has a row")
+            writer.close()
         unfinished.rename(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -214,7 +238,7 @@ def _table(
     combine: str,
 ) -> pd.DataFrame:
     rows, columns = values.shape
-    names = [f"{file.name}/{column}" if columns > 1 else file.name for column in file.columns.values]
+    names: Sequence[str] = file.series_names
     if combine != "none" and columns > 1:
         names, values = [file.name], np.full((rows, 1), np.nan)
         scores = getattr(scores, combine)(axis=1, keepdims=True)

@@ -1,5 +1,6 @@
 """The modes: what happens in a run, from a config to a finished folder."""
 
+import dataclasses
 import json
 import time
 import warnings
@@ -159,6 +160,8 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     loaded = datasets.load(config)
     dataset = datasets.build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
+    said = tuple(f"the detector's training data: {warning}" for warning in detector.warnings)
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *said))
     backbone = load_backbone(config.backbone.name, config.backbone.dtype)
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
@@ -242,11 +245,13 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     config.data.name = "files"
     for field in CARRIED:
         config[field] = detector.config[field]
-    config.data.window = detector.config.data.window
+    config.data.window, config.data.labels = detector.config.data.window, "column"
+    config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
         if field not in SCORED:
             raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(SCORED)}")
         configs.override(config, field, text)
+    configs.validate(config)
     data = config.data
     found = [
         File(
@@ -258,18 +263,24 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         )
         for path, name in files.find(source)
     ]
+    series = [name for file in found for name in file.series_names]
+    for name in series:
+        if series.count(name) > 1:
+            raise InputError(f"{source}: two series are named {name!r}")
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     backbone = load_backbone(config.backbone.name, config.backbone.dtype)
     window = data.window or backbone.max_positions - config.prompt.length - 1  # trained on series as a whole
     scorer = Scorer.place(detector, detector.assemble(backbone))
-    if config.quantizer.scale == "series":
-        parallel.say(f"WARNING: {LOOKS_AHEAD}")
+    said = [f"the detector's training data: {warning}" for warning in detector.warnings]
+    said += [LOOKS_AHEAD] if config.quantizer.scale == "series" else []
+    for warning in said:
+        parallel.say(f"WARNING: {warning}")
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scores.parquet"
     try:
-        counted = write_scores(scorer, found, path, window=window, stride=window, combine=data.combine)
-    except InputError:
+        counted = write_scores(scorer, found, path, window=window, stride=window, combine=data.combine, said=said)
+    except BaseException:
         if new:
             folder.rmdir()
         raise

@@ -84,6 +84,16 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
         "--config.prompt.length: cannot be given in --mode=score; allowed are data.timestamp_column",
     )
     check_refusal(spear(*common, f"--input={table}", "--config.data.value_columns=c"), "no column 'c'")
+    check_refusal(spear(*common, f"--input={table}", "--config.data.combine=std"), "config.data.combine='std': allowed")
+    check_refusal(spear(*common, f"--input={table}", "--config.score.batch_size=0"), "config.score.batch_size=0")
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    write(twice / "a.csv", 40)
+    pd.read_csv(twice / "a.csv").to_parquet(twice / "a.parquet")
+    check_refusal(spear(*common, f"--input={twice}"), "two series are named 'a/a'")
+    (tmp_path / "none.csv").write_text("a,b\n")
+    check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has a row")
+    assert not out.exists()
     table.write_text(table.read_text() + "2024-01-02,broken,1\n")
     check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is no number")
     assert not out.exists()

@@ -88,6 +88,10 @@ def test_labels_that_a_source_does_not_have(spear: Spear, nab: Path, tmp_path: P
         spear(*command("files:debug", {"data.dir": nab, "data.labels": "recorded"}, workdir=tmp_path / "run")),
         "config.data.labels='recorded': for own files allowed are column, intervals, rules, injected",
     )
+    check_refusal(
+        spear(*command("nab:debug", {"data.dir": nab, "data.combine": "max"}, workdir=tmp_path / "run")),
+        "config.data.combine='max': is of the columns of own files",
+    )
     check_refusal(spear("--mode=preview"), "--config is missing")
 
 

@@ -184,6 +184,10 @@ def _resample(
     samples = tsmote.find_samples(stretches, window, config.tsmote.max_lead)
     normal = np.logical_not(train.labels.any(axis=1))
     whole = normal & np.isfinite(scaled).all(axis=1)
+    first = windows.at(stretches, names, samples.series, samples.end - window, window) if len(samples.end) else None
+    if first is not None:  # an anomaly with a gap in it is no sample
+        known = np.isfinite(first.values).all(axis=1)
+        samples = tsmote.Leading(samples.series[known], samples.end[known], samples.leads[known])
     if not len(samples.end) or whole.sum() < 2:
         return train, scaled, {"skipped": "too few anomaly intervals or normal windows without gaps"}
     leads = int(samples.leads.max())

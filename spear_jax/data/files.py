@@ -10,6 +10,7 @@ import dataclasses
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -21,7 +22,7 @@ import pyarrow.parquet
 from etils import epath
 from jaxtyping import Bool, Float, Int
 
-from spear_jax.data.intervals import parse_times, with_intervals
+from spear_jax.data.intervals import parse_times, time_format, with_intervals
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Loaded, Series
 from spear_jax.errors import InputError
@@ -93,13 +94,21 @@ class File:
         self.path, self.name = path, name
         self.size = path.stat().length
         self.bytes_read = 0  # of the chunk under way, for progress
-        self._parquet = path.suffix in (".parquet", ".pq")
+        self._parquet = path.suffix.lower() in (".parquet", ".pq")
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
         try:
             head = next(self._frames(1000), pd.DataFrame())
         except _UNREADABLE as fault:
             raise InputError(f"{path}: cannot be read as {self._kind} ({one_line(fault)})") from fault
         self.columns = self._choose(head, time, tuple(values), label)
+        # One format for the whole file: cell by cell, 12/01 and 13/01 would be months apart.
+        self._time_format = time_format(head[self.columns.time]) if self.columns.time else ""
+
+    @property
+    def series_names(self) -> list[str]:
+        """A name per value column: the file's, with '/column' where it has several."""
+        several = len(self.columns.values) > 1
+        return [f"{self.name}/{column}" if several else self.name for column in self.columns.values]
 
     @property
     def _kind(self) -> str:
@@ -138,7 +147,7 @@ class File:
         )
 
     def _decompressed(self, raw: IO[bytes]) -> IO[bytes]:
-        return _OPENERS[self.path.suffix](raw) if self.path.suffix in _OPENERS else raw
+        return _OPENERS[self.path.suffix.lower()](raw) if self.path.suffix.lower() in _OPENERS else raw
 
     def _sniff(self) -> dict[str, Any]:
         """Delimiter and decimal sign."""
@@ -157,14 +166,12 @@ class File:
         except UnicodeDecodeError as fault:
             raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)})") from fault
         lines = [line for line in text.splitlines() if line.strip()]
-        counts = {sign: lines[0].count(sign) for sign in _DELIMITERS}
-        delimiter = max(counts, key=lambda sign: counts[sign]) if any(counts.values()) else ","
+        cells_by = {sign: len(next(csv.reader([lines[0]], delimiter=sign))) for sign in _DELIMITERS}
+        delimiter = max(cells_by, key=lambda sign: cells_by[sign])  # the comma, where there is one column
         names = next(csv.reader(io.StringIO(lines[0]), delimiter=delimiter))
-        if all(_is_number(name) for name in names):
+        if all(_is_number(name) or _is_time(name) for name in names):
             raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{self.path}: two columns are named {twice!r}")
+        self._check_twice(names)
         cells = [cell for line in lines[1:20] for cell in line.split(delimiter)]
         comma = delimiter != "," and any("," in cell and _is_number(cell.replace(",", ".")) for cell in cells)
         return {"sep": delimiter, "decimal": "," if comma else "."}
@@ -174,15 +181,29 @@ class File:
             with self.path.open("rb") as raw:
                 for batch in pa.parquet.ParquetFile(raw).iter_batches(batch_size=rows):
                     self.bytes_read = raw.tell()
-                    yield batch.to_pandas()
+                    # Without pandas' own notes, so that an index stays a column like any other.
+                    frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+                    hidden = [name for name in frame if str(name).startswith("__index_level_")]
+                    yield frame.drop(columns=[name for name in hidden if frame[name].dtype.kind != "M"])
             return
         with self.path.open("rb") as raw, self._decompressed(raw) as file:
             for frame in pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False):
                 self.bytes_read = raw.tell()
+                if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
+                    raise InputError(f"{self.path}: rows have more fields than the {len(frame.columns)} column names")
                 yield frame
+
+    def _check_twice(self, names: Sequence[str]) -> None:
+        for name in names:
+            if list(names).count(name) > 1:
+                raise InputError(f"{self.path}: two columns are named {name!r}")
 
     def _choose(self, head: pd.DataFrame, time: str, values: tuple[str, ...], label: str) -> Columns:
         names = [str(name) for name in head.columns]
+        self._check_twice(names)
+        self._check_twice(values)
+        if label and label in values:
+            raise InputError(f"{self.path}: {label!r} is in data.value_columns and data.label_column")
         for field, asked in (
             ("timestamp_column", time),
             ("label_column", label),
@@ -194,12 +215,13 @@ class File:
         if not time:
             time = next((name for name in names if _looks_like_times(head[name])), "")
         label = label or next((name for name in names if name.lower() in _LABEL_NAMES and name not in values), "")
-        taken = (time, label)
+        # What is called like a label is never read as a value: it would give the answer away.
+        taken = (time, label, *(name for name in names if name.lower() in _LABEL_NAMES))
         numbers = [name for name in names if name not in taken and _is_numeric(head[name])]
         chosen = values or tuple(numbers)
         if not chosen:
             raise InputError(f"{self.path}: no column of numbers; found {', '.join(names)}")
-        left_out = tuple(name for name in names if name not in (*taken, *chosen))
+        left_out = tuple(name for name in names if name not in (time, label, *chosen))
         return Columns(time, chosen, label, left_out)
 
     def _rows(self, frame: pd.DataFrame, first: int) -> Rows:
@@ -236,7 +258,7 @@ class File:
         return known.to_numpy(bool)
 
     def _times(self, column: pd.Series, first: int) -> np.ndarray:
-        times = parse_times(column)
+        times = parse_times(column, self._time_format)
         if times.isna().any():
             place = int(times.isna().to_numpy().argmax())
             raise InputError(
@@ -327,7 +349,7 @@ def remarks(file: File, rows: Rows) -> list[str]:
     if not len(rows.values):
         return ["no rows: left out"]
     if file.columns.left_out:
-        said.append(f"columns that are no numbers are left out: {', '.join(file.columns.left_out)}")
+        said.append(f"columns that are left out (no numbers, or another label): {', '.join(file.columns.left_out)}")
     if rows.infinite:
         said.append(f"{rows.infinite} infinite values are taken as missing")
     for name, column in zip(file.columns.values, rows.values.T, strict=True):
@@ -350,18 +372,17 @@ def remarks(file: File, rows: Rows) -> list[str]:
 
 
 def _series(file: File, rows: Rows) -> list[Series]:
-    several = len(file.columns.values) > 1
     labels = np.zeros(len(rows.values), bool) if rows.labels is None else rows.labels
     return [
         Series(
-            name=f"{file.name}/{column}" if several else file.name,
+            name=name,
             values=rows.values[:, i].copy(),
             labels=labels.copy(),
             timestamps=rows.times.view("datetime64[ns]"),
             group=file.name,
             labelled=rows.labels is not None,
         )
-        for i, column in enumerate(file.columns.values)
+        for i, name in enumerate(file.series_names)
     ]
 
 
@@ -390,8 +411,14 @@ def _suffix(path: epath.Path) -> str:
 
 def _stem(name: str) -> str:
     for suffix in (*_OPENERS, *_SUFFIXES):
-        name = name.removesuffix(suffix)
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
     return name
+
+
+def _is_time(text: str) -> bool:
+    """True for what is written like a date."""
+    return bool(re.match(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D|$)", text))
 
 
 def _is_number(text: str) -> bool:
@@ -416,4 +443,4 @@ def _looks_like_times(column: pd.Series) -> bool:
         return True
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
         return False
-    return not len(column) or not parse_times(column.head(50)).isna().any()
+    return bool(len(column)) and all(_is_time(str(cell)) for cell in column.head(50)) and bool(time_format(column))

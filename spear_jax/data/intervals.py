@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from etils import epath
+from pandas.tseries.api import guess_datetime_format
 
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Series
@@ -54,7 +55,8 @@ def _position(series: Series, text: str, where: str, end: str) -> int:
     """The row that a number or a time names: the first at or after a start, the last at or before an end."""
     if text.strip().lstrip("-").isdigit() and len(text.strip()) < 9:
         return int(text)
-    time = parse_times(pd.Series([text]))
+    column = pd.Series([text])
+    time = parse_times(column, time_format(column))
     if time.isna().any():
         raise InputError(f"{where}: {text!r} is neither a row number nor a time")
     if not len(series.timestamps):
@@ -74,16 +76,40 @@ def _extent(series: Series) -> str:
     return f"{rows}, {series.timestamps.min()} to {series.timestamps.max()}"
 
 
-def parse_times(column: pd.Series) -> pd.Series:
-    """Times in UTC; NaT where there is none. Numbers are seconds since 1970, or ms, us, ns by their size."""
+def time_format(column: pd.Series) -> str:
+    """The one format that all times of a column have; '' where there is none.
+
+    Returns:
+      'ISO8601', the unit of numbers since 1970 ('s', 'ms', 'us', 'ns', by their size), or a format of strptime.
+    """
     if pd.api.types.is_datetime64_any_dtype(column):
-        return column.dt.tz_convert(None) if column.dt.tz is not None else column
+        return "ISO8601"
     numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.notna().all():
-        largest = float(numbers.abs().max()) if len(numbers) else 0.0
-        unit = next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
-        return pd.to_datetime(numbers, unit=unit, errors="coerce")
-    try:
-        return pd.to_datetime(column, format="ISO8601", utc=True, errors="raise").dt.tz_localize(None)
-    except (ValueError, TypeError):
-        return pd.to_datetime(column, format="mixed", utc=True, errors="coerce").dt.tz_localize(None)
+    if len(numbers) and numbers.notna().all():
+        largest = float(numbers.abs().max())
+        return next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
+    known = column.dropna().astype(str)
+    guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
+    for candidate in ("ISO8601", *sorted(guess for guess in guesses if guess)):
+        if not parse_times(known, candidate).isna().any():
+            return candidate
+    return "ISO8601" if len(known) else ""
+
+
+def parse_times(column: pd.Series, form: str) -> pd.Series:
+    """Times in UTC, in nanoseconds; NaT where there is none, or none that fits into the years 1678 to 2262.
+
+    Args:
+      column: times or numbers.
+      form: from `time_format`.
+    """
+    if form in ("s", "ms", "us", "ns"):
+        numbers = pd.to_numeric(column, errors="coerce")
+        times = pd.to_datetime(numbers, unit=form, errors="coerce", utc=True)
+    elif pd.api.types.is_datetime64_any_dtype(column):
+        times = pd.to_datetime(column, utc=True)
+    else:
+        times = pd.to_datetime(column.astype(str), format=form or "ISO8601", errors="coerce", utc=True)
+    times = times.dt.tz_localize(None)
+    inside = (times >= pd.Timestamp.min.ceil("D")) & (times <= pd.Timestamp.max.floor("D"))
+    return times.where(inside).astype("datetime64[ns]")

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ def load(
 def is_demo(source: epath.Path) -> bool:
     """True for the open demo, which its README or its 100 patients tell."""
     readme, patients = source / "README.txt", source / "hosp" / "patients.csv.gz"
-    if readme.exists() and "demo" in readme.read_bytes().decode(errors="replace").lower():
+    if readme.exists() and re.search(r"\bdemo\b", readme.read_bytes().decode(errors="replace").lower()):
         return True
     return patients.exists() and len(_read_csv(patients, ("subject_id",))) == 100
 

@@ -96,7 +96,40 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
     assert str(one.timestamps[1]).startswith("2024-03-01T00:05")
     found = files.load(str(tmp_path / "own.csv"), label_column="bad")
     assert [one.name for one in found.series] == ["own/1", "own/flow"]  # the time was found, the text left out
-    assert "columns that are no numbers are left out: note" in found.warnings[0]
+    assert "columns that are left out (no numbers, or another label): note" in found.warnings[0]
+
+
+def test_a_second_label_is_never_a_value(tmp_path: Path) -> None:
+    frame().assign(anomaly=frame()["label"]).to_csv(tmp_path / "own.csv", index=False)
+    check(tmp_path / "own.csv")
+    with pytest.raises(InputError, match=r"'label' is in data\.value_columns and data\.label_column"):
+        files.load(str(tmp_path / "own.csv"), value_columns=("label",), label_column="label")
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M"])
+def test_days_and_months_are_not_told_apart_cell_by_cell(tmp_path: Path, form: str) -> None:
+    table = frame()
+    days = pd.date_range("2020-01-10", periods=ROWS, freq="D")  # the first three could be months as well
+    table.assign(time=days.strftime(form)).to_csv(tmp_path / "own.csv", index=False)
+    (one, _) = files.load(str(tmp_path / "own.csv")).series
+    np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
+
+
+def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
+    table = frame().rename(columns={"pump": "pump, bar, left"})
+    table.to_csv(tmp_path / "own.csv", index=False, sep=";")
+    assert [one.name for one in files.load(str(tmp_path / "own.csv")).series] == ["own/pump, bar, left", "own/flow"]
+
+
+def test_an_index_of_times_is_a_column(tmp_path: Path) -> None:
+    frame().set_index("time").to_parquet(tmp_path / "own.PARQUET")
+    check(tmp_path / "own.PARQUET")
+
+
+def test_text_and_european_numbers_are_no_times(tmp_path: Path) -> None:
+    table = frame().drop(columns="time").assign(sensor="T1")
+    table.to_csv(tmp_path / "own.csv", index=False)
+    assert not len(files.load(str(tmp_path / "own.csv")).series[0].timestamps)
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -204,6 +237,18 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no header": (
         lambda path: path.write_text("1,2,3\n4,5,6\n"),
         "own.csv: row 1 is '1,2,3'; needed is a line of column names",
+    ),
+    "no header but a time": (
+        lambda path: path.write_text("2024-01-01,2,3\n2024-01-02,5,6\n"),
+        "own.csv: row 1 is '2024-01-01,2,3'; needed is a line of column names",
+    ),
+    "a comma too many in every row": (
+        lambda path: path.write_text(path.read_text().replace("\n", ",\n").replace("label,", "label")),
+        "own.csv: rows have more fields than the 4 column names",
+    ),
+    "a time beyond the calendar": (
+        rewrite(ROW_7, "9999-12-31 00:00:00"),
+        "row 7, column 'time': '9999-12-31 00:00:00' is no",
     ),
     "two columns of one name": (rewrite("flow", "pump"), "own.csv: two columns are named 'pump'"),
     "longer row": (rewrite(ROW_7, ROW_7 + ",1,2,3"), "own.csv: cannot be read as CSV"),

@@ -1,6 +1,7 @@
 """Made-up labels: where they go, where recorded ones stay, and that they are said."""
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from conftest import Spear, check_scores, quick, results
 from hypothesis import given, settings
@@ -74,6 +75,18 @@ def test_how_often_each_rule_fires_is_reported() -> None:
     assert 0 < fired["train"]["windows"] <= 1
 
 
+def test_tsmote_leaves_anomalies_with_gaps_alone() -> None:
+    series = make(True)
+    for one in series:
+        one.values[::50] = np.nan
+    config = configs.default_config()
+    config.data.window = config.data.stride = 32
+    config.tsmote.enabled = True
+    made = datasets.build(config, Loaded("made", series))
+    assert "tsmote" in made.notes
+    assert np.isfinite(made.training.targets).all()
+
+
 def test_correction_makes_rules_fire_less() -> None:
     shares = [
         build("rules", labelled=False, **{"data.rules.correction": name}).notes["labels"]["fired"]["train"]["windows"]
@@ -121,3 +134,17 @@ def test_every_output_says_how_labels_were_made(spear: Spear, tmp_path, labels: 
     assert any("not recorded" in warning for warning in content["warnings"])
     assert "tsmote" in content and "T-SMOTE: " in outcome.out
     check_scores(tmp_path / "run")
+
+    table = tmp_path / "t.csv"
+    table.write_text("a\n" + "\n".join(map(str, range(90))) + "\n")
+    arguments = (
+        "--mode=score",
+        f"--detector={tmp_path / 'run'}",
+        f"--input={table}",
+        f"--workdir={tmp_path / 'scored'}",
+    )
+    outcome = spear(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert f"WARNING: the detector's training data: data.labels='{labels}'" in outcome.out
+    metadata = pyarrow.parquet.read_schema(tmp_path / "scored" / "scores.parquet").metadata
+    assert b"not recorded" in metadata[b"warnings"]

@@ -119,6 +119,7 @@ def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path
 
 
 def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
+    (release / "README.txt").write_text("Tables of demographics and so on")
     assert not mimic_iv.is_demo(release)
     (release / "README.txt").write_text("MIMIC-IV Clinical Database Demo")
     assert mimic_iv.is_demo(release)
