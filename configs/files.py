@@ -6,6 +6,9 @@ python -m spear_jax.main --config=configs/files.py --config.data.dir=telemetry.c
 A label column of 0 and 1 is found by its name or given as --config.data.label_column; anomaly intervals in a second
 CSV as --config.data.labels=intervals --config.data.intervals=FILE. Without either, --config.data.labels=rules or
 injected makes labels up, and every output says so.
+
+An epoch of minilm takes 5 to 8 s per 10 000 time steps on 2 CPU cores. What to expect depends on the data: the controls
+beside each result tell whether anything was learned.
 """
 
 from ml_collections import ConfigDict

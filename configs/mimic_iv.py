@@ -3,6 +3,8 @@
 python -m spear_jax.main --config=configs/mimic_iv.py --config.data.dir=FOLDER --workdir=runs/mimic_iv
 
 FOLDER is a copy of the credentialed release or of the open demo, which is never downloaded.
+On the demo :minilm --config.train.epochs=4 --config.train.decay_steps=150 takes about 5 minutes on 2 CPU cores.
+Expected on its test part: AUROC .72, AUPR .81 where .64 of the steps are labelled anomalous.
 """
 
 from ml_collections import ConfigDict

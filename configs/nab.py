@@ -1,6 +1,9 @@
 """The Numenta Anomaly Benchmark; by default its group realAWSCloudwatch, 17 files (the paper's "NAB AWS").
 
 python -m spear_jax.main --config=configs/nab.py --workdir=runs/nab
+
+With :minilm --config.train.epochs=8 --config.train.decay_steps=120 about 6 minutes on 2 CPU cores.
+Expected on the three test files: AUROC .46, AUPR .09, which is chance; README says why.
 """
 
 from ml_collections import ConfigDict

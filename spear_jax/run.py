@@ -284,6 +284,9 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         if new:
             folder.rmdir()
         raise
+    for file in found:
+        for remark in file.remarks:
+            parallel.say(f"WARNING: {file.path}: {remark}")
     parallel.say(
         f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold"
         f" {detector.threshold.value:.4g} ({detector.threshold.rule} on {detector.trained_on}): {path}"

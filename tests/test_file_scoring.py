@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.data.files import File
+from spear_jax.data.files import CHUNK_ROWS, File
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
@@ -69,6 +69,27 @@ def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: 
     assert one["series"].unique().tolist() == ["t"]
     np.testing.assert_allclose(one["score"], getattr(apart, how)(axis=1), atol=1e-6)
     assert one["timestamp"].is_monotonic_increasing
+
+
+def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    rows = CHUNK_ROWS + 50
+    times = pd.date_range("2024-01-01", periods=rows, freq="s").to_numpy().copy()
+    times[CHUNK_ROWS:] += np.timedelta64(60, "s")  # the gap lies between two chunks
+    values = np.sin(np.arange(rows))
+    values[[7, -1]] = np.inf
+    table = pd.DataFrame({"time": times, "a": values, "level": 1.5, "note": "x"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    told = spear(
+        "--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}"
+    )
+    assert told.code == 0
+    for remark in (
+        "t.csv: columns that are left out (no numbers, or another label): note",
+        "t.csv: 2 infinite values are taken as missing",
+        "t.csv: column 'level' is constant (1.5)",
+        "t.csv: 1 gaps, where the usual step is 1 s",
+    ):
+        assert f"WARNING: {tmp_path}/{remark}" in told.out
 
 
 def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> None:

@@ -73,6 +73,57 @@ class Rows:
     infinite: int
 
 
+class Remarks:
+    """What is odd about the rows of a file, gathered chunk by chunk."""
+
+    def __init__(self, columns: Columns) -> None:
+        """Nothing seen yet."""
+        self._columns = columns
+        self._rows = self._infinite = 0
+        self._least = np.full(len(columns.values), np.inf)
+        self._most = np.full(len(columns.values), -np.inf)
+        self._last = np.zeros(0, np.int64)  # the last time stamp, if any
+        self._usual = 0.0  # nanoseconds between rows, as in the first chunk
+        self._twice = self._back = self._gaps = 0
+
+    def add(self, rows: Rows) -> None:
+        """Looks at the next chunk."""
+        self._rows += len(rows.values)
+        self._infinite += rows.infinite
+        self._least = np.fmin(self._least, np.fmin.reduce(rows.values, axis=0, initial=np.inf))
+        self._most = np.fmax(self._most, np.fmax.reduce(rows.values, axis=0, initial=-np.inf))
+        steps = np.diff(np.concatenate([self._last, rows.times]))
+        self._last = rows.times[-1:]
+        forward = steps > 0
+        if not self._usual and forward.any():
+            self._usual = float(np.median(steps[forward]))
+        self._twice += int((steps == 0).sum())
+        self._back += int((steps < 0).sum())
+        self._gaps += int((steps > 1.5 * self._usual).sum()) if self._usual else 0
+
+    def __iter__(self) -> Iterator[str]:
+        """A sentence each."""
+        if not self._rows:
+            yield "no rows: left out"
+            return
+        if self._columns.left_out:
+            yield f"columns that are left out (no numbers, or another label): {', '.join(self._columns.left_out)}"
+        if self._infinite:
+            yield f"{self._infinite} infinite values are taken as missing"
+        for name, least, most in zip(self._columns.values, self._least, self._most, strict=True):
+            if least > most:
+                yield f"column {name!r} has no value at all"
+            elif least == most:
+                yield f"column {name!r} is constant ({least:g})"
+        for count, what in (
+            (self._twice, "time stamps come twice"),
+            (self._back, "time stamps step back; rows keep the file's order"),
+            (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
+        ):
+            if count:
+                yield f"{count} {what}"
+
+
 class File:
     """A CSV or Parquet file, read in chunks of rows."""
 
@@ -101,6 +152,7 @@ class File:
         except _UNREADABLE as fault:
             raise InputError(f"{path}: cannot be read as {self._kind} ({one_line(fault)})") from fault
         self.columns = self._choose(head, time, tuple(values), label)
+        self.remarks = Remarks(self.columns)  # on what `chunks` gave out since it last began
         # One format for the whole file: cell by cell, 12/01 and 13/01 would be months apart.
         self._time_format = time_format(head[self.columns.time]) if self.columns.time else ""
 
@@ -121,9 +173,12 @@ class File:
           InputError: a row cannot be read; names it.
         """
         first = 0
+        self.remarks = Remarks(self.columns)
         try:
             for frame in self._frames(rows):
-                yield self._rows(frame, first)
+                chunk = self._rows(frame, first)
+                self.remarks.add(chunk)
+                yield chunk
                 first += len(frame)
         except InputError:
             raise
@@ -333,7 +388,7 @@ def load(
                 " data.labels=rules or data.labels=injected"
             )
         rows = file.read()
-        warnings += [f"{place}: {remark}" for remark in remarks(file, rows)]
+        warnings += [f"{place}: {remark}" for remark in file.remarks]
         if len(rows.values):
             series += _series(file, rows)
     if not series:
@@ -341,34 +396,6 @@ def load(
     if labels == "intervals":
         series = with_intervals(series, intervals)
     return Loaded("files", series[:limit] if limit else series, tuple(warnings))
-
-
-def remarks(file: File, rows: Rows) -> list[str]:
-    """What is odd about a file, a sentence each."""
-    said = []
-    if not len(rows.values):
-        return ["no rows: left out"]
-    if file.columns.left_out:
-        said.append(f"columns that are left out (no numbers, or another label): {', '.join(file.columns.left_out)}")
-    if rows.infinite:
-        said.append(f"{rows.infinite} infinite values are taken as missing")
-    for name, column in zip(file.columns.values, rows.values.T, strict=True):
-        known = column[np.isfinite(column)]
-        if not len(known):
-            said.append(f"column {name!r} has no value at all")
-        elif known.min() == known.max():
-            said.append(f"column {name!r} is constant ({known[0]:g})")
-    if len(rows.times) > 1:
-        steps = np.diff(rows.times)
-        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-        for count, what in (
-            (int((steps == 0).sum()), "time stamps come twice"),
-            (int((steps < 0).sum()), "time stamps step back; rows keep the file's order"),
-            (int((steps > 1.5 * usual).sum()) if usual else 0, f"gaps, where the usual step is {usual / 1e9:g} s"),
-        ):
-            if count:
-                said.append(f"{count} {what}")
-    return said
 
 
 def _series(file: File, rows: Rows) -> list[Series]:
