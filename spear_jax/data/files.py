@@ -90,8 +90,9 @@ class Remarks:
         """Looks at the next chunk."""
         self._rows += len(rows.values)
         self._infinite += rows.infinite
-        self._least = np.fmin(self._least, np.fmin.reduce(rows.values, axis=0, initial=np.inf))
-        self._most = np.fmax(self._most, np.fmax.reduce(rows.values, axis=0, initial=-np.inf))
+        known = np.isfinite(rows.values)
+        self._least = np.minimum(self._least, rows.values.min(axis=0, initial=np.inf, where=known))
+        self._most = np.maximum(self._most, rows.values.max(axis=0, initial=-np.inf, where=known))
         steps = np.diff(np.concatenate([self._last, rows.times]))
         self._last = rows.times[-1:]
         forward = steps > 0
