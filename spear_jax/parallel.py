@@ -75,11 +75,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays that every process holds whole onto the devices."""
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_callback(np.shape(leaf), sharding, lambda part: np.asarray(leaf)[part]),
-        tree,
-    )
+    """Puts arrays that every process holds whole onto the devices; what lies there already stays."""
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda part: np.asarray(leaf)[part])
+
+    return jax.tree.map(put, tree)
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str, jax.Array]:

@@ -1,4 +1,7 @@
-"""BERT's encoder (Devlin et al., 2019, arXiv:1810.04805), from word embeddings to hidden states."""
+"""BERT's encoder (Devlin et al., 2019, arXiv:1810.04805), from word embeddings to hidden states.
+
+RoBERTa (arXiv:1907.11692) counts positions from another row, DistilBERT (arXiv:1910.01108) has no token types.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,26 +9,28 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from spear_jax.backbones.attention import Linear, Read, attend, take
+from spear_jax.backbones.config_json import Fields
 from spear_jax.errors import InputError
 
-Params = dict[str, Any]
-"""A plain nested dict of arrays."""
-
 # Field of BertConfig -> its name in a Hugging Face config.json.
-_FIELD_NAMES = {
+_BERT_NAMES = {
     "hidden_size": "hidden_size",
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
     "intermediate_size": "intermediate_size",
     "vocabulary_size": "vocab_size",
-    "max_positions": "max_position_embeddings",
-    "type_vocabulary_size": "type_vocab_size",
+    "positions": "max_position_embeddings",
+}
+_DISTILBERT_NAMES = _BERT_NAMES | {
+    "hidden_size": "dim",
+    "layers": "n_layers",
+    "heads": "n_heads",
+    "intermediate_size": "hidden_dim",
 }
 
 # Other values need code that is not built; a missing field means this one, as in transformers.
@@ -39,118 +44,132 @@ _ONLY_SUPPORTED = {
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The shape of a BERT."""
+    """The shape of a BERT, RoBERTa or DistilBERT.
+
+    Attributes:
+      hidden_size: H.
+      layers: how many.
+      heads: of attention; divides H.
+      intermediate_size: between the two linear layers of a block.
+      vocabulary_size: rows of the word table.
+      positions: rows of the table of position embeddings.
+      type_vocabulary_size: rows of the table of token types, of which the first is added everywhere; 0 means none.
+      layer_norm_eps: of every LayerNorm.
+      first_position: row of the first position; 2 in RoBERTa, whose rows 0 and 1 are taken.
+    """
 
     hidden_size: int
     layers: int
     heads: int
     intermediate_size: int
     vocabulary_size: int
-    max_positions: int
+    positions: int
     type_vocabulary_size: int
     layer_norm_eps: float
+    first_position: int = 0
+
+    embedding_scale = 1.0  # of word embeddings; see DecoderConfig
+    causal = False
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence."""
+        return self.positions - self.first_position
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any], where: str) -> Self:
-        """Reads the content of a Hugging Face config.json.
+    def from_json(cls, content: Mapping[str, Any], where: str) -> Self:
+        """Reads the content of a Hugging Face config.json of model_type bert, roberta, xlm-roberta or distilbert.
 
         Args:
-          fields: the JSON object.
+          content: the JSON object.
           where: the file it came from, for messages.
 
         Returns:
           The configuration.
 
         Raises:
-          InputError: not a BERT, a field is missing or impossible, or a variant that is not built.
+          InputError: a field is missing or impossible, or a variant that is not built.
         """
-        if fields.get("model_type") != "bert":
-            raise InputError(f"{where}: model_type {fields.get('model_type')!r} is not supported (supported: 'bert')")
-        for name in (*_FIELD_NAMES.values(), "layer_norm_eps"):
-            if name not in fields:
-                raise InputError(f"{where}: the field {name!r} is missing")
-        for name in _FIELD_NAMES.values():
-            value = fields[name]
-            if type(value) is not int or value < 1:
-                raise InputError(f"{where}: {name} = {value!r}, must be a whole number from 1 up")
-        eps = fields["layer_norm_eps"]
-        if type(eps) not in (int, float) or not 0 < eps < 1:
-            raise InputError(f"{where}: layer_norm_eps = {eps!r}, must be between 0 and 1")
-        for name, supported in _ONLY_SUPPORTED.items():
-            if fields.get(name, supported) != supported:
-                raise InputError(f"{where}: {name} = {fields[name]!r} is not supported (supported: {supported!r})")
+        fields = Fields(content, where)
+        distil = fields.get("model_type") == "distilbert"
+        names = _DISTILBERT_NAMES if distil else _BERT_NAMES
+        numbers = {field: fields.whole(name) for field, name in names.items()}
+        for name, supported in ({"activation": "gelu"} if distil else _ONLY_SUPPORTED).items():
+            fields.only(name, supported)
         config = cls(
-            **{field: fields[name] for field, name in _FIELD_NAMES.items()},
-            layer_norm_eps=float(eps),
+            **numbers,
+            type_vocabulary_size=0 if distil else fields.whole("type_vocab_size"),
+            layer_norm_eps=1e-12 if distil else fields.small("layer_norm_eps"),
+            first_position=fields.whole("pad_token_id", default=1, least=0) + 1
+            if fields.get("model_type") in ("roberta", "xlm-roberta")
+            else 0,
         )
         if config.hidden_size % config.heads:
             raise InputError(
-                f"{where}: hidden_size = {config.hidden_size} is not divisible by num_attention_heads = {config.heads}"
+                f"{where}: {names['hidden_size']} = {config.hidden_size} is not divisible by {names['heads']} ="
+                f" {config.heads}"
             )
         return config
 
 
-class SelfAttention(nn.Module):
-    """Every position attends to every real position (Vaswani et al., 2017, equation 1)."""
-
-    config: BertConfig
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch sequence hidden"], mask: Bool[Array, "batch sequence"]
-    ) -> Float[Array, "batch sequence hidden"]:
-        """What each position gathers from the positions where `mask` is True."""
-        B, S, H = x.shape
-        heads = (B, S, self.config.heads, H // self.config.heads)
-        query = nn.Dense(H, dtype=self.dtype, name="query")(x).reshape(heads)
-        key = nn.Dense(H, dtype=self.dtype, name="key")(x).reshape(heads)
-        value = nn.Dense(H, dtype=self.dtype, name="value")(x).reshape(heads)
-
-        query = query * heads[-1] ** -0.5
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        # The lowest finite number, not -inf: a row with no real position must not become NaN.
-        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-        weights = nn.softmax(logits).astype(self.dtype)
-        context = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(B, S, H)
-        return nn.Dense(H, dtype=self.dtype, name="output")(context)
-
-
 class BertLayer(nn.Module):
-    """Attention and a two-layer network, each added to its input and normalised after (post-LN)."""
+    """Attention and a two-layer network, each added to its input and normalised after (post-LN).
+
+    Attributes:
+      config: the shape.
+      dtype: of the products.
+      int8: see `Linear`.
+      span: which positions' result is wanted, where they are the same ones in all windows; None means all.
+    """
 
     config: BertConfig
     dtype: DTypeLike
+    int8: str
+    span: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch sequence hidden"], mask: Bool[Array, "batch sequence"]
-    ) -> tuple[Float[Array, "batch sequence hidden"], None]:
-        """The next layer's input, and nothing for the scan to collect."""
+        self,
+        x: Float[Array, "batch sequence hidden"],
+        allowed: Bool[Array, "batch #sequence sequence"],
+        rows: Int[Array, "batch reads"] | None = None,
+    ) -> tuple[Float[Array, "batch reads hidden"], None]:
+        """The next layer's input, at the positions of `span` or `rows`, and nothing for the scan to collect."""
+        config, read = self.config, self.span if rows is None else rows
+        H = config.hidden_size
+
+        def linear(features: int, name: str) -> Linear:
+            return Linear(features, self.dtype, int8=self.int8, name=name)
 
         def add_and_norm(branch: Array, residual: Array, name: str) -> Array:
             total = branch.astype(jnp.float32) + residual.astype(jnp.float32)
-            return _layer_norm(self.config, name)(total).astype(self.dtype)
+            return _layer_norm(config, name)(total).astype(self.dtype)
 
-        attended = SelfAttention(self.config, self.dtype, name="attention")(x, mask)
-        x = add_and_norm(attended, x, "attention_norm")
-        inner = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="intermediate")(x)
-        inner = nn.gelu(inner, approximate=False)
-        outer = nn.Dense(self.config.hidden_size, dtype=self.dtype, name="output")(inner)
-        return add_and_norm(outer, x, "output_norm"), None
+        def split(states: Array) -> Array:
+            return states.reshape(*states.shape[:2], config.heads, H // config.heads)
+
+        asking = take(x, read)
+        attended = attend(
+            split(linear(H, "query")(asking)),
+            split(linear(H, "key")(x)),
+            split(linear(H, "value")(x)),
+            allowed if allowed.shape[1] == 1 else take(allowed, read),
+            scale=(H // config.heads) ** -0.5,
+        )
+        x = add_and_norm(linear(H, "attention_output")(attended), asking, "attention_norm")
+        inner = nn.gelu(linear(config.intermediate_size, "intermediate")(x), approximate=False)
+        return add_and_norm(linear(H, "output")(inner), x, "output_norm"), None
 
 
 class Bert(nn.Module):
     """The encoder, fed with word embeddings so that a soft prompt can stand in front of them.
 
-    Position and type embeddings and the embedding LayerNorm are applied here, once, to every
-    vector, prompt or not. There is no dropout, no pooler and no word table (only a few of its rows
-    are ever needed: `pretrained.py`).
-
     Attributes:
       config: the shape.
       dtype: of the matrix products and the result, float32 or bfloat16; LayerNorm and softmax are
         always float32.
+      int8: of the kernels of linear layers, see `Linear`.
+      causal: each position sees only itself and what stands before it; no BERT was trained so.
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers per step of the scan, True for all of them (XLA counts the FLOPs of a loop's
         body only once).
@@ -158,6 +177,8 @@ class Bert(nn.Module):
 
     config: BertConfig
     dtype: DTypeLike = jnp.float32
+    int8: str = "none"
+    causal: bool = False
     remat: bool = False
     unroll: int | bool = 1
 
@@ -167,15 +188,17 @@ class Bert(nn.Module):
         embeddings: Float[Array, "batch sequence hidden"],
         mask: Bool[Array, "batch sequence"],
         positions: Int[Array, "batch sequence"] | None = None,
-    ) -> Float[Array, "batch sequence hidden"]:
+        read: Read = None,
+    ) -> Float[Array, "batch reads hidden"]:
         """Hidden states after the last layer.
 
         Args:
           embeddings: word-level vectors: nothing added to them, not normalised.
           mask: True at the positions that are attended to. The result at any other position is
             finite but means nothing.
-          positions: index into the position embeddings; one beyond `max_positions` makes its result
-            NaN. None counts from 0.
+          positions: of each vector, from 0; one from `max_positions` up makes its result NaN. None counts from 0.
+          read: whose hidden states are wanted, as a stretch or as indices for each window; the last layer computes
+            no others. None wants all.
 
         Returns:
           The last hidden states, in `dtype`.
@@ -191,11 +214,16 @@ class Bert(nn.Module):
                 f"the backbone has {config.max_positions}"
             )
         init = nn.initializers.normal(0.02)
-        by_position = self.param("position_embeddings", init, (config.max_positions, config.hidden_size))
-        by_type = self.param("type_embeddings", init, (config.type_vocabulary_size, config.hidden_size))
-        added = by_position[:length] if positions is None else jnp.take(by_position, positions, axis=0)
-        x = embeddings.astype(jnp.float32) + added + by_type[0]
+        by_position = self.param("position_embeddings", init, (config.positions, config.hidden_size))
+        rows = (jnp.arange(length) if positions is None else positions) + config.first_position
+        x = embeddings.astype(jnp.float32) + jnp.take(by_position, rows, axis=0)
+        if config.type_vocabulary_size:
+            x = x + self.param("type_embeddings", init, (config.type_vocabulary_size, config.hidden_size))[0]
         x = _layer_norm(config, "embedding_norm")(x).astype(self.dtype)
+        allowed = mask[:, None, :]
+        if self.causal:
+            rows = jnp.broadcast_to(rows, mask.shape)
+            allowed = allowed & (rows[:, None, :] <= rows[:, :, None])
 
         # The backward pass keeps the results of the linear layers and recomputes attention weights,
         # GELU and LayerNorm: less than half the memory for 2 % more time (MiniLM, 2 CPU cores).
@@ -203,47 +231,21 @@ class Bert(nn.Module):
         # value with the first one, so no barrier (CSE) is needed.
         kept = None if self.remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         layer = nn.remat(BertLayer, prevent_cse=False, policy=kept)
-        layers = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=config.layers,
-            unroll=self.unroll,
-        )
-        x, _ = layers(config, self.dtype, name="layers")(x, mask)
+        if config.layers > 1:
+            layers = nn.scan(
+                layer,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=config.layers - 1,
+                unroll=self.unroll,
+            )
+            x, _ = layers(config, self.dtype, self.int8, name="layers")(x, allowed)
+        span, asked = (read, None) if read is None or isinstance(read, tuple) else (None, read)
+        x, _ = layer(config, self.dtype, self.int8, span, name="last_layer")(x, allowed, asked)
         return x
 
 
 def _layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
     # The fast variance E[x^2] - E[x]^2 cancels: BERT's hidden states have a few very large entries.
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
-
-
-def param_shapes(config: BertConfig) -> Params:
-    """`Bert`'s parameters as a tree of `jax.ShapeDtypeStruct`, float32; nothing is computed."""
-    embeddings = jax.ShapeDtypeStruct((1, 1, config.hidden_size), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
-    return jax.eval_shape(Bert(config).init, jax.random.key(0), embeddings, mask)["params"]
-
-
-def random_params(config: BertConfig, seed: int) -> Params:
-    """Untrained parameters, as BERT starts: normal with standard deviation 0.02, norms 1, biases 0.
-
-    Args:
-      config: the shape.
-      seed: equal seeds give equal parameters.
-
-    Returns:
-      Parameters of `Bert`, NumPy float32.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = {}
-    for path, leaf in sorted(traverse_util.flatten_dict(param_shapes(config)).items()):
-        if path[-1] == "scale":
-            drawn[path] = np.ones(leaf.shape, np.float32)
-        elif path[-1] == "bias":
-            drawn[path] = np.zeros(leaf.shape, np.float32)
-        else:
-            drawn[path] = np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32)
-    return traverse_util.unflatten_dict(drawn)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from spear_jax.backbones.pretrained import Backbone
+from spear_jax.backbones.backbone import Backbone
 from spear_jax.errors import InputError
 
 KINDS = ("numbers", "spread", "consecutive", "random", "ordinal", "trained")
@@ -14,7 +14,9 @@ def bin_table(
 ) -> tuple[Float[np.ndarray, "rows hidden"], dict[str, object]]:
     """Makes the table of bin embeddings.
 
-    numbers      rows of the strings "0" .. "N-1"; a number of several tokens takes the mean of their rows
+    numbers      rows of the strings "0" .. "N-1". Where the tokenizer writes numbers in digits, "00" .. "99" are taken,
+                 and a number's row is the mean of its tokens' rows, the k-th from the right weighted k times: with
+                 equal weights 12 and 21 would be one number
     spread       N rows at even distances over the vocabulary
     consecutive  N rows from `first_row` on
     random       normal vectors with the word table's mean and standard deviation
@@ -31,20 +33,24 @@ def bin_table(
       seed: of the random kinds.
 
     Returns:
-      table: N rows for the bins and a last one, the row of [MASK] (or else [UNK]), for missing values.
+      table: N rows for the bins and a last one for missing values, the row of the first that there is of [MASK],
+        [UNK], padding and end of text.
       notes: what the report says about the rows.
 
     Raises:
-      InputError: the vocabulary has too few rows.
+      InputError: the vocabulary has too few rows, or no token for missing values.
     """
     notes: dict[str, object] = {"kind": kind}
     rng = np.random.default_rng(seed)
     if kind == "numbers":
-        tokens = [backbone.tokenize(str(n)) for n in range(bins)]
-        table = np.stack([_rows(backbone, ids).mean(axis=0) for ids in tokens])
+        tokens = _number_tokens(backbone, bins)
+        table = np.stack([_mixed(_rows(backbone, ids)) for ids in tokens])
         notes["numbers_of_several_tokens"] = sum(len(ids) > 1 for ids in tokens)
+        notes["tokens"] = [[_name(backbone, number) for number in ids] for ids in tokens]
     elif kind == "spread":
-        table = _rows(backbone, np.linspace(0, backbone.vocabulary_size - 1, bins).astype(int))
+        ids = np.linspace(0, backbone.vocabulary_size - 1, bins).astype(int)
+        table = _rows(backbone, ids)
+        notes["tokens"] = [_name(backbone, number) for number in ids]
     elif kind == "consecutive":
         if first_row + bins > backbone.vocabulary_size:
             raise InputError(
@@ -53,6 +59,7 @@ def bin_table(
             )
         table = _rows(backbone, np.arange(first_row, first_row + bins))
         notes["first_row"] = first_row
+        notes["tokens"] = [_name(backbone, number) for number in range(first_row, first_row + bins)]
     else:
         mean, deviation = backbone.word_table_statistics()
         if kind == "random":
@@ -62,9 +69,32 @@ def bin_table(
             notes["length_scale"] = length_scale
         table = mean + deviation * features
     special = backbone.special_ids
-    missing = special["mask"] if "mask" in special else special["unk"]
+    missing = next((special[name] for name in ("mask", "unk", "pad", "eos") if name in special), None)
+    if missing is None:
+        raise InputError(f"the tokenizer of {backbone.name} has no token for missing values: no mask, unk, pad or eos")
+    notes["missing"] = _name(backbone, missing)
     table = np.concatenate([table, _rows(backbone, [missing])])
     return table.astype(np.float32), notes
+
+
+def _number_tokens(backbone: Backbone, bins: int) -> list[list[int]]:
+    """Token ids of each number; of numbers with leading zeros where the tokenizer writes them digit by digit."""
+    plain = [backbone.tokenize(str(n)) for n in range(bins)]
+    width = len(str(bins - 1))
+    padded = [backbone.tokenize(f"{n:0{width}d}") for n in range(bins)]
+    if max(map(len, plain)) > 1 and all(len(ids) == width for ids in padded):
+        return padded
+    return plain
+
+
+def _mixed(rows: Float[np.ndarray, "tokens hidden"]) -> Float[np.ndarray, "hidden"]:
+    weight = np.arange(len(rows), 0, -1, dtype=np.float32)
+    return weight @ rows / weight.sum()
+
+
+def _name(backbone: Backbone, token: int) -> str:
+    """A token as its tokenizer spells it."""
+    return backbone.tokenizer.id_to_token(int(token)) or f"#{token}"
 
 
 def _smooth(bins: int, hidden: int, length_scale: float, rng: np.random.Generator) -> Float[np.ndarray, "bins hidden"]:

@@ -36,6 +36,7 @@ _CONFIG_AND_TOKENIZER_FILES = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "vocab.txt",
 ]
 _WEIGHT_FILES = ["model*.safetensors", "model.safetensors.index.json"]

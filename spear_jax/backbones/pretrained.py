@@ -6,196 +6,148 @@ A name is a local folder, a Hugging Face id, or 'random:...' for an untrained st
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
-from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from spear_jax.backbones.bert import Bert, BertConfig, Params
-from spear_jax.backbones.bert_weights import map_checkpoint, random_weights
-from spear_jax.backbones.finding import find
-from spear_jax.backbones.tokenizer import find_special_ids, read_tokenizer, tiny_tokenizer
-from spear_jax.backbones.weight_files import (
-    read_json,
-    read_tensors,
-    sha256_of_arrays,
-    sha256_of_files,
-    weight_files,
+from spear_jax.backbones import decoder_config, published
+from spear_jax.backbones.attention import INT8_GROUPS
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.bert import Bert, BertConfig
+from spear_jax.backbones.checkpoint import (
+    Params,
+    RandomTable,
+    map_checkpoint,
+    param_shapes,
+    random_params,
+    vocabulary_head,
 )
+from spear_jax.backbones.decoder import Decoder
+from spear_jax.backbones.decoder_config import DecoderConfig
+from spear_jax.backbones.finding import Place, find
+from spear_jax.backbones.naming import NAMINGS
+from spear_jax.backbones.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
 from spear_jax.errors import InputError
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ATTENTIONS = ("own", "causal", "bidirectional")
 TINY = BertConfig(
     hidden_size=32,
     layers=2,
     heads=4,
     intermediate_size=64,
     vocabulary_size=1000,
-    max_positions=512,
+    positions=512,
     type_vocabulary_size=2,
     layer_norm_eps=1e-12,
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backbone:
-    """A frozen language model.
+class Described:
+    """A model before its weights are touched.
 
     Attributes:
       name: as it was asked for.
-      revision: commit of the Hub, 'package==version', 'local', or 'seed=0' of a random one.
-      sha256: of the weights, in hex: of `model.safetensors`; for shards, of the shards' own hex
-        digests written one after the other in name order; for a random one, of its parameters.
-      dtype: of the linear layers and of what `encode` returns, 'float32' or 'bfloat16'.
-      pretrained: False for random weights.
+      dtype: see `Backbone.dtype`.
+      int8: see `Backbone.int8`.
       config: the shape.
       module: computes the hidden states.
-      params: of `module`, in host memory; kernels of linear layers in `dtype`, the rest (biases,
-        norms, position and type embeddings: under 1 % of BERT) float32.
-      word_table: a row per token of the vocabulary, in the file's own dtype, memory-mapped: a few
-        rows are taken without reading the file.
-      weights_folder: where the files lie; None for 'random:tiny'.
+      model_type: the family's name in config.json.
+      place: where the files lie; None for 'random:tiny'.
     """
 
     name: str
-    revision: str
-    sha256: str
     dtype: str
-    pretrained: bool
-    config: BertConfig
-    module: Bert
-    params: Params = dataclasses.field(repr=False)
-    word_table: Shaped[np.ndarray, "vocabulary hidden"] = dataclasses.field(repr=False)
-    weights_folder: Path | None
+    int8: str
+    config: BertConfig | DecoderConfig
+    module: Bert | Decoder
+    model_type: str
+    place: Place | None
 
     @property
-    def hidden_size(self) -> int:
-        """Length of a word embedding and of a hidden state."""
-        return self.config.hidden_size
+    def pretrained(self) -> bool:
+        """False for random weights."""
+        return not self.name.startswith("random:")
 
-    @property
-    def max_positions(self) -> int:
-        """The longest sequence, soft prompt included."""
-        return self.config.max_positions
+    def shapes(self) -> Params:
+        """The parameters as `jax.ShapeDtypeStruct`."""
+        return param_shapes(self.module, self.config.hidden_size)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Rows of the word table."""
-        return self.config.vocabulary_size
 
-    def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
-        """Rows of the word table, float32.
+def describe_backbone(
+    name_or_folder: str,
+    dtype: str = "float32",
+    *,
+    int8: str = "none",
+    attention: str = "own",
+    remat: bool = False,
+    unroll: int | bool = 1,
+    shape_only: bool = True,
+) -> Described:
+    """Finds a model and reads its shape, and no weights.
 
-        Args:
-          ids: token ids, of any shape.
+    Args:
+      name_or_folder: see `load_backbone`.
+      dtype: see `load_backbone`.
+      int8: see `load_backbone`.
+      attention: see `load_backbone`.
+      remat: see `Bert.remat`.
+      unroll: see `Bert.unroll`.
+      shape_only: the weights will not be asked for.
 
-        Returns:
-          A row in the place of each id.
+    Raises:
+      InputError: the model cannot be found, or is of a kind that is not supported.
+    """
+    for field, value, allowed in (
+        ("dtype", dtype, tuple(DTYPES)),
+        ("int8", int8, tuple(INT8_GROUPS)),
+        ("attention", attention, ATTENTIONS),
+    ):
+        if value not in allowed:
+            raise InputError(f"backbone.{field} = {value!r}, must be one of {', '.join(map(repr, allowed))}")
+    place: Place | None = None
+    config: BertConfig | DecoderConfig = TINY
+    model_type: Any = "bert"
+    if name_or_folder != "random:tiny":
+        place, content, where = _config_json(name_or_folder, shape_only)
+        model_type = content.get("model_type")
+        if model_type not in NAMINGS:
+            raise InputError(f"{where}: model_type {model_type!r} is not supported (supported: {', '.join(NAMINGS)})")
+        decoder = model_type in decoder_config.FAMILIES
+        config = (DecoderConfig if decoder else BertConfig).from_json(content, where)
+    causal = {"own": config.causal, "causal": True, "bidirectional": False}[attention]
+    kind: Any = Decoder if isinstance(config, DecoderConfig) else Bert
+    module = kind(config, DTYPES[dtype], int8, causal, remat, unroll)
+    return Described(name_or_folder, dtype, int8, config, module, model_type, place)
 
-        Raises:
-          InputError: an id outside the vocabulary.
-        """
-        ids = np.asarray(ids)
-        outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
-        if outside.size:
-            raise InputError(
-                f"token id {outside[0]} is not in the vocabulary of {self.name} (0 to {self.vocabulary_size - 1})"
-            )
-        return np.asarray(self.word_table[ids], np.float32)
 
-    def embed(self, token_ids: Int[np.ndarray, "batch time"]) -> Float[Array, "batch time hidden"]:
-        """Word-level embeddings, float32, gathered on the host; positions are not added yet.
-
-        Args:
-          token_ids: rows of the word table.
-
-        Returns:
-          What `encode` takes.
-
-        Raises:
-          InputError: an id outside the vocabulary.
-        """
-        return jnp.asarray(self.word_rows(token_ids))
-
-    def encode(
-        self,
-        embeddings: Float[Array, "batch sequence hidden"],
-        mask: Bool[Array, "batch sequence"],
-    ) -> Float[Array, "batch sequence hidden"]:
-        """Last hidden states, compiled once per shape; position embeddings are added once, inside.
-
-        Args:
-          embeddings: word-level vectors, from `embed` or a soft prompt.
-          mask: True at real positions.
-
-        Returns:
-          Hidden states in `dtype`; those of masked positions mean nothing.
-
-        Raises:
-          InputError: a sequence longer than `max_positions`.
-        """
-        return self._encode(self._device_params, embeddings, mask)
-
-    @functools.cached_property
-    def _device_params(self) -> Params:
-        return jax.device_put(self.params)
-
-    @functools.cached_property
-    def _encode(self) -> Callable[..., Array]:
-        return jax.jit(lambda params, *inputs: self.module.apply({"params": params}, *inputs))
-
-    @functools.cached_property
-    def tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer, without truncation and padding.
-
-        Raises:
-          InputError: the folder holds no tokenizer, or a broken one.
-        """
-        return tiny_tokenizer() if self.weights_folder is None else read_tokenizer(self.weights_folder)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens.
-
-        Raises:
-          InputError: the folder holds no tokenizer, or a broken one.
-        """
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    @functools.cached_property
-    def special_ids(self) -> dict[str, int]:
-        """Token ids of 'cls', 'sep', 'unk', 'mask' and 'pad'.
-
-        Raises:
-          InputError: no tokenizer, or one without these tokens.
-        """
-        return find_special_ids(self.tokenizer, self.weights_folder, self.name)
-
-    def word_table_statistics(
-        self,
-    ) -> tuple[Float[np.ndarray, "hidden"], Float[np.ndarray, "hidden"]]:
-        """Mean and (population) standard deviation of each coordinate over the vocabulary."""
-        return self._word_table_statistics
-
-    @functools.cached_property
-    def _word_table_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        total = np.zeros(self.hidden_size)
-        squares = np.zeros(self.hidden_size)
-        for start in range(0, self.vocabulary_size, 4096):  # in chunks: Gemma's table has 2 GB
-            rows = np.asarray(self.word_table[start : start + 4096], np.float64)
-            total += rows.sum(axis=0)
-            squares += (rows**2).sum(axis=0)
-        mean = total / self.vocabulary_size
-        variance = np.maximum(squares / self.vocabulary_size - mean**2, 0)
-        return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+def _config_json(name_or_folder: str, shape_only: bool) -> tuple[Place | None, dict[str, Any], str]:
+    """Where a model's files lie, the content of its config.json, and what to call that in messages."""
+    name = name_or_folder.removeprefix("random:")
+    shape_only = shape_only or name != name_or_folder
+    try:
+        place = find(name, shape_only)
+    except InputError:
+        if not shape_only or name not in published.CONFIGS:
+            raise
+        return None, published.CONFIGS[name], name
+    file = place.folder / "config.json"
+    return place, read_json(file), str(file)
 
 
 def load_backbone(
-    name_or_folder: str, dtype: str = "float32", *, remat: bool = False, unroll: int | bool = 1
+    name_or_folder: str,
+    dtype: str = "float32",
+    *,
+    int8: str = "none",
+    attention: str = "own",
+    remat: bool = False,
+    unroll: int | bool = 1,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Backbone:
     """Finds, checks and loads a frozen backbone.
 
@@ -205,48 +157,86 @@ def load_backbone(
         a Hugging Face id 'org/name' or 'org/name@revision', looked for in its weight package
         (`WEIGHT_PACKAGES`, unless a revision is asked for), the Hugging Face cache, the Hub;
         'random:tiny', two small layers built in place, whose tokenizer knows the numbers 0 to 499;
-        'random:<id or folder>', that model's shape and tokenizer with untrained weights.
+        'random:<id or folder>', that model's shape and tokenizer with untrained weights (the shapes of
+        `published.CONFIGS` are known without the Hub; the tokenizer of 'random:tiny' stands in for theirs then).
       dtype: 'float32' or 'bfloat16', see `Backbone.dtype`.
+      int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
+      attention: 'own', or 'causal' or 'bidirectional' whatever the model was trained with.
       remat: see `Bert.remat`.
       unroll: see `Bert.unroll`.
+      sharding: parameters are put onto devices so, each as soon as it is read; None leaves them in host memory.
 
     Returns:
-      The backbone, its parameters in host memory.
+      The backbone.
 
     Raises:
-      InputError: the model cannot be found, its files are damaged, or it is of a kind that is not
-        supported.
+      InputError: the model cannot be found, its files are damaged, it is of a kind that is not
+        supported, or the device cannot compute in this dtype.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"backbone.dtype = {dtype!r}, must be one of {', '.join(map(repr, DTYPES))}")
-    if name_or_folder == "random:tiny":
-        place, config = None, TINY
-    else:
-        place = find(name_or_folder.removeprefix("random:"), name_or_folder.startswith("random:"))
-        config_file = place.folder / "config.json"
-        config = BertConfig.from_json(read_json(config_file), str(config_file))
+    found = describe_backbone(
+        name_or_folder, dtype, int8=int8, attention=attention, remat=remat, unroll=unroll, shape_only=False
+    )
+    _check_device(dtype)
+    config, size = found.config, found.config.hidden_size
 
-    if place is None or name_or_folder.startswith("random:"):
-        params, word_table = random_weights(config, DTYPES[dtype], RANDOM_SEED)
-        revision, sha256 = f"seed={RANDOM_SEED}", sha256_of_arrays(params, word_table)
+    def place(array: np.ndarray) -> Any:
+        if sharding is None:
+            return array
+        return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+    word_table: Any
+    if found.place is None or not found.pretrained:
+        plus_one = isinstance(config, DecoderConfig) and config.norm == "rms_plus_one"
+        params, sha256 = random_params(
+            found.module, size, seed=RANDOM_SEED, norm_start=0.0 if plus_one else 1.0, int8=int8, place=place
+        )
+        revision, word_table = f"seed={RANDOM_SEED}", RandomTable(config.vocabulary_size, size, RANDOM_SEED)
+        head_table = lambda: word_table  # noqa: E731
     else:
-        files = weight_files(place.folder)
-        revision, sha256 = place.revision, sha256_of_files(files)
-        if place.sha256 not in ("", sha256):
+        files = weight_files(found.place.folder)
+        revision, sha256 = found.place.revision, sha256_of_files(files)
+        if found.place.sha256 not in ("", sha256):
             raise InputError(
-                f"{files[0]}: its sha256 is {sha256}, expected {place.sha256}: install the weight package again"
+                f"{files[0]}: its sha256 is {sha256}, expected {found.place.sha256}: install the weight package again"
             )
-        params, word_table = map_checkpoint(read_tensors(place.folder, files), config, place.folder, DTYPES[dtype])
+        checkpoint = Checkpoint.open(found.place.folder, files)
+        naming = NAMINGS[found.model_type]
+        params, word_table = map_checkpoint(
+            checkpoint,
+            naming,
+            found.module,
+            layers=config.layers,
+            table=(config.vocabulary_size, size),
+            int8=int8,
+            place=place,
+        )
+        head_table = functools.partial(vocabulary_head, checkpoint, naming, word_table, getattr(config, "tied", True))
 
     return Backbone(
         name=name_or_folder,
         revision=revision,
         sha256=sha256,
         dtype=dtype,
-        pretrained=not name_or_folder.startswith("random:"),
+        int8=int8,
+        pretrained=found.pretrained,
         config=config,
-        module=Bert(config, DTYPES[dtype], remat, unroll),
+        module=found.module,
         params=params,
         word_table=word_table,
-        weights_folder=None if place is None else place.folder,
+        head_table=head_table,
+        weights_folder=None if found.place is None else found.place.folder,
     )
+
+
+def _check_device(dtype: str) -> None:
+    """Multiplies two small matrices.
+
+    Raises:
+      InputError: the device cannot.
+    """
+    try:
+        jax.block_until_ready(jnp.ones((8, 8), DTYPES[dtype]) @ jnp.ones((8, 8), DTYPES[dtype]))
+    except Exception as fault:  # whatever the device's compiler calls it
+        device = jax.devices()[0].device_kind
+        reason = " ".join(f"{type(fault).__name__}: {fault}".split())[:200]
+        raise InputError(f"backbone.dtype = {dtype!r}: the device {device} cannot compute in it ({reason})") from fault

@@ -42,28 +42,40 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def find_special_ids(tokenizer: tokenizers.Tokenizer, folder: Path | None, name: str) -> dict[str, int]:
-    """Token ids of 'cls', 'sep', 'unk', 'mask' and 'pad'.
+# Where no file names them: the spellings of BERT, RoBERTa, Gemma, Llama 3, Qwen and DeepSeek.
+_USUAL = {
+    "cls": ("[CLS]",),
+    "sep": ("[SEP]",),
+    "bos": ("<bos>", "<s>", "<|begin_of_text|>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>"),
+    "eos": ("<eos>", "</s>", "<|end_of_text|>", "<|endoftext|>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    "unk": ("[UNK]", "<unk>"),
+    "mask": ("[MASK]", "<mask>"),
+    "pad": ("[PAD]", "<pad>"),
+}
+
+
+def find_special_ids(tokenizer: tokenizers.Tokenizer, folder: Path | None) -> dict[str, int]:
+    """Token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad' that there are.
 
     Args:
       tokenizer: the model's.
-      folder: its tokenizer_config.json may give the tokens other names than BERT's.
-      name: the model's, for messages.
+      folder: its tokenizer_config.json and special_tokens_map.json may name the tokens.
 
     Raises:
-      InputError: the tokenizer has no such token.
+      InputError: one of these files cannot be read.
     """
     names: dict[str, Any] = {}
-    if folder is not None and (folder / "tokenizer_config.json").is_file():
-        names = read_json(folder / "tokenizer_config.json")
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if folder is not None and (folder / file).is_file():
+            names |= read_json(folder / file)
     ids = {}
-    for key, usual in _SPECIAL_TOKENS.items():
-        token = names.get(f"{key}_token", usual)
+    for key, usual in _USUAL.items():
+        token = names.get(f"{key}_token")
         token = token["content"] if isinstance(token, dict) else token  # both spellings exist
-        number = None if token is None else tokenizer.token_to_id(token)
-        if number is None:
-            raise InputError(f"{name}: its tokenizer has no {key} token ({token!r})")
-        ids[key] = number
+        numbers = [tokenizer.token_to_id(one) for one in ([token] if token else usual)]
+        known = [number for number in numbers if number is not None]
+        if known:
+            ids[key] = known[0]
     return ids
 
 

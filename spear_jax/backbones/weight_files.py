@@ -1,15 +1,15 @@
 """Reads the files of a checkpoint: JSON, safetensors in one file or in shards."""
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import mmap
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Shaped
 
 from spear_jax.errors import InputError
@@ -75,8 +75,48 @@ _SAFETENSORS_DTYPES: dict[str, Any] = {
 }
 
 
-def read_safetensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The tensors of a safetensors file, memory-mapped: nothing is read before it is used.
+@dataclasses.dataclass
+class Checkpoint:
+    """The tensors of a folder's weight files, memory-mapped: nothing is read before it is used.
+
+    Attributes:
+      folder: where they lie.
+      tensors: by name, read-only, in the files' dtypes.
+      mappings: of the files.
+    """
+
+    folder: Path
+    tensors: dict[str, Shaped[np.ndarray, "..."]]
+    mappings: list[mmap.mmap]
+
+    @classmethod
+    def open(cls, folder: Path, files: list[Path]) -> "Checkpoint":
+        """Maps `weight_files(folder)`.
+
+        Raises:
+          InputError: a file is damaged, or lacks a tensor that the index places in it.
+        """
+        found = {file.name: read_safetensors(file) for file in files}
+        mappings = [mapping for _, mapping in found.values()]
+        if len(files) == 1 and files[0].name == "model.safetensors":
+            return cls(folder, found[files[0].name][0], mappings)
+        index = folder / "model.safetensors.index.json"
+        tensors = {}
+        for name, shard in _weight_map(index).items():
+            if name not in found[shard][0]:
+                raise InputError(f"{folder / shard}: tensor {name!r} is missing ({index.name} names it)")
+            tensors[name] = found[shard][0][name]
+        return cls(folder, tensors, mappings)
+
+    def release(self) -> None:
+        """Gives back the pages that were read; they are read again when they are used again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
+            for mapping in self.mappings:
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Shaped[np.ndarray, "..."]], mmap.mmap]:
+    """The tensors of a safetensors file, and the mapping that they lie in.
 
     Format: https://huggingface.co/docs/safetensors (length of the header, header as JSON, data).
 
@@ -92,12 +132,14 @@ def read_safetensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     size = file.stat().st_size
     if size < 8:
         raise InputError(f"{file} is truncated: {size} bytes, at least 8 expected")
-    content = np.memmap(file, np.uint8, mode="r")
-    data_start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    with file.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    content = np.frombuffer(mapping, np.uint8)
+    data_start = 8 + int.from_bytes(mapping[:8], "little")
     try:
         if data_start > size:
             raise ValueError(f"its header ends at byte {data_start}, the file has {size} bytes")
-        header = json.loads(content[8:data_start].tobytes())
+        header = json.loads(mapping[8:data_start])
         header.pop("__metadata__", None)
         data_end = data_start + max((t["data_offsets"][1] for t in header.values()), default=0)
         layout = {}
@@ -114,25 +156,9 @@ def read_safetensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     if data_end != size:
         fault = "truncated" if size < data_end else "damaged"
         raise InputError(f"{file} is {fault}: {data_end} bytes expected, {size} found")
-    return {name: content[start:end].view(dtype).reshape(shape) for name, (dtype, shape, start, end) in layout.items()}
-
-
-def read_tensors(folder: Path, files: list[Path]) -> dict[str, np.ndarray]:
-    """The tensors of `weight_files(folder)`, memory-mapped.
-
-    Raises:
-      InputError: a file is damaged, or lacks a tensor that the index places in it.
-    """
-    if len(files) == 1 and files[0].name == "model.safetensors":
-        return read_safetensors(files[0])
-    index = folder / "model.safetensors.index.json"
-    shards = {file.name: read_safetensors(file) for file in files}
-    tensors = {}
-    for name, shard in _weight_map(index).items():
-        if name not in shards[shard]:
-            raise InputError(f"{folder / shard}: tensor {name!r} is missing ({index.name} names it)")
-        tensors[name] = shards[shard][name]
-    return tensors
+    return {
+        name: content[start:end].view(dtype).reshape(shape) for name, (dtype, shape, start, end) in layout.items()
+    }, mapping
 
 
 def sha256_of_files(files: list[Path]) -> str:
@@ -142,11 +168,3 @@ def sha256_of_files(files: list[Path]) -> str:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def sha256_of_arrays(params: Mapping[str, Any], word_table: np.ndarray) -> str:
-    """Of arrays that lie in no file."""
-    digest = hashlib.sha256(word_table.tobytes())
-    for _, array in sorted(traverse_util.flatten_dict(params).items()):
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from spear_jax.backbones.bert import Bert, BertConfig, param_shapes, random_params
+from spear_jax.backbones.bert import Bert, BertConfig
+from spear_jax.backbones.checkpoint import param_shapes, random_params
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
 
@@ -44,7 +45,7 @@ def params():
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: (0.1 + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32),
-        param_shapes(CONFIG),
+        param_shapes(Bert(CONFIG), 16),
     )
 
 
@@ -196,7 +197,7 @@ def test_gradient_of_the_embeddings_matches_torch(golden_tiny):
 def embedding_stage(params, embeddings, **kwargs):
     """What comes out of the embedding LayerNorm, each time that it is called."""
     one_layer = Bert(dataclasses.replace(CONFIG, layers=1))
-    first = params | {"layers": jax.tree.map(lambda leaf: leaf[:1], params["layers"])}
+    first = {name: part for name, part in params.items() if name != "layers"}
     _, state = apply(
         first,
         embeddings,
@@ -281,7 +282,7 @@ def test_training_costs_twice_the_forward_pass():
     config = BertConfig(768, 2, 12, 3072, 30522, 512, 2, 1e-12)
     module = Bert(config, unroll=True)
     shapes = (
-        param_shapes(config),
+        param_shapes(module, 768),
         jax.ShapeDtypeStruct((1, 148, 768), jnp.float32),
         jax.ShapeDtypeStruct((1, 148), jnp.bool_),
     )
@@ -316,8 +317,6 @@ def test_from_json_names_a_missing_field(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"model_type": None}, "model_type None is not supported"),
         ({"hidden_act": "relu"}, "hidden_act = 'relu' is not supported"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
         ({"is_decoder": True}, "is_decoder = True"),
@@ -339,14 +338,19 @@ def test_from_json_refuses(change, message):
 
 
 def test_random_params():
-    config = dataclasses.replace(CONFIG, hidden_size=64)
-    params = random_params(config, seed=5)
-    shapes = param_shapes(config)
+    module = Bert(dataclasses.replace(CONFIG, hidden_size=64))
+    params, sha256 = random_params(module, 64, seed=5)
+    shapes = param_shapes(module, 64)
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
-    assert params["layers"]["intermediate"]["kernel"].shape == (2, 64, 32)
+    assert params["layers"]["intermediate"]["kernel"].shape == (1, 64, 32)
     assert params["layers"]["intermediate"]["kernel"].std() == pytest.approx(0.02, rel=0.1)
-    assert (params["layers"]["output_norm"]["scale"] == 1).all()
-    jax.tree.map(np.testing.assert_array_equal, params, random_params(config, seed=5))
-    other = random_params(config, seed=6)["position_embeddings"]
-    assert not np.array_equal(params["position_embeddings"], other)
+    assert (params["last_layer"]["output_norm"]["scale"] == 1).all()
+    again, same = random_params(module, 64, seed=5)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    other, another = random_params(module, 64, seed=6)
+    assert not np.array_equal(params["position_embeddings"], other["position_embeddings"])
+    assert sha256 == same != another
+    half, also = random_params(Bert(module.config, jnp.bfloat16), 64, seed=5)
+    assert half["last_layer"]["query"]["kernel"].dtype == jnp.bfloat16
+    assert also == sha256

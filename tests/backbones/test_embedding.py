@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.embedding import KINDS, bin_table, initial_prompt
-from spear_jax.backbones.pretrained import Backbone, load_backbone
+from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
 
 N = 50
@@ -44,7 +45,10 @@ def test_numbers_are_the_rows_of_their_tokens_and_split_ones_are_counted(minilm)
     split = [n for n in range(2000) if len(minilm.tokenize(str(n))) > 1]
     assert notes["numbers_of_several_tokens"] == len(split) > 0
     rows = minilm.word_rows(np.array(minilm.tokenize(str(split[0]))))
-    np.testing.assert_allclose(table[split[0]], rows.mean(axis=0), rtol=1e-6)
+    weights = np.arange(len(rows), 0, -1)
+    np.testing.assert_allclose(table[split[0]], weights @ rows / weights.sum(), rtol=1e-5, atol=1e-7)
+    assert notes["tokens"][7] == ["7"]
+    assert [len(tokens) > 1 for tokens in notes["tokens"]] == [n in split for n in range(2000)]
 
 
 def test_ordinal_is_smooth_and_at_the_table_s_scale(minilm):

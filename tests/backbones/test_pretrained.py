@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import mmap
 import subprocess
 import sys
 import threading
@@ -96,7 +97,8 @@ def refusal(name, *parts, **kwargs):
 
 def assert_same_weights(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
-    np.testing.assert_array_equal(found.word_table, expected.word_table)
+    ids = np.arange(expected.vocabulary_size)
+    np.testing.assert_array_equal(found.word_rows(ids), expected.word_rows(ids))
 
 
 def place_hub(monkeypatch, address):
@@ -129,16 +131,16 @@ def test_local_folder(plain):
     file = plain.weights_folder / "model.safetensors"
     assert plain.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (plain.hidden_size, plain.max_positions, plain.vocabulary_size) == (H, POSITIONS, V)
-    query = plain.params["layers"]["attention"]["query"]
-    np.testing.assert_array_equal(query["kernel"][1], TENSORS[QUERY].T)
+    query = plain.params["last_layer"]["query"]
+    np.testing.assert_array_equal(query["kernel"], TENSORS[QUERY].T)
     np.testing.assert_array_equal(plain.params["layers"]["output_norm"]["scale"][0], TENSORS[NORM])
 
 
 def test_word_table_is_mapped_and_rows_are_gathered(plain):
     base = plain.word_table
-    while base.base is not None and not isinstance(base, np.memmap):
+    while isinstance(base, np.ndarray):
         base = base.base
-    assert isinstance(base, np.memmap)
+    assert isinstance(base.obj, mmap.mmap)
     table = TENSORS["embeddings.word_embeddings.weight"]
     ids = np.array([[3, 0], [19, 3]])
     np.testing.assert_array_equal(plain.word_rows(ids), table[ids])
@@ -223,8 +225,8 @@ def test_stored_and_target_dtypes(tmp_path, stored, dtype):
     rows = backbone.word_rows(np.arange(V))
     assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows, backbone.word_table.astype(np.float32))
-    kernel = backbone.params["layers"]["attention"]["query"]["kernel"]
-    np.testing.assert_array_equal(kernel[1], tensors[QUERY].T.astype(dtype))
+    kernel = backbone.params["last_layer"]["query"]["kernel"]
+    np.testing.assert_array_equal(kernel, tensors[QUERY].T.astype(dtype))
     assert backbone.params["embedding_norm"]["scale"].dtype == np.float32
     hidden = backbone.encode(backbone.embed(np.array([[1, 2]])), np.ones((1, 2), bool))
     assert hidden.dtype == dtype
@@ -314,7 +316,7 @@ def test_folders_that_are_not_models(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON))
     refusal(tmp_path, tmp_path, "no model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"model_type": "gpt2"}))
-    refusal(tmp_path, tmp_path / "config.json", "model_type 'gpt2'", "supported: 'bert'")
+    refusal(tmp_path, tmp_path / "config.json", "model_type 'gpt2'", "supported: bert, roberta")
     fields = {key: value for key, value in CONFIG_JSON.items() if key != "vocab_size"}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     refusal(tmp_path, tmp_path / "config.json", "'vocab_size' is missing")
@@ -369,8 +371,7 @@ def test_tokenizer_faults(plain, tmp_path):
     (folder / "tokenizer.json").unlink()
     write_vocabulary(folder)
     (folder / "tokenizer_config.json").write_text('{"cls_token": "<s>"}')
-    with pytest.raises(InputError, match=r"no cls token \('<s>'\)"):
-        _ = load_backbone(str(folder)).special_ids
+    assert "cls" not in load_backbone(str(folder)).special_ids
 
 
 # --- Random weights -----------------------------------------------------
@@ -392,7 +393,7 @@ def test_random_tiny():
     tokens = [backbone.tokenize(str(number)) for number in range(500)]
     assert all(len(token) == 1 for token in tokens)
     assert len({token[0] for token in tokens} | set(backbone.special_ids.values())) == 505
-    assert load_backbone("random:tiny", "bfloat16").sha256 != backbone.sha256
+    assert load_backbone("random:tiny", "bfloat16").sha256 == backbone.sha256  # of what was drawn
 
 
 def test_random_weights_in_the_shape_of_a_folder(plain, tmp_path):
@@ -403,7 +404,7 @@ def test_random_weights_in_the_shape_of_a_folder(plain, tmp_path):
     assert not backbone.pretrained
     assert backbone.config == plain.config
     assert backbone.sha256 != plain.sha256
-    assert backbone.word_table.std() == pytest.approx(0.02, rel=0.2)
+    assert backbone.word_rows(np.arange(V)).std() == pytest.approx(0.02, rel=0.2)
     assert backbone.tokenize("one") == [5]
 
 

