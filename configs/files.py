@@ -17,8 +17,11 @@ from spear_jax import config as defaults
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: minilm (default) or bert; series (hold out whole files, not the end of each); debug (random:tiny)."""
-    words = defaults.variants(arg, ("minilm", "bert", "series", "debug"))
+    """Arguments: minilm (default) or another of `config.BACKBONES`; series (hold out whole files, not each one's end).
+
+    With debug a short training of random:tiny, unless a backbone is named.
+    """
+    words = defaults.variants(arg, (*defaults.BACKBONES, "series", "debug"))
     config = defaults.default_config()
     config.data.name = "files"
     config.data.labels = "column"

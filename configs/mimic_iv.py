@@ -13,8 +13,11 @@ from spear_jax import config as defaults
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: bert (default) or minilm; debug (a few series, under a minute; random:tiny unless one is named)."""
-    words = defaults.variants(arg, ("bert", "minilm", "debug"))
+    """Arguments: bert (default), minilm, gemma or another of `config.BACKBONES`.
+
+    With debug a few series, in under a minute; random:tiny unless a backbone is named.
+    """
+    words = defaults.variants(arg, (*defaults.BACKBONES, "debug"))
     config = defaults.default_config()
     config.data.name = "mimic_iv"
     config.data.labels = "rules"

@@ -12,8 +12,11 @@ from spear_jax import config as defaults
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Arguments: bert (default) or minilm; all (58 files); debug (a few files, under a minute; random:tiny)."""
-    words = defaults.variants(arg, ("bert", "minilm", "all", "debug"))
+    """Arguments: bert (default), minilm, gemma or another of `config.BACKBONES`; all (58 files).
+
+    With debug a few files, in under a minute; random:tiny unless a backbone is named.
+    """
+    words = defaults.variants(arg, (*defaults.BACKBONES, "all", "debug"))
     config = defaults.default_config()
     config.data.name = "nab"
     if "all" in words:

@@ -17,6 +17,28 @@ from spear_jax.errors import InputError
 BERT = "google-bert/bert-base-uncased"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TINY = "random:tiny"
+BACKBONES = {
+    "minilm": MINILM,
+    "bert": BERT,
+    "roberta": "FacebookAI/roberta-base",
+    "distilbert": "distilbert/distilbert-base-uncased",
+    "modernbert": "answerdotai/ModernBERT-base",
+    "gemma": "google/gemma-2b",
+    "gemma2-2b": "google/gemma-2-2b",
+    "gemma3-270m": "google/gemma-3-270m",
+    "gemma3-1b": "google/gemma-3-1b-pt",
+    "gemma3-4b": "google/gemma-3-4b-pt",
+    "llama3-1b": "meta-llama/Llama-3.2-1B",
+    "llama3-3b": "meta-llama/Llama-3.2-3B",
+    "llama3-8b": "meta-llama/Llama-3.1-8B",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B-Base",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B-Base",
+    "deepseek-r1-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "deepseek-r1-llama-8b": "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+}
+"""Words of a config's argument -> the backbone that they name."""
 
 
 def default_config() -> ConfigDict:
@@ -79,6 +101,8 @@ def default_config() -> ConfigDict:
             "backbone": {
                 "name": BERT,
                 "dtype": "float32",
+                "int8": "none",  # the frozen kernels: a scale per output channel, or per 32 inputs of it
+                "attention": "own",  # as the model was trained, or causal or bidirectional whatever it was
                 "matmul_precision": "default",
                 "remat": False,
             },
@@ -129,10 +153,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "quantizer.missing": ("bin", "mask"),
     "embedding.kind": ("numbers", "spread", "consecutive", "random", "ordinal", "trained"),
     "backbone.dtype": ("float32", "bfloat16"),
+    "backbone.int8": ("none", "channel", "grouped"),
+    "backbone.attention": ("own", "causal", "bidirectional"),
     "backbone.matmul_precision": ("default", "high", "highest"),
     "prompt.position": ("prefix", "after_cls", "suffix"),
     "head.kind": ("step", "window"),
-    "head.pooling": ("mean", "last", "cls"),
+    "head.pooling": ("mean", "last", "cls", "peft_first", "peft_last"),
     "head.init": ("normal", "fitted"),
     "train.schedule": ("constant", "linear", "cosine"),
     "train.early_stopping.metric": ("aupr", "auroc"),
@@ -201,11 +227,22 @@ def variants(arg: str, allowed: Sequence[str]) -> set[str]:
 
 
 def choose_backbone(config: ConfigDict, words: set[str]) -> None:
-    """The backbone that a config's argument names: bert, minilm, or random:tiny for debug alone."""
-    for word, name in (("minilm", MINILM), ("bert", BERT), ("debug", TINY)):
-        if word in words:
-            config.backbone.name = name
-            return
+    """The backbone that a config's argument names: one of BACKBONES, or random:tiny for debug alone.
+
+    Decoders compute in bfloat16, as they were trained.
+
+    Raises:
+      InputError: two are named.
+    """
+    named = sorted(words & BACKBONES.keys())
+    if len(named) > 1:
+        raise InputError(f"config argument {','.join(named)!r} names {len(named)} backbones; allowed is one")
+    if named:
+        config.backbone.name = BACKBONES[named[0]]
+        if named[0].startswith(("gemma", "llama", "qwen", "deepseek")):
+            config.backbone.dtype = "bfloat16"
+    elif "debug" in words:
+        config.backbone.name = TINY
 
 
 def load_config(path: str) -> ConfigDict:

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from safetensors.numpy import load, save
 
-from spear_jax.backbones.pretrained import Backbone
+from spear_jax.backbones.backbone import Backbone
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from spear_jax import parallel, thresholds
-from spear_jax.backbones.pretrained import Backbone
+from spear_jax.backbones.backbone import Backbone
 from spear_jax.baselines.classical import bin_lookup, rolling_zscores
 from spear_jax.baselines.head_only import head_only
 from spear_jax.data.dataset import Dataset
@@ -308,6 +308,8 @@ def backbone_about(backbone: Backbone) -> dict[str, Any]:
         "revision": backbone.revision,
         "sha256": backbone.sha256,
         "dtype": backbone.dtype,
+        "int8": backbone.int8,
+        "attention": "causal" if backbone.causal else "bidirectional",
         "pretrained": backbone.pretrained,
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from spear_jax.errors import InputError
 
-MODES = ("train", "evaluate", "score", "preview", "prepare")
+MODES = ("train", "evaluate", "score", "preview", "prepare", "memory")
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -24,6 +24,8 @@ modes, with an example each:
              python -m spear_jax.main --mode=preview --config=configs/files.py --config.data.dir=telemetry.csv
   prepare    download and prepare the data, nothing else
              python -m spear_jax.main --mode=prepare --config=configs/nasa.py
+  memory     print what a config will need of a device's memory, before anything is loaded
+             python -m spear_jax.main --mode=memory --config=configs/nasa.py:gemma
 
 flags:
   --config=FILE[:ARGUMENT]         a config file, looked up in the current folder, then in the package;
@@ -37,6 +39,11 @@ flags:
 
 configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL),
   configs/nab.py (Numenta Anomaly Benchmark), configs/mimic_iv.py (vital signs), configs/files.py (your own files)
+
+backbones, as arguments of the last four, e.g. --config=configs/nasa.py:gemma3-1b; --config.backbone.name takes any
+  Hugging Face id or folder of these families:
+  minilm, bert, roberta, distilbert, modernbert, gemma, gemma2-2b, gemma3-270m, gemma3-1b, gemma3-4b, llama3-1b,
+  llama3-3b, llama3-8b, qwen2.5-0.5b, qwen2.5-1.5b, qwen3-0.6b, qwen3-1.7b, deepseek-r1-qwen-1.5b, deepseek-r1-llama-8b
 """
 
 
@@ -80,7 +87,7 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise InputError("--config is not of --mode=score: the detector carries all that is needed")
     if not flags.config and flags.mode != "score":
         raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
-    if flags.mode not in ("prepare", "preview") and not flags.workdir:
+    if flags.mode not in ("prepare", "preview", "memory") and not flags.workdir:
         raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
     of_mode = {"detector": ("evaluate", "score"), "input": ("score",)}
     for name, modes in of_mode.items():
@@ -102,7 +109,7 @@ def run(flags: Flags) -> None:
     from absl import logging
 
     from spear_jax import config as configs
-    from spear_jax import parallel, run
+    from spear_jax import memory, parallel, run
 
     # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
     logging.set_verbosity(logging.FATAL)
@@ -121,6 +128,8 @@ def run(flags: Flags) -> None:
         run.prepare(config)
     elif flags.mode == "preview":
         run.show(config)
+    elif flags.mode == "memory":
+        parallel.say(memory.table(config))
     elif flags.mode == "evaluate":
         run.evaluate(config, flags.detector, flags.workdir, overridden=list(flags.overrides))
     else:

@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
+from spear_jax.backbones.attention import take
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.embedding import bin_table, initial_prompt
-from spear_jax.backbones.pretrained import Backbone
+from spear_jax.errors import InputError
 
 Params = dict[str, Any]
 
@@ -47,13 +50,17 @@ class Spear(nn.Module):
     The formula is h = backbone([p_1..p_m, E[q_1]..E[q_T]]), z_t = w . h_(m+t) + b (arXiv 2510.03962).
 
     Attributes:
-      backbone: module from embeddings and mask to hidden states, e.g. `backbones.bert.Bert`.
+      backbone: module from embeddings and mask to hidden states: `backbones.bert.Bert` or `backbones.decoder.Decoder`.
       hidden: the backbone's hidden size H.
       rows: rows of the bin table, N + 1 (the last for missing values).
       prompt_length: m; 0 means no prompt.
-      prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] or 'suffix' [E; P].
+      prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] ([CLS] or what stands for it: a decoder's first token)
+        or 'suffix' [E; P].
       head_kind: 'step', a logit per time step, or 'window', a logit per window.
-      pooling: of a window head: 'mean' over the real steps, 'last' real step, or 'cls' (needs 'after_cls').
+      pooling: of a window head: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or as PEFT
+        does it, whatever stands there: 'peft_first' position of the sequence, 'peft_last' one, padding included.
+      plain: leave out the savings, which change no result: a decoder's prefix once per step and not once per window,
+        and no hidden states of the last layer that nobody reads.
     """
 
     backbone: nn.Module
@@ -63,6 +70,7 @@ class Spear(nn.Module):
     prompt_position: str = "prefix"
     head_kind: str = "step"
     pooling: str = "mean"
+    plain: bool = False
 
     def setup(self) -> None:  # noqa: D102
         if self.prompt_length:
@@ -71,42 +79,6 @@ class Spear(nn.Module):
         if self.prompt_position == "after_cls":
             self.cls = Embedding(1, self.hidden)
         self.head = nn.Dense(1, kernel_init=nn.initializers.normal(0.02))
-
-    def hidden_states(
-        self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
-    ) -> tuple[Float[Array, "batch sequence hidden"], int]:
-        """The backbone's hidden states, and the position of the first time step among them.
-
-        Args:
-          bins: the bin of every step.
-          mask: True where the model may look.
-
-        Returns:
-          hidden: states of the whole sequence, prompt included.
-          first: time step t stands at position first + t.
-        """
-        batch, time = bins.shape
-        m = self.prompt_length
-        parts = [self.embedding(bins)]
-        masks = [mask]
-        if m:
-            prompt = jnp.broadcast_to(self.prompt(), (batch, m, self.hidden))
-            where = len(parts) if self.prompt_position == "suffix" else 0
-            parts.insert(where, prompt)
-            masks.insert(where, jnp.ones((batch, m), bool))
-        first = m if self.prompt_position != "suffix" else 0
-        if self.prompt_position == "after_cls":
-            parts.insert(0, self.cls(jnp.zeros((batch, 1), jnp.int32)))
-            masks.insert(0, jnp.ones((batch, 1), bool))
-            first += 1
-        positions = None
-        if self.prompt_position == "suffix":
-            # The prompt follows the last real step, so that padding between them changes nothing.
-            steps = jnp.arange(time)
-            length = jnp.max(jnp.where(mask, steps + 1, 0), axis=1, keepdims=True)
-            positions = jnp.concatenate([jnp.broadcast_to(steps, (batch, time)), length + jnp.arange(m)], axis=1)
-        hidden = self.backbone(jnp.concatenate(parts, axis=1), jnp.concatenate(masks, axis=1), positions)
-        return hidden, first
 
     def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
         """Logits of 'anomalous'.
@@ -118,37 +90,68 @@ class Spear(nn.Module):
         Returns:
           A logit per step; a window head's logit stands at each of its steps.
         """
-        states, first = self.hidden_states(bins, mask)
-        return self.logits(states, first, mask)
+        logits = self.head(self.features(bins, mask))[..., 0]
+        return jnp.broadcast_to(logits, mask.shape)
 
-    def logits(
-        self,
-        states: Float[Array, "batch sequence hidden"],
-        first: int,
-        mask: Bool[Array, "batch time"],
-    ) -> Float[Array, "batch time"]:
-        """Logits from the backbone's hidden states; the part that a head alone computes."""
-        steps = states[:, first : first + mask.shape[1]].astype(jnp.float32)
-        if self.head_kind == "step":
-            return self.head(steps)[..., 0]
-        pooled = pool(self.pooling, states[:, 0].astype(jnp.float32), steps, mask)
-        return jnp.broadcast_to(self.head(pooled), mask.shape)
+    def features(
+        self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch asked hidden"]:
+        """What the head reads: the hidden state of each step, or one pooled vector per window, float32.
+
+        Args:
+          bins: the bin of every step.
+          mask: True where the model may look.
+        """
+        (batch, time), m = bins.shape, self.prompt_length
+        steps = self.embedding(bins)
+        front: list[Array] = []  # vectors before the steps
+        if self.prompt_position == "after_cls":
+            front.append(self.cls(jnp.zeros((1, 1), jnp.int32))[0])
+        if m and self.prompt_position != "suffix":
+            front.append(self.prompt())
+        prefix = jnp.concatenate(front) if front else jnp.zeros((0, self.hidden))
+        first = len(prefix)
+        behind = m if self.prompt_position == "suffix" else 0
+
+        read: tuple[int, int] | Array = (first, first + time)
+        if self.head_kind == "window" and self.pooling == "last":
+            read = first + _last(mask)[:, None]
+        elif self.head_kind == "window" and self.pooling in ("cls", "peft_first"):
+            read = (0, 1)
+        elif self.head_kind == "window" and self.pooling == "peft_last":
+            read = (first + time + behind - 1, first + time + behind)
+
+        in_front = isinstance(read, tuple) and read[0] < first  # a state of the prefix itself is wanted
+        if first and self.backbone.causal and isinstance(self.backbone, Decoder) and not in_front and not self.plain:
+            behind_it = (read[0] - first, read[1] - first) if isinstance(read, tuple) else read - first
+            states = self.backbone(steps, mask, None, behind_it, prefix)
+        else:
+            parts, masks, positions = [steps], [mask], None
+            if first:
+                parts.insert(0, jnp.broadcast_to(prefix, (batch, *prefix.shape)))
+                masks.insert(0, jnp.ones((batch, first), bool))
+            if behind:
+                parts.append(jnp.broadcast_to(self.prompt(), (batch, m, self.hidden)))
+                masks.append(jnp.ones((batch, m), bool))
+                # The prompt follows the last real step, so that padding between them changes nothing.
+                counted = jnp.broadcast_to(jnp.arange(time), (batch, time))
+                positions = jnp.concatenate([counted, _last(mask)[:, None] + 1 + jnp.arange(m)], axis=1)
+            together = jnp.concatenate(parts, axis=1), jnp.concatenate(masks, axis=1)
+            if self.plain:
+                states = take(self.backbone(*together, positions), read)
+            else:
+                states = self.backbone(*together, positions, read)
+        states = states.astype(jnp.float32)
+        if self.head_kind == "window" and self.pooling == "mean":
+            weight = mask[..., None].astype(jnp.float32)
+            total = jnp.sum(states * weight, axis=1, keepdims=True)
+            return total / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
+        return states
 
 
-def pool(
-    pooling: str,
-    start: Float[Array, "batch hidden"],
-    steps: Float[Array, "batch time hidden"],
-    mask: Bool[Array, "batch time"],
-) -> Float[Array, "batch hidden"]:
-    """One vector per window, from a position that is named: never 'the first one, whatever it is'."""
-    if pooling == "cls":
-        return start
-    if pooling == "last":
-        last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), 0), axis=1)
-        return jnp.take_along_axis(steps, last[:, None, None], axis=1)[:, 0]
-    weight = mask[..., None].astype(jnp.float32)
-    return jnp.sum(steps * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+def _last(mask: Bool[Array, "batch time"]) -> Int[Array, "batch"]:
+    """The last real step of each window; 0 where there is none."""
+    return jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), 0), axis=1)
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
@@ -173,22 +176,28 @@ class Assembled:
     embedding: dict[str, object]
 
 
-def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
-    """Builds the model that a config describes around a backbone.
-
-    Raises:
-      InputError: the vocabulary has too few rows.
-    """
-    bins, hidden = config.quantizer.bins, backbone.hidden_size
-    spear = Spear(
-        backbone=backbone.module,
+def build(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
+    """The module that a config describes around a backbone's."""
+    return Spear(
+        backbone=backbone,
         hidden=hidden,
-        rows=bins + 1,
+        rows=config.quantizer.bins + 1,
         prompt_length=config.prompt.length,
         prompt_position=config.prompt.position,
         head_kind=config.head.kind,
         pooling=config.head.pooling,
     )
+
+
+def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
+    """Builds the model that a config describes around a backbone.
+
+    Raises:
+      InputError: the vocabulary has too few rows, or the prompt stands where nothing that is read can see it.
+    """
+    _check(config, backbone)
+    bins, hidden = config.quantizer.bins, backbone.hidden_size
+    spear = build(config, backbone.module, hidden)
     table, notes = bin_table(
         config.embedding.kind,
         bins,
@@ -217,8 +226,50 @@ def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
         }
     (trainable if config.embedding.kind == "trained" else frozen)["embedding"] = {"table": table}
     if config.prompt.position == "after_cls":
-        frozen["cls"] = {"table": backbone.word_rows(np.array([backbone.special_ids["cls"]]))}
+        frozen["cls"] = {"table": backbone.word_rows(np.array([_first_token(backbone)]))}
     return Assembled(spear, trainable, frozen, notes)
+
+
+def _first_token(backbone: Backbone) -> int:
+    ids = backbone.special_ids
+    for name in ("cls", "bos"):
+        if name in ids:
+            return ids[name]
+    raise InputError(
+        f"config.prompt.position='after_cls': the tokenizer of {backbone.name} has neither a cls nor a bos token;"
+        " allowed are prefix, suffix"
+    )
+
+
+def _check(config: ConfigDict, backbone: Backbone) -> None:
+    """Refuses a prompt that can change nothing, and a pooled vector that is the same for every window."""
+    pooling = config.head.pooling if config.head.kind == "window" else "step"
+    if not backbone.causal:
+        return
+    if config.prompt.length and config.prompt.position == "suffix" and pooling != "peft_last":
+        raise InputError(
+            f"config.prompt.position='suffix': the attention of {backbone.name} is causal, so no step sees a prompt"
+            " that follows it; allowed are prefix, after_cls, config.backbone.attention=bidirectional, or a window head"
+            " with config.head.pooling=peft_last"
+        )
+    if pooling == "cls":
+        raise InputError(
+            f"config.head.pooling='cls': the attention of {backbone.name} is causal, so its first token sees no step;"
+            " allowed are mean, last, peft_last, or config.backbone.attention=bidirectional"
+        )
+
+
+def warn(config: ConfigDict, backbone: Backbone) -> list[str]:
+    """What has to be said about a combination that is allowed because somebody may want to measure it."""
+    said = []
+    if not backbone.has_own_tokenizer:
+        said.append(f"the tokenizer of {backbone.name} is not at hand: a stand-in that knows the numbers 0 to 499")
+    if backbone.causal and config.head.kind == "window" and config.head.pooling == "peft_first":
+        said.append(
+            f"head.pooling='peft_first' with the causal attention of {backbone.name}: the first position sees no step,"
+            " so every window gets the same score"
+        )
+    return said
 
 
 def count(tree: Params) -> int:

@@ -66,3 +66,9 @@ def _row(one: Series) -> dict[str, object]:
             "every": f"{np.median(steps) / 1e9:g} s" if len(steps) else "",
         }
     return row
+
+
+def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
+    """The first three tokens and the last; those of one number side by side."""
+    words = [one if isinstance(one, str) else "+".join(one) for one in tokens]
+    return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])

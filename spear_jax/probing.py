@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data.batches import Examples, scoring_batches
-from spear_jax.model import Params, Spear, merge, pool
+from spear_jax.model import Params, Spear, merge
 
 MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
 
@@ -28,12 +27,7 @@ def _features(
     spear: Spear, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
 ) -> Float[Array, "batch asked hidden"]:
     """What the head reads: a vector per step, or one per window."""
-    inputs = batch["bins"], batch["mask"]
-    found = spear.apply(merge(trainable, frozen), *inputs, method=Spear.hidden_states)
-    states, first = cast(tuple[Array, int], found)
-    read = states[:, first : first + batch["bins"].shape[1]].astype(jnp.float32)
-    if spear.head_kind == "window":
-        read = pool(spear.pooling, states[:, 0].astype(jnp.float32), read, batch["mask"])[:, None]
+    read = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"], method=Spear.features))
     return jax.lax.with_sharding_constraint(read, gathered)
 
 

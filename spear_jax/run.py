@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
 from spear_jax import evaluation, parallel, preview, report, training
+from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
@@ -22,7 +24,7 @@ from spear_jax.detector import CARRIED, Detector, table_sha256
 from spear_jax.errors import InputError
 from spear_jax.file_scoring import Scorer, write_scores
 from spear_jax.files import read_json, write_whole
-from spear_jax.model import assemble, count
+from spear_jax.model import assemble, count, warn
 
 
 def train(config: ConfigDict, workdir: str) -> None:
@@ -40,10 +42,11 @@ def train(config: ConfigDict, workdir: str) -> None:
         return
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     dataset = datasets.build(config, datasets.load(config))
-    backbone = load_backbone(config.backbone.name, config.backbone.dtype, remat=config.backbone.remat)
+    mesh = parallel.make_mesh()
+    backbone = load(config, mesh)
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = assemble(config, backbone)
-    mesh = parallel.make_mesh()
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
     frozen = parallel.place(model.frozen, parallel.replicated(mesh))
     loaded = time.monotonic()
 
@@ -100,6 +103,23 @@ def train(config: ConfigDict, workdir: str) -> None:
     parallel.barrier("written")
     parallel.say(evaluation.table(content))
     parallel.say(f"\n{folder}: results.json, scores/, figures/, detector/ ({time.monotonic() - began:.0f} s)")
+
+
+def load(config: ConfigDict, mesh: Mesh) -> Backbone:
+    """The backbone that a config names, on all devices.
+
+    Raises:
+      InputError: see `load_backbone`.
+    """
+    fields = config.backbone
+    return load_backbone(
+        fields.name,
+        fields.dtype,
+        int8=fields.int8,
+        attention=fields.attention,
+        remat=fields.remat,
+        sharding=parallel.replicated(mesh),
+    )
 
 
 def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
@@ -162,10 +182,10 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
     dataset = datasets.build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
     said = tuple(f"the detector's training data: {warning}" for warning in detector.warnings)
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *said))
-    backbone = load_backbone(config.backbone.name, config.backbone.dtype)
+    mesh = parallel.make_mesh()
+    backbone = load(config, mesh)
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
-    mesh = parallel.make_mesh()
     everywhere = parallel.replicated(mesh)
     reuse = config.threshold.reuse
     with plain_warnings():
@@ -268,7 +288,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         if series.count(name) > 1:
             raise InputError(f"{source}: two series are named {name!r}")
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    backbone = load_backbone(config.backbone.name, config.backbone.dtype)
+    backbone = load(config, parallel.make_mesh())
     window = data.window or backbone.max_positions - config.prompt.length - 1  # trained on series as a whole
     scorer = Scorer.place(detector, detector.assemble(backbone))
     said = [f"the detector's training data: {warning}" for warning in detector.warnings]
@@ -297,10 +317,15 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
 def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, model: Any) -> None:
     """Says what is about to be trained, on what."""
     weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
+    held = backbone.dtype if backbone.int8 == "none" else f"{backbone.dtype}, int8 by {backbone.int8}"
+    attention = "causal" if backbone.causal else "bidirectional"
+    about = {name: note for name, note in model.embedding.items() if name != "tokens"}  # results.json lists them
+    if "tokens" in model.embedding:
+        about["tokens"] = preview.shortened(model.embedding["tokens"])
     parallel.say(
-        f"backbone {backbone.name} ({weights}, {backbone.dtype}): frozen\n"
+        f"backbone {backbone.name} ({weights}, {held}, {attention}): frozen\n"
         f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
-        f" = {count(model.trainable):,} numbers; bin embeddings: {json.dumps(model.embedding)}"
+        f" = {count(model.trainable):,} numbers; bin embeddings: {json.dumps(about, ensure_ascii=False)}"
     )
     for line in preview.divided(dataset):
         parallel.say(line)

@@ -145,7 +145,7 @@ def test_config_file_that_cannot_be_used(spear: Spear, finished: Run, tmp_path: 
 
 def test_config_argument_that_is_unknown(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*command("nasa:foo,debug", workdir=tmp_path / "run"))
-    check_refusal(outcome, "nasa.py:foo,debug", "'foo' is unknown", "bert, minilm, debug")
+    check_refusal(outcome, "nasa.py:foo,debug", "'foo' is unknown", "minilm, bert,", "gemma", "debug")
     assert not (tmp_path / "run").exists()
 
 

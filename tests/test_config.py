@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
+from spear_jax import main
 from spear_jax.errors import InputError
 
 DEFAULTS = configs.flatten(configs.default_config())
@@ -68,8 +70,22 @@ def test_config_file_is_valid_with_every_argument(file: Path) -> None:
     configs.validate(configs.load_config(str(file)))
     for word in words:
         configs.validate(configs.load_config(f"{file}:{word}"))
-    for pair in itertools.permutations(words, 2):
+    others = [word for word in words if word not in configs.BACKBONES]
+    for pair in itertools.permutations([*others, "minilm"] if "minilm" in words else others, 2):
         configs.validate(configs.load_config(f"{file}:{','.join(pair)}"))
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in EXPERIMENTS if file.stem != "quickstart"], ids=lambda file: file.stem
+)
+def test_every_backbone_is_a_word_of_every_config(file: Path) -> None:
+    for word, name in configs.BACKBONES.items():
+        config = configs.load_config(f"{file}:{word}")
+        assert config.backbone.name == name
+        assert config.backbone.dtype == ("float32" if "bert" in word or word == "minilm" else "bfloat16")
+        assert re.search(rf"[ ,]{re.escape(word)}[,\n]", main.HELP)
+    with pytest.raises(InputError, match=r"'gemma,minilm' names 2 backbones; allowed is one"):
+        configs.load_config(f"{file}:minilm,gemma")
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
@@ -79,8 +95,9 @@ def test_config_file_documents_its_command_and_arguments(file: Path) -> None:
     assert "python -m spear_jax.main" in command
     assert f"--config=configs/{file.relative_to(CONFIGS)}" in command
     (function,) = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    documented = ast.get_docstring(function) or ""
     for word in words_of(file):
-        assert word in (ast.get_docstring(function) or "")
+        assert word in documented or (word in configs.BACKBONES and "of `config.BACKBONES`" in documented)
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)

@@ -114,6 +114,8 @@ def test_results_follow_the_contract(finished: Run) -> None:
         "revision": "seed=0",
         "sha256": content["backbone"]["sha256"],
         "dtype": "float32",
+        "int8": "none",
+        "attention": "bidirectional",
         "pretrained": False,
     }
     assert len(content["backbone"]["sha256"]) == 64
@@ -159,7 +161,7 @@ def test_run_folder_holds_what_the_contract_names(finished: Run) -> None:
 
 
 def test_random_backbone_is_called_random(finished: Run) -> None:
-    assert "random:tiny (RANDOM WEIGHTS, float32): frozen" in finished.outcome.out
+    assert "random:tiny (RANDOM WEIGHTS, float32, bidirectional): frozen" in finished.outcome.out
     assert "random:tiny (RANDOM WEIGHTS, float32), trained: head + prompt" in finished.outcome.out
     assert "pretrained," not in finished.outcome.out
     assert finished.outcome.err == ""

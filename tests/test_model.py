@@ -8,8 +8,11 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from spear_jax.backbones.bert import Bert, BertConfig, param_shapes
-from spear_jax.backbones.pretrained import Backbone, load_backbone
+from spear_jax.backbones.attention import take
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.bert import Bert, BertConfig
+from spear_jax.backbones.checkpoint import param_shapes
+from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config import TINY, check_length, default_config
 from spear_jax.errors import InputError
 from spear_jax.model import Spear, assemble, count, merge
@@ -49,7 +52,7 @@ def test_without_a_prompt_the_encoder_is_plain_bert(backbone):
     b = batch()
     ids = np.array([backbone.tokenize(str(n))[0] for n in range(BINS)])[b["bins"]]
     plain = backbone.encode(backbone.embed(ids), b["mask"])
-    states = jax.jit(lambda *inputs: model.spear.apply(*inputs, method=Spear.hidden_states)[0])(
+    states = jax.jit(lambda *inputs: model.spear.apply(*inputs, method=Spear.features))(
         merge(model.trainable, model.frozen), b["bins"], b["mask"]
     )
     np.testing.assert_array_equal(np.asarray(states)[b["mask"]], np.asarray(plain)[b["mask"]])
@@ -58,8 +61,10 @@ def test_without_a_prompt_the_encoder_is_plain_bert(backbone):
 class Echo(nn.Module):
     """A backbone that returns what it is given: shows which position a logit is read from."""
 
-    def __call__(self, embeddings, mask, positions=None):
-        return embeddings
+    causal: bool = False
+
+    def __call__(self, embeddings, mask, positions=None, read=None):
+        return take(embeddings, read)
 
 
 def echo(config: ConfigDict, backbone: Backbone) -> tuple[Spear, dict]:
@@ -200,7 +205,7 @@ BERT_BASE = BertConfig(
     heads=12,
     intermediate_size=3072,
     vocabulary_size=30522,
-    max_positions=512,
+    positions=512,
     type_vocabulary_size=2,
     layer_norm_eps=1e-12,
 )
@@ -217,7 +222,7 @@ def bert_base_shapes(unroll: int) -> tuple[Spear, dict, dict]:
         "prompt": {"vectors": shape(20, 768)},
         "head": {"kernel": shape(768, 1), "bias": shape(1)},
     }
-    frozen = {"backbone": param_shapes(BERT_BASE), "embedding": {"table": shape(101, 768)}}
+    frozen = {"backbone": param_shapes(Bert(BERT_BASE), 768), "embedding": {"table": shape(101, 768)}}
     return spear, trainable, frozen
 
 

@@ -1,0 +1,131 @@
+"""What a config will need of a device's memory, before anything is loaded: shapes, and XLA's own analysis."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from spear_jax import config as configs
+from spear_jax.backbones.pretrained import Described, describe_backbone
+from spear_jax.errors import InputError
+from spear_jax.model import Params, Spear, build, merge
+from spear_jax.training import make_optimizer, make_train_call
+
+
+def table(config: ConfigDict) -> str:
+    """Bytes per device for training and for scoring, part by part, as a text.
+
+    Args:
+      config: a whole config.
+
+    Raises:
+      InputError: see `needs`.
+    """
+    found, sums = needs(config)
+    weights = "pretrained" if found.pretrained else "RANDOM WEIGHTS"
+    vocabulary, hidden = found.config.vocabulary_size, found.config.hidden_size
+    kept = config.quantizer.bins + 1 + config.prompt.length
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return (
+        f"{found.name} ({weights}, {found.dtype}, int8: {found.int8}), windows of {config.data.window} steps behind"
+        f" {config.prompt.length} prompt vectors, per device ({devices})\n\n"
+        f"{sums.map(readable).to_string()}\n\n"
+        f"Of the {vocabulary:,} rows of the word table ({readable(4 * vocabulary * hidden)} in float32) at most {kept}"
+        f" are read.{_available()}"
+    )
+
+
+def needs(config: ConfigDict) -> tuple[Described, pd.DataFrame]:
+    """Bytes per device for training and for scoring, part by part; nothing is loaded.
+
+    Args:
+      config: a whole config.
+
+    Returns:
+      The backbone's shape, and a column each for training and scoring.
+
+    Raises:
+      InputError: the backbone's shape cannot be had, prompt and window do not fit into it, or the window's length
+        depends on the data.
+    """
+    fields, window = config.backbone, config.data.window
+    if not window:
+        raise InputError("config.data.window=0: the longest series decides; give its length as config.data.window")
+    found = describe_backbone(
+        fields.name, fields.dtype, int8=fields.int8, attention=fields.attention, remat=fields.remat
+    )
+    configs.check_length(config, window, found.config.max_positions)
+    hidden = found.config.hidden_size
+    spear = build(config, found.module, hidden)
+    shapes = jax.eval_shape(
+        spear.init,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, window), jnp.int32),
+        jax.ShapeDtypeStruct((1, window), jnp.bool_),
+    )["params"]
+    trained = {"prompt", "head"} | ({"embedding"} if config.embedding.kind == "trained" else set())
+    trainable = {name: part for name, part in shapes.items() if name in trained}
+    frozen = {name: part for name, part in shapes.items() if name not in trained}
+    optimizer = make_optimizer(config)
+    state = jax.eval_shape(optimizer.init, trainable)
+
+    devices = jax.device_count()
+    steps, train_batch = config.train.steps_per_call, -(-config.train.batch_size // devices)
+    score_batch = -(-config.score.batch_size // devices)
+    batches = {
+        "bins": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.bool_),
+        "targets": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.float32),
+    }
+    call = make_train_call(spear, optimizer, config.train.positive_weight)
+    training = call.lower(trainable, state, frozen, batches, steps).compile()  # type: ignore[attr-defined]
+    one = {name: jax.ShapeDtypeStruct((score_batch, window), batches[name].dtype) for name in ("bins", "mask")}
+    scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, one).compile()
+
+    rows = {
+        "frozen backbone": [size(frozen["backbone"])] * 2,
+        "bin embeddings": [size(shapes["embedding"]) + size(shapes.get("cls", {}))] * 2,
+        "prompt and head": [size(shapes.get("prompt", {})) + size(shapes["head"])] * 2,
+        "optimizer": [size(state), 0],
+        "copy of the best": [size(trainable), 0],
+        "windows": [size(batches), size(one)],
+        "activations (XLA)": [_temporary(training), _temporary(scoring)],
+    }
+    sums = pd.DataFrame(rows, index=[f"training, {train_batch} windows", f"scoring, {score_batch} windows"]).T
+    sums.loc["together"] = sums.sum()
+    return found, sums
+
+
+def _score(spear: Spear, trainable: Params, frozen: Params, one: dict[str, Array]) -> Any:
+    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), one["bins"], one["mask"]))  # type: ignore[arg-type]
+
+
+def size(tree: Any) -> int:
+    """Bytes of a tree of arrays or their shapes."""
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _temporary(compiled: Any) -> int:
+    """What the compiled program holds beside its arguments and results."""
+    return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def _available() -> str:
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" not in statistics:
+        return ""
+    return f" The device offers {readable(statistics['bytes_limit'])}."
+
+
+def readable(count: float) -> str:
+    """Bytes with a unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
