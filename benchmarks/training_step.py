@@ -1,53 +1,94 @@
-"""What a training step costs beside a forward pass: frozen weights need no gradient, so about twice, not three times.
+"""What a training step costs, what the savings save, and whether the memory table is right.
 
-    python benchmarks/training_step.py [--batch=16] [--window=128] [--calls=5]
+    python benchmarks/training_step.py [--backbone=minilm|gemma-small|NAME] [--dtype=float32] [--int8=none] [--batch=16]
 
-Prints, from one run: forward and training windows/s of a MiniLM-shaped BERT (random weights: speed does not depend on
-their values), as ratios to the forward pass.
+Prints, from one run, windows per second of a forward pass, of training (about half of it: frozen weights need no
+gradient) and of training without the savings (the prompt's keys and values once per step, no hidden states that nobody
+reads), and what `--mode=memory` foretold beside what the run took. Weights are random: speed does not depend on their
+values. NAME is any of load_backbone's, such as random:google/gemma-2b.
 """
 
 import argparse
+import json
+import re
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from spear_jax import parallel
-from spear_jax.backbones.bert import Bert, BertConfig, random_params
+from spear_jax import memory, parallel
+from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config import default_config
-from spear_jax.model import Spear, merge
+from spear_jax.model import Spear, build, merge
 from spear_jax.training import make_optimizer, make_train_call
 
-MINILM = BertConfig(
-    hidden_size=384,
-    layers=6,
-    heads=12,
-    intermediate_size=1536,
-    vocabulary_size=30522,
-    max_positions=512,
-    type_vocabulary_size=2,
-    layer_norm_eps=1e-12,
-)
+SHAPES: dict[str, dict[str, Any]] = {
+    "minilm": {
+        "model_type": "bert",
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    },
+    "gemma-small": {  # Gemma's proportions at a size that a CPU can do
+        "model_type": "gemma",
+        "hidden_size": 512,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 128,
+        "intermediate_size": 4096,
+        "vocab_size": 30522,
+        "max_position_embeddings": 8192,
+    },
+}
 STEPS = 4
+
+
+def peak() -> float:
+    """Bytes that the device, or on a CPU the process, has held at most."""
+    statistics = jax.devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return float(statistics["peak_bytes_in_use"])
+    return 1024.0 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--int8", default="none")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--calls", type=int, default=5)
     flags = parser.parse_args()
 
+    name = flags.backbone
+    if name in SHAPES:
+        folder = Path(tempfile.mkdtemp())
+        (folder / "config.json").write_text(json.dumps(SHAPES[name]))
+        name = f"random:{folder}"
+    config = default_config()
+    config.backbone.update(name=name, dtype=flags.dtype, int8=flags.int8)
+    config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch
+    config.train.steps_per_call = STEPS
+    _, foretold = memory.needs(config)
+
     mesh = parallel.make_mesh()
+    everywhere = parallel.replicated(mesh)
     rng = np.random.default_rng(0)
-    spear = Spear(backbone=Bert(MINILM), hidden=MINILM.hidden_size, rows=101, prompt_length=20)
-    frozen = parallel.place(
-        {
-            "backbone": random_params(MINILM, 0),
-            "embedding": {"table": rng.normal(size=(101, MINILM.hidden_size)).astype(np.float32)},
-        },
-        parallel.replicated(mesh),
-    )
+    before = peak()
+    backbone = load_backbone(name, flags.dtype, int8=flags.int8, sharding=everywhere)
+    hidden = backbone.hidden_size
+    table = {"table": rng.normal(size=(101, hidden)).astype(np.float32)}
+    frozen = parallel.place({"backbone": backbone.params, "embedding": table}, everywhere)
     shape = (STEPS, flags.batch, flags.window)
     batches = parallel.shard_batch(
         {
@@ -58,49 +99,55 @@ def main() -> None:
         mesh,
         axis=1,
     )
-    optimizer = make_optimizer(default_config())
-    call = make_train_call(spear, optimizer, 1.0)
+    optimizer = make_optimizer(config)
 
-    def trainable() -> dict:
-        return parallel.place(
+    def training(spear: Spear) -> float:
+        trainable = parallel.place(
             {
-                "prompt": {"vectors": np.zeros((20, MINILM.hidden_size), np.float32)},
-                "head": {
-                    "kernel": np.zeros((MINILM.hidden_size, 1), np.float32),
-                    "bias": np.zeros(1, np.float32),
-                },
+                "prompt": {"vectors": rng.normal(size=(config.prompt.length, hidden)).astype(np.float32)},
+                "head": {"kernel": np.zeros((hidden, 1), np.float32), "bias": np.zeros(1, np.float32)},
             },
-            parallel.replicated(mesh),
+            everywhere,
         )
-
-    @jax.jit
-    def forward(trainable, frozen, batches):
-        return jax.lax.map(
-            lambda one: spear.apply(merge(trainable, frozen), one["bins"], one["mask"]).sum(),
-            batches,
-        )
-
-    def train() -> None:
-        state = trainable()
-        jax.block_until_ready(call(state, optimizer.init(state), frozen, batches, STEPS))
-
-    def infer() -> None:
-        jax.block_until_ready(forward(trainable(), frozen, batches))
-
-    seconds = {}
-    for name, run in (("forward", infer), ("training", train)):
-        run()  # compiles
-        times = []
-        for _ in range(flags.calls):
+        state = jax.jit(optimizer.init, out_shardings=everywhere)(trainable)
+        call = make_train_call(spear, optimizer, 1.0)
+        best = np.inf
+        for _ in range(flags.calls + 1):  # the first compiles
             began = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - began)
-        seconds[name] = min(times)
-    windows = STEPS * flags.batch
+            trainable, state, stats = call(trainable, state, frozen, batches, STEPS)
+            jax.block_until_ready(stats)
+            best = min(best, time.perf_counter() - began)
+        return STEPS * flags.batch / best
+
+    spear = build(config, backbone.module, hidden)
+    trained = training(spear)
+    took = peak() - before
+    without = training(spear.clone(plain=True))
+
+    prompt = {"vectors": np.zeros((config.prompt.length, hidden), np.float32)}
+    head = {"kernel": np.zeros((hidden, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    one = jax.tree.map(lambda steps: steps[0], batches)
+    forward = jax.jit(
+        lambda frozen, one: spear.apply(merge({"prompt": prompt, "head": head}, frozen), one["bins"], one["mask"])
+    )
+    best = np.inf
+    for _ in range(STEPS * flags.calls + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(forward(frozen, one))
+        best = min(best, time.perf_counter() - began)
+    passed = flags.batch / best
+
     device = jax.devices()[0].device_kind
-    print(f"jax {jax.__version__}, {jax.device_count()} x {device}, batch {flags.batch}, T {flags.window}, m 20")
-    for name, value in seconds.items():
-        print(f"{name:10} {windows / value:10.1f} windows/s   {value / seconds['forward']:.2f} x forward")
+    print(
+        f"{flags.backbone}, {flags.dtype}, int8 {flags.int8}; jax {jax.__version__}, {jax.device_count()} x {device},"
+        f" batch {flags.batch}, T {flags.window}, m {config.prompt.length}"
+    )
+    print(f"forward                       {passed:8.1f} windows/s   1.00 x forward")
+    print(f"training                      {trained:8.1f} windows/s   {passed / trained:.2f} x forward")
+    print(f"training without the savings  {without:8.1f} windows/s   {passed / without:.2f} x forward")
+    print(f"the savings make it {trained / without:.2f} times as fast")
+    total = foretold.iloc[:, 0]["together"]
+    print(f"memory: foretold {memory.readable(total)}, taken {memory.readable(took)} ({took / total:.2f} times)")
 
 
 if __name__ == "__main__":
