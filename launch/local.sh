@@ -40,7 +40,8 @@ case $1 in
     ruff check .
     ruff format --check .
     mypy
-    exec python -m pytest "$@"
+    # A file's tests stay in one process: they share what it set up.
+    exec python -m pytest -n auto --maxprocesses=4 --dist=loadfile "$@"
     ;;
   *) exec "$@" ;;
 esac
