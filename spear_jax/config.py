@@ -46,6 +46,7 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
+            "method": "spear",
             "data": {
                 "name": "nasa",
                 "dir": "",  # '' is $SPEAR_DATA_DIR/<name> where that exists, else a download
@@ -113,13 +114,20 @@ def default_config() -> ConfigDict:
                 "position": "prefix",
             },
             "head": {"kind": "step", "pooling": "mean", "init": "normal"},
+            "lstm": {"hidden": 64, "layers": 2},
+            "lora": {"rank": 8},
             "train": {
+                "parts": "prompt+head",
+                "init_from": "",  # a detector or run folder whose prompt and head training starts from
+                "shuffled_labels": False,  # a control: what is learned from labels that belong to other windows
                 "epochs": 40,
                 "batch_size": 16,
                 "steps_per_call": 16,
                 "prompt_learning_rate": 3e-3,
                 "head_learning_rate": 3e-3,
                 "embedding_learning_rate": 1e-3,
+                "network_learning_rate": 3e-3,  # of the LSTM
+                "backbone_learning_rate": 1e-4,  # of fine-tuning and LoRA
                 "weight_decay": 0.0,
                 "warmup_steps": 50,
                 "schedule": "cosine",
@@ -138,6 +146,7 @@ def default_config() -> ConfigDict:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "method": ("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
     "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),
     "data.labels": ("recorded", "column", "intervals", "rules", "injected"),
@@ -160,6 +169,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "head.kind": ("step", "window"),
     "head.pooling": ("mean", "last", "cls", "peft_first", "peft_last"),
     "head.init": ("normal", "fitted"),
+    "train.parts": ("prompt+head", "head"),
     "train.schedule": ("constant", "linear", "cosine"),
     "train.early_stopping.metric": ("aupr", "auroc"),
     "threshold.rule": ("best_f1",),
@@ -201,7 +211,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.prompt_learning_rate": (0, 1e3),
     "train.head_learning_rate": (0, 1e3),
     "train.embedding_learning_rate": (0, 1e3),
+    "train.network_learning_rate": (0, 1e3),
+    "train.backbone_learning_rate": (0, 1e3),
     "train.weight_decay": (0, 1e3),
+    "lstm.hidden": (1, math.inf),
+    "lstm.layers": (1, math.inf),
+    "lora.rank": (1, math.inf),
     "train.warmup_steps": (0, math.inf),
     "train.decay_steps": (1, math.inf),
     "train.decay_to": (0, 1),
@@ -245,13 +260,12 @@ def choose_backbone(config: ConfigDict, words: set[str]) -> None:
         config.backbone.name = TINY
 
 
-def load_config(path: str) -> ConfigDict:
-    """Reads `file.py` or `file.py:argument`, first from the current folder, then from the package.
+def find_file(name: str) -> Path:
+    """A config's file, in the current folder or else in the package.
 
     Raises:
-      InputError: there is no such file, or it fails.
+      InputError: it is in neither.
     """
-    name, _, argument = path.partition(":")
     tried = [Path(name)]
     packaged = importlib.util.find_spec("spear_jax.configs")  # configs/ travels in the wheel under this name
     if packaged and packaged.submodule_search_locations:
@@ -259,6 +273,17 @@ def load_config(path: str) -> ConfigDict:
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
         raise InputError(f"--config: no file {name!r}; looked in {', '.join(str(t.absolute()) for t in tried)}")
+    return found
+
+
+def load_config(path: str) -> ConfigDict:
+    """Reads `file.py` or `file.py:argument`, first from the current folder, then from the package.
+
+    Raises:
+      InputError: there is no such file, or it fails.
+    """
+    name, _, argument = path.partition(":")
+    found = find_file(name)
     try:
         config = runpy.run_path(str(found))["get_config"](argument)
     except InputError as fault:
@@ -402,6 +427,13 @@ def _validate_together(config: ConfigDict) -> None:
     if config.data.combine != "none" and config.data.name != "files":
         raise InputError(
             f"config.data.combine={config.data.combine!r}: is of the columns of own files (config.data.name='files')"
+        )
+    if config.method.startswith("lstm") and config.head.kind != "step":
+        raise InputError(f"config.head.kind={config.head.kind!r}: the LSTM has a score per step; allowed is step")
+    if config.method == "fine_tuning" and config.backbone.int8 != "none":
+        raise InputError(
+            f"config.backbone.int8={config.backbone.int8!r}: weights that are fine-tuned cannot be int8; allowed is"
+            " none, or config.method=lora"
         )
     init = config.prompt.init
     if init not in PROMPT_INITS and not init.endswith(".npy"):

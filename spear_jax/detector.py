@@ -29,7 +29,8 @@ class Detector:
 
     Attributes:
       config: the run's resolved config.
-      trainable: {'prompt', 'head'}, and 'embedding' where it was trained.
+      trainable: {'prompt', 'head'} (the prompt also where `train.parts` left it as it was), and 'embedding' where it
+        was trained.
       quantizer: bins and edges.
       typical_width: the scaler's stand-in for the range of a constant reference.
       threshold: chosen on the validation part of `trained_on`.
@@ -135,7 +136,9 @@ class Detector:
                 f"the detector was trained with {self.backbone['name']} of sha256 {self.backbone['sha256']};"
                 f" the weights at hand, {backbone.name}, have {backbone.sha256}"
             )
-        model = assemble(self.config, backbone)
+        whole = self.config.copy_and_resolve_references()
+        whole.train.parts = "prompt+head"  # what was trained no longer matters
+        model = assemble(whole, backbone)
         if "embedding" not in self.trainable and table_sha256(model) != self.table_sha256:
             raise InputError("the bin embeddings made here are not those that the detector was trained with")
         if jax.tree.map(np.shape, self.trainable) != jax.tree.map(np.shape, model.trainable):

@@ -7,7 +7,7 @@ import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -23,10 +23,12 @@ from spear_jax import parallel, thresholds
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.baselines.classical import bin_lookup, rolling_zscores
 from spear_jax.baselines.head_only import head_only
+from spear_jax.confidence import bootstrap
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
 from spear_jax.data.windows import StepScores, combine, stitch
 from spear_jax.files import write_whole
+from spear_jax.interval_metrics import mean_over_series, per_series_metrics
 from spear_jax.metrics import Metrics, point_metrics
 from spear_jax.model import Assembled, Params, count
 from spear_jax.nab_score import PROFILES, ScoredFile, sweep
@@ -56,14 +58,16 @@ class Evaluation:
       metrics: per step, by split.
       window_metrics: per window, by split; empty for step heads.
       controls: metrics of each control, by control and split, each at a threshold of its own from validation.
+      confidence: intervals of the metrics of validation and test, by split and metric.
       nab_scores: of the model and the controls, where whole files of NAB were scored; else empty.
     """
 
     steps: dict[str, StepScores]
     threshold: Threshold
-    metrics: dict[str, Metrics]
+    metrics: dict[str, dict[str, float | None]]
     window_metrics: dict[str, Metrics]
-    controls: dict[str, dict[str, Metrics]]
+    controls: dict[str, dict[str, dict[str, float | None]]]
+    confidence: dict[str, dict[str, list[float] | None]]
     nab_scores: dict[str, Any]
 
 
@@ -120,6 +124,17 @@ def evaluate(
         metrics={split: step_metrics(split, steps[split], threshold) for split in SPLITS},
         window_metrics=_window_metrics(config, dataset, scores),
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
+        confidence={
+            split: bootstrap(
+                steps[split].series,
+                steps[split].label,
+                steps[split].score,
+                steps[split].score >= threshold.value,
+                interval_metrics(steps[split], threshold),
+                seed=config.seed,
+            )
+            for split in ("validation", "test")
+        },
         nab_scores=_nab_scores(config, dataset, {"spear": steps, **controls}),
     )
 
@@ -129,9 +144,24 @@ def choose(config: ConfigDict, validation: StepScores) -> Threshold:
     return thresholds.choose(config.threshold.rule, validation.label, validation.score)
 
 
-def step_metrics(name: str, steps: StepScores, threshold: Threshold) -> Metrics:
-    """Metrics pooled over the steps of a split."""
-    return point_metrics(name, steps.label, steps.score, steps.score >= threshold.value)
+def step_metrics(name: str, steps: StepScores, threshold: Threshold) -> dict[str, float | None]:
+    """Metrics of a split: pooled over its steps, and those of intervals as the mean over its stretches."""
+    pooled = point_metrics(name, steps.label, steps.score, steps.score >= threshold.value)
+    return {
+        **cast(dict[str, float | None], pooled),
+        **mean_over_series(interval_metrics(steps, threshold)),
+    }
+
+
+def interval_metrics(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
+    """Metrics of intervals of every stretch of consecutive steps: a series, or with gaps in it several."""
+    predicted = steps.score >= threshold.value
+    return [per_series_metrics(steps.label[here], steps.score[here], predicted[here]) for here in _stretches(steps)]
+
+
+def _stretches(steps: StepScores) -> list[slice]:
+    cut = np.flatnonzero((np.diff(steps.series) != 0) | (np.diff(steps.step) != 1)) + 1
+    return [slice(begin, end) for begin, end in itertools.pairwise([0, *cut.tolist(), len(steps.series)])]
 
 
 def _window_metrics(
@@ -176,7 +206,7 @@ def _controls(
         "bin_lookup": stitched({s: bin_lookup(train, quantizer.bins, dataset.examples[s]) for s in SPLITS}),
         "rolling_zscore": {s: zscores[offsets[steps[s].series] + steps[s].step] for s in SPLITS},
     }
-    if config.controls.head_only:
+    if config.controls.head_only and config.method == "spear":
         bare = frozen
         if "embedding" in model.trainable:  # the control's embeddings stay as they were before training
             bare = {
@@ -198,7 +228,9 @@ def _controls(
     return found
 
 
-def _control_metrics(config: ConfigDict, name: str, steps: Mapping[str, StepScores]) -> dict[str, Metrics]:
+def _control_metrics(
+    config: ConfigDict, name: str, steps: Mapping[str, StepScores]
+) -> dict[str, dict[str, float | None]]:
     """Each control gets its own threshold from validation, as the model does."""
     never = name == "always_normal"
     threshold = Threshold(np.inf, "never") if never else choose(config, steps["validation"])
@@ -255,6 +287,7 @@ def results(
         "schema": SCHEMA,
         "dataset": dataset.name,
         "seed": config.seed,
+        "method": config.method,
         "backbone": dict(backbone),
         "warnings": list(dataset.warnings),
         **dataset.notes,
@@ -274,6 +307,7 @@ def results(
         },
         **evaluation.metrics,
         **({"windows": evaluation.window_metrics} if evaluation.window_metrics else {}),
+        "confidence_intervals": evaluation.confidence,
         "per_series": "per_series.parquet",
         "controls": evaluation.controls,
         **({"nab_score": evaluation.nab_scores} if evaluation.nab_scores else {}),
@@ -301,8 +335,10 @@ def versions() -> dict[str, str]:
     return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
 
 
-def backbone_about(backbone: Backbone) -> dict[str, Any]:
-    """What is said of a backbone wherever its numbers are."""
+def backbone_about(backbone: Backbone | None) -> dict[str, Any]:
+    """What is said of a backbone wherever its numbers are; nothing of a method that has none."""
+    if backbone is None:
+        return {}
     return {
         "name": backbone.name,
         "revision": backbone.revision,
@@ -336,7 +372,9 @@ def write(workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, eva
         for series in np.unique(steps.series):
             here = steps.series == series
             one = point_metrics_quietly(steps.label[here], steps.score[here], predicted[here])
-            rows.append({"split": split, "series": names[series], "steps": int(here.sum()), **one})
+            of_series = StepScores(*(getattr(steps, field.name)[here] for field in dataclasses.fields(StepScores)))
+            intervals = mean_over_series(interval_metrics(of_series, evaluation.threshold))
+            rows.append({"split": split, "series": names[series], "steps": int(here.sum()), **one, **intervals})
     write_parquet(workdir / "per_series.parquet", pd.DataFrame(rows), dataset.warnings)
     write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
 
@@ -375,7 +413,25 @@ NAMES = {
     "rolling_zscore": "rolling z-score",
     "head_only": "head only (m = 0)",
 }
-COLUMNS = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
+METHODS = {
+    "spear": "SPEAR",
+    "lstm": "LSTM, both ways",
+    "lstm_causal": "LSTM, causal",
+    "fine_tuning": "fine-tuning",
+    "lora": "LoRA",
+}
+COLUMNS = {
+    "auroc": "AUROC",
+    "aupr": "AUPR",
+    "vus_pr": "VUS-PR",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "range_f1": "range F1",
+    "event_f1": "event F1",
+    "affiliation_f1": "affil. F1",
+}
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -383,14 +439,15 @@ def table(content: Mapping[str, Any]) -> str:
 
     def cells(metrics: Mapping[str, Any]) -> str:
         return "".join(
-            f"{'-' if metrics[column] is None else format(metrics[column], '.3f'):>10}" for column in COLUMNS
+            f"{'-' if metrics.get(column) is None else format(metrics[column], '.3f'):>10}" for column in COLUMNS
         )
 
-    backbone = content["backbone"]
-    weights = "pretrained" if backbone["pretrained"] else "RANDOM WEIGHTS"
+    backbone, method = content["backbone"], METHODS[content["method"]]
+    weights = "pretrained" if backbone.get("pretrained") else "RANDOM WEIGHTS"
+    on = f", {backbone['name']} ({weights}, {backbone['dtype']})" if backbone else ""
     lines = [
         "",
-        f"{content['dataset']}, {backbone['name']} ({weights}, {backbone['dtype']}), trained:"
+        f"{content['dataset']}, {method}{on}, trained:"
         f" {' + '.join(content['trained'])}, {content['parameters']['trainable']:,} numbers",
     ]
     lines += [f"WARNING: {warning}" for warning in content["warnings"]]
@@ -400,14 +457,14 @@ def table(content: Mapping[str, Any]) -> str:
         lines += [
             "",
             f"{split}: {sizes['series']} series, {sizes['steps']:,} steps, base rate {rate:.3f}",
-            f"{'':20}" + "".join(f"{column.upper() if column.startswith('au') else column:>10}" for column in COLUMNS),
-            f"{'SPEAR':20}" + cells(content[split]),
+            f"{'':20}" + "".join(f"{column:>10}" for column in COLUMNS.values()),
+            f"{method:20}" + cells(content[split]),
         ]
         if "windows" in content:
-            lines.append(f"{'SPEAR, per window':20}" + cells(content["windows"][split]))
+            lines.append(f"{method + ', per window':20}" + cells(content["windows"][split]))
         lines += [f"{NAMES[name]:20}" + cells(control[split]) for name, control in content["controls"].items()]
     if "nab_score" in content:
-        lines += _nab_table(content["nab_score"])
+        lines += _nab_table(content["nab_score"], method)
     threshold = content["threshold"]
     lines += [
         "",
@@ -417,11 +474,11 @@ def table(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _nab_table(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[str]:
+def _nab_table(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], method: str) -> list[str]:
     profiles = list(next(iter(scores.values())))
     lines = ["", f"{'NAB score, test':20}" + "".join(f"{profile:>15}" for profile in profiles)]
     for name, of_profile in scores.items():
         values = [of_profile[profile]["test"] for profile in profiles]
         cells = "".join(f"{'-' if value is None else format(value, '.1f'):>15}" for value in values)
-        lines.append(f"{NAMES.get(name, 'SPEAR'):20}{cells}")
+        lines.append(f"{NAMES.get(name, method):20}{cells}")
     return lines

@@ -3,10 +3,11 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from spear_jax.errors import InputError
 
-MODES = ("train", "evaluate", "score", "preview", "prepare", "memory")
+MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study")
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -26,6 +27,8 @@ modes, with an example each:
              python -m spear_jax.main --mode=prepare --config=configs/nasa.py
   memory     print what a config will need of a device's memory, before anything is loaded
              python -m spear_jax.main --mode=memory --config=configs/nasa.py:gemma
+  study      a grid of configs times seeds, run one by one, and a table; runs that are done are not repeated
+             python -m spear_jax.main --mode=study --config=configs/studies/bins.py:nasa --workdir=runs/bins
 
 flags:
   --config=FILE[:ARGUMENT]         a config file, looked up in the current folder, then in the package;
@@ -118,6 +121,12 @@ def run(flags: Flags) -> None:
     if flags.mode == "score":
         parallel.start(flags.distributed)
         run.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+        return
+    if flags.mode == "study":
+        from spear_jax import studies
+
+        study = studies.load(flags.config)
+        print(studies.run(study, flags.overrides, Path(flags.workdir), Path("results")))
         return
     config = configs.load_config(flags.config)
     for field, text in flags.overrides.items():

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
@@ -155,8 +156,12 @@ def _last(mask: Bool[Array, "batch time"]) -> Int[Array, "batch"]:
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """The variables of `Spear.apply` from the two trees; no gradient ever reaches the frozen one."""
-    return {"params": {**trainable, **jax.lax.stop_gradient(frozen)}}
+    """The variables of a module from the two trees; no gradient ever reaches the frozen one.
+
+    Where both hold a part of the same name (LoRA's matrices lie inside the backbone), their leaves are put together.
+    """
+    parts = traverse_util.flatten_dict(jax.lax.stop_gradient(frozen)) | traverse_util.flatten_dict(trainable)
+    return {"params": traverse_util.unflatten_dict(parts)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,13 +169,14 @@ class Assembled:
     """A model and its parameters, as NumPy arrays in two trees.
 
     Attributes:
-      spear: the module.
-      trainable: {'prompt', 'head'}, and 'embedding' where `embedding.kind='trained'`.
-      frozen: {'backbone', 'embedding'}, and 'cls' where the prompt follows it; never differentiated, never optimized.
+      spear: the module, from bins and mask to logits.
+      trainable: {'prompt', 'head'}, and 'embedding' where `embedding.kind='trained'`; a baseline's own parts.
+      frozen: {'backbone', 'embedding'}, 'cls' where the prompt follows it, and the prompt where `train.parts='head'`;
+        never differentiated, never optimized.
       embedding: what is to be said about the bins' vectors.
     """
 
-    spear: Spear
+    spear: Any
     trainable: Params
     frozen: Params
     embedding: dict[str, object]
@@ -215,7 +221,7 @@ def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
     }
     frozen: Params = {"backbone": backbone.params}
     if config.prompt.length:
-        trainable["prompt"] = {
+        (frozen if config.train.parts == "head" else trainable)["prompt"] = {
             "vectors": initial_prompt(
                 config.prompt.init,
                 config.prompt.length,

@@ -9,13 +9,10 @@ from typing import Any
 
 import jax
 from etils import epath
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import evaluation, parallel, preview, report, training
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.backbones.pretrained import load_backbone
+from spear_jax import evaluation, methods, parallel, preview, report, training
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
 from spear_jax.data.files import File
@@ -24,7 +21,7 @@ from spear_jax.detector import CARRIED, Detector, table_sha256
 from spear_jax.errors import InputError
 from spear_jax.file_scoring import Scorer, write_scores
 from spear_jax.files import read_json, write_whole
-from spear_jax.model import assemble, count, warn
+from spear_jax.model import count, warn
 
 
 def train(config: ConfigDict, workdir: str) -> None:
@@ -43,10 +40,9 @@ def train(config: ConfigDict, workdir: str) -> None:
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     dataset = datasets.build(config, datasets.load(config))
     mesh = parallel.make_mesh()
-    backbone = load(config, mesh)
-    configs.check_length(config, dataset.window, backbone.max_positions)
-    model = assemble(config, backbone)
-    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
+    backbone, model = methods.assemble(config, dataset.window, mesh)
+    if backbone is not None:
+        dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
     frozen = parallel.place(model.frozen, parallel.replicated(mesh))
     loaded = time.monotonic()
 
@@ -85,10 +81,12 @@ def train(config: ConfigDict, workdir: str) -> None:
     )
     if trained.windows_per_second:
         content["throughput"] = {"training_windows_per_second": round(trained.windows_per_second, 2)}
-    if parallel.is_main():
+    if parallel.is_main() and config.method == "spear":
         detector = Detector(
             config=config,
-            trainable=jax.device_get(trained.trainable),
+            trainable=jax.device_get(
+                {**trained.trainable, **{name: part for name, part in model.frozen.items() if name == "prompt"}}
+            ),
             quantizer=dataset.quantizer,
             typical_width=dataset.typical_width,
             threshold=evaluated.threshold,
@@ -98,28 +96,13 @@ def train(config: ConfigDict, workdir: str) -> None:
             warnings=dataset.warnings,
         )
         detector.save(folder / "detector", evaluation.versions())
+    if parallel.is_main():
         report.draw(folder, dataset, evaluated)
         evaluation.write(folder, content, dataset, evaluated)
     parallel.barrier("written")
     parallel.say(evaluation.table(content))
-    parallel.say(f"\n{folder}: results.json, scores/, figures/, detector/ ({time.monotonic() - began:.0f} s)")
-
-
-def load(config: ConfigDict, mesh: Mesh) -> Backbone:
-    """The backbone that a config names, on all devices.
-
-    Raises:
-      InputError: see `load_backbone`.
-    """
-    fields = config.backbone
-    return load_backbone(
-        fields.name,
-        fields.dtype,
-        int8=fields.int8,
-        attention=fields.attention,
-        remat=fields.remat,
-        sharding=parallel.replicated(mesh),
-    )
+    artifact = ", detector/" if config.method == "spear" else ""
+    parallel.say(f"\n{folder}: results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)")
 
 
 def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
@@ -183,7 +166,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
     said = tuple(f"the detector's training data: {warning}" for warning in detector.warnings)
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *said))
     mesh = parallel.make_mesh()
-    backbone = load(config, mesh)
+    backbone = methods.load(config, mesh)
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
     everywhere = parallel.replicated(mesh)
@@ -288,7 +271,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         if series.count(name) > 1:
             raise InputError(f"{source}: two series are named {name!r}")
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    backbone = load(config, parallel.make_mesh())
+    backbone = methods.load(config, parallel.make_mesh())
     window = data.window or backbone.max_positions - config.prompt.length - 1  # trained on series as a whole
     scorer = Scorer.place(detector, detector.assemble(backbone))
     said = [f"the detector's training data: {warning}" for warning in detector.warnings]
@@ -316,16 +299,19 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
 
 def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, model: Any) -> None:
     """Says what is about to be trained, on what."""
-    weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
-    held = backbone.dtype if backbone.int8 == "none" else f"{backbone.dtype}, int8 by {backbone.int8}"
-    attention = "causal" if backbone.causal else "bidirectional"
+    if backbone is not None:
+        weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
+        held = backbone.dtype if backbone.int8 == "none" else f"{backbone.dtype}, int8 by {backbone.int8}"
+        attention = "causal" if backbone.causal else "bidirectional"
+        fate = {"fine_tuning": "all weights are trained", "lora": "frozen but for low-rank additions"}
+        parallel.say(f"backbone {backbone.name} ({weights}, {held}, {attention}): {fate.get(config.method, 'frozen')}")
     about = {name: note for name, note in model.embedding.items() if name != "tokens"}  # results.json lists them
     if "tokens" in model.embedding:
         about["tokens"] = preview.shortened(model.embedding["tokens"])
     parallel.say(
-        f"backbone {backbone.name} ({weights}, {held}, {attention}): frozen\n"
         f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
-        f" = {count(model.trainable):,} numbers; bin embeddings: {json.dumps(about, ensure_ascii=False)}"
+        f" = {count(model.trainable):,} numbers"
+        + (f"; bin embeddings: {json.dumps(about, ensure_ascii=False)}" if about else "")
     )
     for line in preview.divided(dataset):
         parallel.say(line)

@@ -3,6 +3,7 @@
 import functools
 from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -11,19 +12,19 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data.batches import Examples, scoring_batches
-from spear_jax.model import Spear, merge
+from spear_jax.model import merge
 
 
 @functools.partial(jax.jit, static_argnames=("spear", "gathered"))
 def _probabilities(
-    spear: Spear, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
+    spear: nn.Module, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
 ) -> Float[Array, "batch time"]:
     logits = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"]))
     return jax.lax.with_sharding_constraint(jax.nn.sigmoid(logits), gathered)
 
 
 def score_windows(
-    spear: Spear,
+    spear: nn.Module,
     trainable: Any,
     frozen: Any,
     examples: Examples,

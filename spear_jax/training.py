@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ from spear_jax.data.dataset import Dataset
 from spear_jax.data.windows import stitch
 from spear_jax.errors import InputError
 from spear_jax.metrics import ranking_metrics
-from spear_jax.model import Assembled, Params, Spear, merge
+from spear_jax.model import Assembled, Params, merge
 from spear_jax.probing import features, fit_head
 from spear_jax.scoring import score_windows
 from spear_jax.training_log import Log, diagnose, epoch_line, progress_bar
@@ -58,7 +59,7 @@ class Trained:
 
 
 def loss_sum(
-    spear: Spear, trainable: Params, frozen: Params, batch: dict[str, Array], positive_weight: float
+    spear: nn.Module, trainable: Params, frozen: Params, batch: dict[str, Array], positive_weight: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Binary cross-entropy summed over the real steps of a batch, and the number of these steps."""
     logits = spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"])
@@ -68,7 +69,7 @@ def loss_sum(
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW with a learning rate of its own for prompt, head and (where trained) bin embeddings."""
+    """AdamW with a learning rate of its own for each trainable part."""
     train = config.train
 
     def adamw(rate: float) -> optax.GradientTransformation:
@@ -90,6 +91,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
                 "prompt": adamw(train.prompt_learning_rate),
                 "head": adamw(train.head_learning_rate),
                 "embedding": adamw(train.embedding_learning_rate),
+                "network": adamw(train.network_learning_rate),
+                "backbone": adamw(train.backbone_learning_rate),
             },
             lambda tree: dict(zip(tree, tree, strict=True)),  # a whole part has one label: its name
         ),
@@ -97,7 +100,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def make_train_call(
-    spear: Spear, optimizer: optax.GradientTransformation, positive_weight: float
+    spear: nn.Module, optimizer: optax.GradientTransformation, positive_weight: float
 ) -> Callable[..., tuple[Params, Any, Stats]]:
     """One jitted call of several optimizer steps.
 
@@ -183,7 +186,7 @@ def fit(
     if checkpoints.latest() is not None:
         state, progress = checkpoints.restore(state)
         parallel.say(f"resuming at step {progress.step}, epoch {progress.epoch + 1}")
-    elif config.head.init == "fitted":
+    elif config.head.init == "fitted" and "head" in trainable and not train.init_from:
         read = features(
             model.spear,
             trainable,
@@ -260,7 +263,7 @@ def fit(
             log.write(line)
             left = (train.epochs - progress.epoch) * progress.seconds / progress.epoch
             parallel.say(epoch_line(line, train.epochs, epoch_windows / seconds, left))
-            for warning in diagnose(model.spear.prompt_length, line):
+            for warning in diagnose(len(model.trainable.get("prompt", {}).get("vectors", ())), line):
                 parallel.say(f"  WARNING: {warning}")
             checkpoints.save(state, progress)
             if parallel.agree(stop.asked) and not finished(config, progress):
@@ -360,7 +363,7 @@ def check_finite(
 
 def evaluate(
     config: ConfigDict,
-    spear: Spear,
+    spear: nn.Module,
     trainable: Params,
     frozen: Params,
     dataset: Dataset,

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 INT8_GROUPS = {"none": 0, "channel": 0, "grouped": 32}
 """`backbone.int8` -> rows of a kernel that share a scale; 0 means all of them."""
+LORA_ON = ("query", "value")  # the layers that Hu et al. found to be enough
 
 
 class Linear(nn.Module):
@@ -21,12 +22,15 @@ class Linear(nn.Module):
       dtype: of the product.
       use_bias: whether there is b.
       int8: 'none', 'channel' or 'grouped'.
+      lora_rank: r of a low-rank addition x A B to the product (Hu et al., 2021, arXiv:2106.09685); 0 means none. A is
+        normal and B is 0 to begin with, so that nothing changes before training.
     """
 
     features: int
     dtype: DTypeLike = jnp.float32
     use_bias: bool = True
     int8: str = "none"
+    lora_rank: int = 0
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch rows"]) -> Float[Array, "*batch features"]:
@@ -44,6 +48,10 @@ class Linear(nn.Module):
                 y = (x @ kernel) * scale[0]
             else:
                 y = x @ (kernel.reshape(groups, -1, self.features) * scale[:, None]).reshape(rows, self.features)
+        if self.lora_rank:
+            a = self.param("lora_a", nn.initializers.normal(rows**-0.5), (rows, self.lora_rank)).astype(self.dtype)
+            b = self.param("lora_b", nn.initializers.zeros, (self.lora_rank, self.features)).astype(self.dtype)
+            y = y + (x @ a) @ b
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

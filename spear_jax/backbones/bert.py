@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import Linear, Read, attend, take
+from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, take
 from spear_jax.backbones.config_json import Fields
 from spear_jax.errors import InputError
 
@@ -119,12 +119,14 @@ class BertLayer(nn.Module):
       config: the shape.
       dtype: of the products.
       int8: see `Linear`.
+      lora_rank: of queries and values, see `Linear`.
       span: which positions' result is wanted, where they are the same ones in all windows; None means all.
     """
 
     config: BertConfig
     dtype: DTypeLike
     int8: str
+    lora_rank: int = 0
     span: tuple[int, int] | None = None
 
     @nn.compact
@@ -139,7 +141,8 @@ class BertLayer(nn.Module):
         H = config.hidden_size
 
         def linear(features: int, name: str) -> Linear:
-            return Linear(features, self.dtype, int8=self.int8, name=name)
+            rank = self.lora_rank if name in LORA_ON else 0
+            return Linear(features, self.dtype, int8=self.int8, lora_rank=rank, name=name)
 
         def add_and_norm(branch: Array, residual: Array, name: str) -> Array:
             total = branch.astype(jnp.float32) + residual.astype(jnp.float32)
@@ -173,6 +176,7 @@ class Bert(nn.Module):
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers per step of the scan, True for all of them (XLA counts the FLOPs of a loop's
         body only once).
+      lora_rank: of queries and values, see `Linear`.
     """
 
     config: BertConfig
@@ -181,6 +185,7 @@ class Bert(nn.Module):
     causal: bool = False
     remat: bool = False
     unroll: int | bool = 1
+    lora_rank: int = 0
 
     @nn.compact
     def __call__(
@@ -240,9 +245,9 @@ class Bert(nn.Module):
                 length=config.layers - 1,
                 unroll=self.unroll,
             )
-            x, _ = layers(config, self.dtype, self.int8, name="layers")(x, allowed)
+            x, _ = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")(x, allowed)
         span, asked = (read, None) if read is None or isinstance(read, tuple) else (None, read)
-        x, _ = layer(config, self.dtype, self.int8, span, name="last_layer")(x, allowed, asked)
+        x, _ = layer(config, self.dtype, self.int8, self.lora_rank, span, name="last_layer")(x, allowed, asked)
         return x
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import Linear, Read, attend, take
+from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, take
 from spear_jax.backbones.decoder_config import DecoderConfig
 from spear_jax.errors import InputError
 
@@ -128,6 +128,7 @@ class DecoderLayer(nn.Module):
       config: the shape.
       dtype: of the products.
       int8: see `Linear`.
+      lora_rank: of queries and values, see `Linear`.
       last: of a prefix only keys and values are wanted.
       span: which positions' result is wanted, where they are the same ones in all windows; None means all.
     """
@@ -135,6 +136,7 @@ class DecoderLayer(nn.Module):
     config: DecoderConfig
     dtype: DTypeLike
     int8: str
+    lora_rank: int = 0
     last: bool = False
     span: tuple[int, int] | None = None
 
@@ -164,7 +166,8 @@ class DecoderLayer(nn.Module):
         x, prefix = states
 
         def linear(features: int, bias: bool, name: str) -> Linear:
-            return Linear(features, self.dtype, use_bias=bias, int8=self.int8, name=name)
+            rank = self.lora_rank if name in LORA_ON else 0
+            return Linear(features, self.dtype, use_bias=bias, int8=self.int8, lora_rank=rank, name=name)
 
         query = linear(config.heads * size, config.attention_bias, "query")
         key = linear(config.key_value_heads * size, config.attention_bias, "key")
@@ -233,6 +236,7 @@ class Decoder(nn.Module):
       causal: each position sees only itself and what stands before it.
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers per step of the scan, True for all of them.
+      lora_rank: of queries and values, see `Linear`.
     """
 
     config: DecoderConfig
@@ -241,6 +245,7 @@ class Decoder(nn.Module):
     causal: bool = True
     remat: bool = False
     unroll: int | bool = 1
+    lora_rank: int = 0
 
     @nn.compact
     def __call__(
@@ -310,9 +315,11 @@ class Decoder(nn.Module):
                 unroll=self.unroll,
             )
             but_last = jax.tree.map(lambda leaf: leaf[:-1], kinds)
-            states, _ = layers(config, self.dtype, self.int8, name="layers")(states, but_last, sight, prefix_sight)
+            states, _ = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")(
+                states, but_last, sight, prefix_sight
+            )
         kind = jax.tree.map(lambda leaf: leaf[-1], kinds)
         span, asked = (read, None) if read is None or isinstance(read, tuple) else (None, read)
-        last = layer(config, self.dtype, self.int8, True, span, name="last_layer")
+        last = layer(config, self.dtype, self.int8, self.lora_rank, True, span, name="last_layer")
         (x, _), _ = last(states, kind, sight, prefix_sight, asked)
         return _norm(config, "final_norm")(x).astype(self.dtype)

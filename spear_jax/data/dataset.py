@@ -139,6 +139,9 @@ def build(
     if config.tsmote.enabled:
         part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
         training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
+    if config.train.shuffled_labels:
+        others = np.random.default_rng((config.seed, 4)).permutation(len(training))
+        training = dataclasses.replace(training, targets=training.targets[others])
     return Dataset(
         name=loaded.name,
         recorded=recorded,
@@ -225,6 +228,8 @@ def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]
             f"data.labels={config.data.labels!r}: the labels of {', '.join(labelling.relabelled_splits(recorded))} are"
             f" {how}, not recorded"
         )
+    if config.train.shuffled_labels:
+        said.append("train.shuffled_labels: a control, trained on labels that belong to other windows")
     if config.data.split == "random":
         said.append(f"data.split='random': {splits.LEAKS}")
     if config.quantizer.scale == "series":

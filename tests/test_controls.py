@@ -1,0 +1,83 @@
+"""Controls that are configs: a prompt that is not trained, labels of other windows, and starting from a detector."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Spear, check_refusal, check_scores, quick, quick_on, results
+from safetensors.numpy import load_file
+
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.config import TINY, default_config
+from spear_jax.data.dataset import build
+from spear_jax.data.series import Loaded
+from spear_jax.data.synthetic import generate
+from spear_jax.model import assemble
+
+
+def tensors(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "detector" / "detector.safetensors")
+
+
+def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    fields = {"train.parts": "head", "prompt.init": "normal"}
+    outcome = spear(*quick_on(nasa, tmp_path / "run", fields))
+    assert outcome.code == 0, outcome.err
+    content = results(tmp_path / "run")
+    assert content["trained"] == ["head"]
+    assert content["parameters"]["trainable"] == 33
+    check_scores(tmp_path / "run")
+    config = default_config()
+    config.backbone.name, config.prompt.init, config.prompt.length = TINY, "normal", 4
+    start = assemble(config, load_backbone(TINY)).trainable["prompt"]["vectors"]
+    np.testing.assert_array_equal(tensors(tmp_path / "run")["prompt.vectors"], start)
+    # And the detector works like any other.
+    table = tmp_path / "t.csv"
+    table.write_text("a\n" + "\n".join(map(str, range(40))))
+    scored = spear(
+        "--mode=score", f"--detector={tmp_path / 'run'}", f"--input={table}", f"--workdir={tmp_path / 'scored'}"
+    )
+    assert scored.code == 0, scored.err
+
+
+def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert spear(*quick_on(nasa, first, {"train.epochs": 2})).code == 0
+    fields = {
+        "train.init_from": first,
+        "train.prompt_learning_rate": 0,
+        "train.head_learning_rate": 0,
+        "train.weight_decay": 0,
+    }
+    outcome = spear(*quick_on(nasa, second, fields))
+    assert outcome.code == 0, outcome.err
+    for name, array in tensors(first).items():
+        np.testing.assert_array_equal(tensors(second)[name], array)
+    assert results(second)["test"] == results(first)["test"]
+    refused = spear(*quick_on(nasa, tmp_path / "third", {"train.init_from": first, "prompt.length": 5}))
+    check_refusal(refused, "config.train.init_from", "its prompt has the shapes", "(4, 32)", "(5, 32)")
+    refused = spear(*quick(tmp_path / "fourth", {"train.init_from": tmp_path / "nothing"}))
+    check_refusal(refused, "no detector.json there")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed: int) -> None:
+    config = default_config()
+    config.seed, config.data.name, config.data.window, config.data.stride, config.data.gap = (
+        seed,
+        "synthetic",
+        32,
+        32,
+        0,
+    )
+    loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
+    plain = build(config, loaded)
+    config.train.shuffled_labels = True
+    shuffled = build(config, loaded)
+    assert not np.array_equal(shuffled.training.targets, plain.training.targets)
+    rows = [sorted(map(bytes, one.training.targets.astype(np.uint8))) for one in (plain, shuffled)]
+    assert rows[0] == rows[1]
+    np.testing.assert_array_equal(shuffled.training.bins, plain.training.bins)
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(shuffled.examples[split].targets, plain.examples[split].targets)
+    assert any("labels that belong to other windows" in warning for warning in shuffled.warnings)

@@ -1,0 +1,128 @@
+"""Studies: every run once, whatever happens in between, and every run in the table."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import CONFIGS, SYNTHETIC, Spear, check_refusal, results
+
+from spear_jax import studies
+from spear_jax.errors import InputError
+from spear_jax.studies import Study, grid, load, plan, run
+
+STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
+
+
+def study(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int] = (0,), **fields: str) -> Study:
+    axis = "prompt.length" if all("prompt.length" in row for row in rows) else ""
+    config = f"{CONFIGS / 'quickstart.py'}:debug"
+    return Study("A title", "A question?", config, SYNTHETIC | fields, rows, seeds, axis)
+
+
+def stamps(workdir: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (workdir / "runs").glob("*/results.json")}
+
+
+def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path) -> None:
+    rows = [{"prompt.length": 0}, {"prompt.length": 4}, {"prompt.length": 4, "backbone.name": "/nowhere"}]
+    one = study(rows, seeds=(0, 1))
+    text = run(one, {}, tmp_path / "s", None)
+    runs = pd.read_csv(tmp_path / "s" / "table.csv")
+    assert len(runs) == 6
+    assert runs["error"].notna().tolist() == [False] * 4 + [True] * 2
+    assert "exit code 2" in runs["error"].iloc[-1]
+    assert "/nowhere" in runs["error"].iloc[-1]
+    assert text == (tmp_path / "s" / "table.md").read_text()
+    assert "| 0 of 2 |" in text
+    assert text.count("- failed: ") == 2
+    content = results(tmp_path / "s" / "runs" / runs["run"][0])
+    assert runs["test_aupr"][0] == pytest.approx(content["test"]["aupr"])
+    mean = runs["test_aupr"][:2].mean()
+    assert f"{mean:.3f} ± " in text
+    assert (tmp_path / "s" / "figure.png").stat().st_size > 5000
+    before = stamps(tmp_path / "s")
+    assert len(before) == 4
+    run(study(rows[:2], seeds=(0, 1)), {}, tmp_path / "s", None)
+    assert stamps(tmp_path / "s") == before
+
+
+def test_two_studies_share_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = study([{"prompt.length": 4}]), study([{"train.epochs": 1}], **{"prompt.length": "4"})
+    (a,), (b,) = plan(first, {}), plan(second, {})
+    assert a.name == b.name
+    run(first, {}, tmp_path / "s", None)
+    known = tmp_path / "known"
+    known.mkdir()
+    (known / f"{a.name}.json").write_bytes((tmp_path / "s" / "runs" / a.name / "results.json").read_bytes())
+    monkeypatch.setattr(subprocess, "run", None)
+    run(second, {}, tmp_path / "s", None)
+    assert "| 1 of 1 |" in run(second, {}, tmp_path / "other", known)
+    assert not (tmp_path / "other" / "runs").exists()
+
+
+def test_names_tell_configs_apart_and_nothing_else() -> None:
+    planned = plan(study(grid(prompt__length=(0, 4), train__epochs=(1, 2)), seeds=(0, 1)), {})
+    assert len({one.name for one in planned}) == 8
+    again = plan(study([{"prompt.length": 0, "train.epochs": 1}]), {"data.dir": "/somewhere/else"})
+    assert again[0].name == planned[0].name
+
+
+def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.prompt\.length=-1: allowed is at least 0"):
+        run(study([{"prompt.length": 4}, {"prompt.length": -1}]), {}, tmp_path / "s", None)
+    assert not (tmp_path / "s").exists()
+
+
+STUDY_FILE = """
+from spear_jax.studies import Study
+
+def get_study(arg=""):
+    return Study("t", "q", {config!r}, {base!r}, [{{"prompt.length": n}} for n in (1, 2, 3)], (0,))
+"""
+
+
+def test_a_killed_study_goes_on(tmp_path: Path) -> None:
+    base = SYNTHETIC | {"train.epochs": "3"}
+    (tmp_path / "study.py").write_text(STUDY_FILE.format(config=f"{CONFIGS / 'quickstart.py'}:debug", base=base))
+    command = [sys.executable, "-m", "spear_jax.main", "--mode=study", f"--config={tmp_path / 'study.py'}"]
+    command.append(f"--workdir={tmp_path / 's'}")
+    begun = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(stamps(tmp_path / "s")) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    before = stamps(tmp_path / "s")
+    assert 1 <= len(before) < 3
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = stamps(tmp_path / "s")
+    assert len(after) == 3
+    assert before.items() <= after.items()
+    assert done.stdout.count("| 1 of 1 |") == 3
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("argument", ["", *studies.PROTOCOL, "debug", "nab,debug"])
+def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    found = load(f"{file}:{argument}")
+    planned = plan(found, {})
+    assert len(planned) == len(found.rows) * len(found.seeds) == len({one.name for one in planned})
+    assert f"configs/studies/{file.name}" in file.read_text()
+    if found.axis:
+        assert all(isinstance(row[found.axis], int | float) for row in found.rows)
+
+
+def test_a_file_that_is_no_study(spear: Spear, tmp_path: Path) -> None:
+    outcome = spear("--mode=study", f"--config={CONFIGS / 'nasa.py'}", f"--workdir={tmp_path / 's'}")
+    check_refusal(outcome, "nasa.py", "get_study")
+    outcome = spear("--mode=study", "--config=nowhere.py", f"--workdir={tmp_path / 's'}")
+    check_refusal(outcome, "no file 'nowhere.py'")
