@@ -50,6 +50,10 @@ backbones, as arguments of the last four, e.g. --config=configs/nasa.py:gemma3-1
 """
 
 
+# What tensorstore says of a file that it cannot write, by the place where it notices.
+_TENSORSTORE = ("local file", "Failed writing", "No space left on device")
+
+
 @dataclasses.dataclass
 class Flags:
     """The parsed command line; '' is unset."""
@@ -164,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except (OSError, ValueError) as fault:
         # A disk that is full or not writable; tensorstore's errors under Orbax are ValueErrors.
-        if isinstance(fault, ValueError) and "local file" not in str(fault):
+        if isinstance(fault, ValueError) and not any(words in str(fault) for words in _TENSORSTORE):
             raise
         reason = " ".join(str(fault).split())
         print(f"stopped: {reason}; with that mended, the same command goes on", file=sys.stderr)
