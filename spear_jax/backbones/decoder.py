@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, take
+from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, stacked, take
 from spear_jax.backbones.decoder_config import DecoderConfig
 from spear_jax.errors import InputError
 
@@ -300,20 +300,16 @@ class Decoder(nn.Module):
             mask = jnp.concatenate([jnp.ones((len(mask), in_front), bool), mask], axis=1)
         sight = Sight.of(config, self.causal, positions, keys, mask)
 
-        # As in Bert: products are kept for the backward pass and the rest is recomputed; with `remat`, all is.
-        kept = None if self.remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        layer = nn.remat(DecoderLayer, prevent_cse=False, policy=kept)
+        layers, layer = stacked(
+            DecoderLayer,
+            scanned=config.layers - 1,
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            remat=self.remat,
+            unroll=self.unroll,
+        )
         kinds = Kind.of(config)
         states = (x, shared)
         if config.layers > 1:
-            layers = nn.scan(
-                layer,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=(0, nn.broadcast, nn.broadcast),
-                length=config.layers - 1,
-                unroll=self.unroll,
-            )
             but_last = jax.tree.map(lambda leaf: leaf[:-1], kinds)
             states, _ = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")(
                 states, but_last, sight, prefix_sight
