@@ -146,7 +146,11 @@ def default_config() -> ConfigDict:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
+    "method": (
+        *("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
+        *("isolation_forest", "nearest_neighbours", "matrix_profile", "sub_pca"),
+        *("logistic_regression", "gradient_boosting"),
+    ),
     "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),
     "data.labels": ("recorded", "column", "intervals", "rules", "injected"),

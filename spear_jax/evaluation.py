@@ -15,14 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
-from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax import parallel, thresholds
+from spear_jax import thresholds
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.baselines.classical import bin_lookup, rolling_zscores
-from spear_jax.baselines.head_only import head_only
 from spear_jax.confidence import bootstrap
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
@@ -30,9 +28,8 @@ from spear_jax.data.windows import StepScores, combine, stitch
 from spear_jax.files import write_whole
 from spear_jax.interval_metrics import mean_over_series, per_series_metrics
 from spear_jax.metrics import Metrics, point_metrics
-from spear_jax.model import Assembled, Params, count
+from spear_jax.model import Assembled, count
 from spear_jax.nab_score import PROFILES, ScoredFile, sweep
-from spear_jax.scoring import score_windows
 from spear_jax.thresholds import Threshold
 
 SCHEMA = 1
@@ -71,58 +68,61 @@ class Evaluation:
     nab_scores: dict[str, Any]
 
 
-def evaluate(
-    config: ConfigDict,
-    model: Assembled,
-    trainable: Params,
-    frozen: Params,
-    dataset: Dataset,
-    mesh: Mesh,
-    *,
-    threshold: Threshold | None = None,
-) -> Evaluation:
-    """Scores all splits and all controls.
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a method says of every split.
+
+    Attributes:
+      steps: one score per time step, by split.
+      windows: a window head's scores per window, by split; else empty.
+      controls: scores of controls that take the method's own model, by name and split.
+    """
+
+    steps: dict[str, StepScores]
+    windows: dict[str, Float[np.ndarray, "windows"]] = dataclasses.field(default_factory=dict)
+    controls: dict[str, dict[str, StepScores]] = dataclasses.field(default_factory=dict)
+
+
+def by_windows(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
+    """One score per time step and split, from one per step of every window."""
+    return {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
+
+
+def by_series(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
+    """One score per time step and split, from one per step of all recorded series, laid end to end."""
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
+    found = by_windows(dataset, {split: np.zeros(dataset.windows[split].real.shape) for split in SPLITS})
+    return {
+        split: dataclasses.replace(steps, score=scores[offsets[steps.series] + steps.step])
+        for split, steps in found.items()
+    }
+
+
+def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold: Threshold | None = None) -> Evaluation:
+    """Judges the scores of a method, and those of all controls.
 
     Args:
       config: a whole config.
-      model: the model.
-      trainable: its trained parameters, on the devices.
-      frozen: its frozen ones, on the devices.
-      dataset: what is scored.
-      mesh: the devices.
+      dataset: what was scored.
+      scored: by the method.
       threshold: a detector's own; without it one is chosen on the validation split.
     """
-    scores = {
-        split: score_windows(
-            model.spear,
-            trainable,
-            frozen,
-            examples,
-            batch_size=config.score.batch_size,
-            mesh=mesh,
-            progress=split,
-        )
-        for split, examples in dataset.examples.items()
-    }
-    every_column = {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
 
-    def combined(found: Mapping[str, np.ndarray]) -> dict[str, StepScores]:
-        whole = {split: dataclasses.replace(every_column[split], score=found[split]) for split in SPLITS}
+    def combined(found: Mapping[str, StepScores]) -> dict[str, StepScores]:
         if config.data.combine == "none":
-            return whole
-        return {split: combine(one, dataset.recorded, config.data.combine) for split, one in whole.items()}
+            return dict(found)
+        return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
-    steps = combined({split: every_column[split].score for split in SPLITS})
+    steps = combined(scored.steps)
     threshold = threshold or choose(config, steps["validation"])
     controls = {
-        name: combined(found)
-        for name, found in _controls(config, model, trainable, frozen, dataset, every_column, mesh).items()
+        name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
     }
     return Evaluation(
         steps=steps,
         threshold=threshold,
         metrics={split: step_metrics(split, steps[split], threshold) for split in SPLITS},
-        window_metrics=_window_metrics(config, dataset, scores),
+        window_metrics=_window_metrics(config, dataset, scored.windows) if scored.windows else {},
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
         confidence={
             split: bootstrap(
@@ -135,7 +135,7 @@ def evaluate(
             )
             for split in ("validation", "test")
         },
-        nab_scores=_nab_scores(config, dataset, {"spear": steps, **controls}),
+        nab_scores=_nab_scores(config, dataset, {config.method: steps, **controls}),
     )
 
 
@@ -165,67 +165,34 @@ def _stretches(steps: StepScores) -> list[slice]:
 
 
 def _window_metrics(
-    config: ConfigDict, dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]
+    config: ConfigDict, dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]]
 ) -> dict[str, Metrics]:
-    if config.head.kind != "window":
-        return {}
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
-    chosen = thresholds.choose(config.threshold.rule, labels["validation"], scores["validation"][:, 0])
+    chosen = thresholds.choose(config.threshold.rule, labels["validation"], scores["validation"])
     return {
-        split: point_metrics(
-            f"{split} windows",
-            labels[split],
-            scores[split][:, 0],
-            scores[split][:, 0] >= chosen.value,
-        )
+        split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= chosen.value)
         for split in SPLITS
     }
 
 
 def _controls(
-    config: ConfigDict,
-    model: Assembled,
-    trainable: Params,
-    frozen: Params,
-    dataset: Dataset,
-    steps: dict[str, StepScores],
-    mesh: Mesh,
-) -> dict[str, dict[str, np.ndarray]]:
-    """The scores of each control for the same steps, by control and split."""
+    config: ConfigDict, dataset: Dataset, steps: Mapping[str, StepScores]
+) -> dict[str, dict[str, StepScores]]:
+    """The controls that stand beside every method, for the same steps."""
     rng = np.random.default_rng((config.seed, 2))
-    train, quantizer = dataset.examples["train"], dataset.quantizer
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
-    zscores = rolling_zscores(dataset.recorded, config.controls.zscore_steps)
+    train, bins = dataset.examples["train"], dataset.quantizer.bins
 
-    def stitched(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {s: stitch(dataset.windows[s], scores[s], dataset.recorded).score for s in SPLITS}
+    def scoring(score: Mapping[str, np.ndarray]) -> dict[str, StepScores]:
+        return {split: dataclasses.replace(steps[split], score=score[split]) for split in SPLITS}
 
-    found: dict[str, dict[str, np.ndarray]] = {
-        "random_scores": {split: rng.random(len(steps[split].score)) for split in SPLITS},
-        "always_normal": {split: np.zeros(len(steps[split].score)) for split in SPLITS},
-        "bin_lookup": stitched({s: bin_lookup(train, quantizer.bins, dataset.examples[s]) for s in SPLITS}),
-        "rolling_zscore": {s: zscores[offsets[steps[s].series] + steps[s].step] for s in SPLITS},
+    return {
+        "random_scores": scoring({split: rng.random(len(steps[split].score)) for split in SPLITS}),
+        "always_normal": scoring({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
+        "bin_lookup": by_windows(
+            dataset, {split: bin_lookup(train, bins, dataset.examples[split]) for split in SPLITS}
+        ),
+        "rolling_zscore": by_series(dataset, rolling_zscores(dataset.recorded, config.controls.zscore_steps)),
     }
-    if config.controls.head_only and config.method == "spear":
-        bare = frozen
-        if "embedding" in model.trainable:  # the control's embeddings stay as they were before training
-            bare = {
-                **frozen,
-                "embedding": parallel.place(model.trainable["embedding"], parallel.replicated(mesh)),
-            }
-        found["head_only"] = stitched(
-            head_only(
-                model.spear,
-                bare,
-                dataset.training,
-                dataset.examples,
-                positive_weight=config.train.positive_weight,
-                batch_size=config.score.batch_size,
-                mesh=mesh,
-                seed=config.seed,
-            )
-        )
-    return found
 
 
 def _control_metrics(
@@ -273,11 +240,12 @@ def _runs(series: np.ndarray) -> list[slice]:
 
 def results(
     config: ConfigDict,
-    model: Assembled,
+    model: Assembled | None,
     backbone: Mapping[str, Any],
     dataset: Dataset,
     evaluation: Evaluation,
     *,
+    command: str,
     threshold_from: str,
     seconds: Mapping[str, float],
     training: Mapping[str, Any],
@@ -286,6 +254,7 @@ def results(
     return {
         "schema": SCHEMA,
         "dataset": dataset.name,
+        "command": command,
         "seed": config.seed,
         "method": config.method,
         "backbone": dict(backbone),
@@ -311,6 +280,17 @@ def results(
         "per_series": "per_series.parquet",
         "controls": evaluation.controls,
         **({"nab_score": evaluation.nab_scores} if evaluation.nab_scores else {}),
+        **_parameters(model),
+        "training": dict(training),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "versions": versions(),
+    }
+
+
+def _parameters(model: Assembled | None) -> dict[str, Any]:
+    if model is None:  # a method without a model of ours
+        return {"trained": [], "embedding": {}, "parameters": {"trainable": None, "frozen": 0, "prompt_bytes": 0}}
+    return {
         "trained": sorted(model.trainable),
         "embedding": model.embedding,
         "parameters": {
@@ -318,9 +298,6 @@ def results(
             "frozen": count(model.frozen),
             "prompt_bytes": 4 * count(model.trainable.get("prompt", {})),
         },
-        "training": dict(training),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "versions": versions(),
     }
 
 
@@ -404,81 +381,3 @@ def write_parquet(path: epath.Path, frame: pd.DataFrame, warnings: Sequence[str]
     buffer = io.BytesIO()
     pa.parquet.write_table(table, buffer)
     write_whole(path, buffer.getvalue())
-
-
-NAMES = {
-    "random_scores": "random scores",
-    "always_normal": "always normal",
-    "bin_lookup": "bin lookup",
-    "rolling_zscore": "rolling z-score",
-    "head_only": "head only (m = 0)",
-}
-METHODS = {
-    "spear": "SPEAR",
-    "lstm": "LSTM, both ways",
-    "lstm_causal": "LSTM, causal",
-    "fine_tuning": "fine-tuning",
-    "lora": "LoRA",
-}
-COLUMNS = {
-    "auroc": "AUROC",
-    "aupr": "AUPR",
-    "vus_pr": "VUS-PR",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-    "range_f1": "range F1",
-    "event_f1": "event F1",
-    "affiliation_f1": "affil. F1",
-}
-
-
-def table(content: Mapping[str, Any]) -> str:
-    """The table that a run ends with, from results.json."""
-
-    def cells(metrics: Mapping[str, Any]) -> str:
-        return "".join(
-            f"{'-' if metrics.get(column) is None else format(metrics[column], '.3f'):>10}" for column in COLUMNS
-        )
-
-    backbone, method = content["backbone"], METHODS[content["method"]]
-    weights = "pretrained" if backbone.get("pretrained") else "RANDOM WEIGHTS"
-    on = f", {backbone['name']} ({weights}, {backbone['dtype']})" if backbone else ""
-    lines = [
-        "",
-        f"{content['dataset']}, {method}{on}, trained:"
-        f" {' + '.join(content['trained'])}, {content['parameters']['trainable']:,} numbers",
-    ]
-    lines += [f"WARNING: {warning}" for warning in content["warnings"]]
-    for split in SPLITS:
-        sizes = content["splits"][split]
-        rate = sizes["anomalous_steps"] / sizes["steps"]
-        lines += [
-            "",
-            f"{split}: {sizes['series']} series, {sizes['steps']:,} steps, base rate {rate:.3f}",
-            f"{'':20}" + "".join(f"{column:>10}" for column in COLUMNS.values()),
-            f"{method:20}" + cells(content[split]),
-        ]
-        if "windows" in content:
-            lines.append(f"{method + ', per window':20}" + cells(content["windows"][split]))
-        lines += [f"{NAMES[name]:20}" + cells(control[split]) for name, control in content["controls"].items()]
-    if "nab_score" in content:
-        lines += _nab_table(content["nab_score"], method)
-    threshold = content["threshold"]
-    lines += [
-        "",
-        f"threshold {threshold['value']:.4g} ({threshold['rule']}, chosen on {threshold['chosen_on']} of"
-        f" {threshold['from']}); a '-' is undefined",
-    ]
-    return "\n".join(lines)
-
-
-def _nab_table(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], method: str) -> list[str]:
-    profiles = list(next(iter(scores.values())))
-    lines = ["", f"{'NAB score, test':20}" + "".join(f"{profile:>15}" for profile in profiles)]
-    for name, of_profile in scores.items():
-        values = [of_profile[profile]["test"] for profile in profiles]
-        cells = "".join(f"{'-' if value is None else format(value, '.1f'):>15}" for value in values)
-        lines.append(f"{NAMES.get(name, method):20}{cells}")
-    return lines

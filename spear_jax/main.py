@@ -1,6 +1,7 @@
 """Command line: flags and dispatch, nothing else."""
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,15 @@ class Flags:
     input: str = ""
     distributed: str = "auto"
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The command line, without the folder that it writes to."""
+        given = {"mode": "" if self.mode == "train" else self.mode, "config": self.config, "detector": self.detector}
+        given = {name: value for name, value in given.items() if value}
+        given |= {f"config.{name}": value for name, value in self.overrides.items()}
+        flags = [shlex.quote(f"--{name}={value}") for name, value in given.items()]
+        return " ".join(["python -m spear_jax.main", *flags])
 
 
 def parse(arguments: Sequence[str]) -> Flags:
@@ -144,9 +154,9 @@ def run(flags: Flags) -> None:
     elif flags.mode == "memory":
         parallel.say(memory.table(config))
     elif flags.mode == "evaluate":
-        run.evaluate(config, flags.detector, flags.workdir, overridden=list(flags.overrides))
+        run.evaluate(config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides))
     else:
-        run.train(config, flags.workdir)
+        run.train(config, flags.workdir, flags.command)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What is trained: the prompted language model, or a baseline through the same loop."""
+"""What gives the scores: the prompted language model, a baseline through the same loop, or one that needs no loop."""
 
 import dataclasses
 
@@ -7,17 +7,33 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from spear_jax import config as configs
 from spear_jax import model, parallel
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.baselines.fine_tuning import assemble_fine_tuning
+from spear_jax.baselines.head_only import head_only
 from spear_jax.baselines.lstm import assemble_lstm
+from spear_jax.baselines.supervised import gradient_boosting, logistic_regression
+from spear_jax.baselines.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
+from spear_jax.data.dataset import Dataset
+from spear_jax.data.splits import SPLITS
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
+from spear_jax.evaluation import Scored, by_series, by_windows
+from spear_jax.scoring import score_windows
 
 TUNED = ("fine_tuning", "lora")
+TRAINED = ("spear", "lstm", "lstm_causal", *TUNED)
+UNSUPERVISED = {
+    "isolation_forest": isolation_forest,
+    "nearest_neighbours": nearest_neighbours,
+    "matrix_profile": matrix_profile,
+    "sub_pca": sub_pca,
+}
+SUPERVISED = {"logistic_regression": logistic_regression, "gradient_boosting": gradient_boosting}
 
 
 def load(config: ConfigDict, mesh: Mesh) -> Backbone:
@@ -75,3 +91,65 @@ def _start_from(detector: Detector, assembled: model.Assembled, config: ConfigDi
         return {name: detector.trainable.get(name, part) for name, part in tree.items()}
 
     return dataclasses.replace(assembled, trainable=taken(assembled.trainable), frozen=taken(assembled.frozen))
+
+
+def score(
+    config: ConfigDict,
+    assembled: model.Assembled,
+    trainable: model.Params,
+    frozen: model.Params,
+    dataset: Dataset,
+    mesh: Mesh,
+) -> Scored:
+    """The scores of a trained model, and of its head alone.
+
+    Args:
+      config: a whole config.
+      assembled: the model.
+      trainable: its trained parameters, on the devices.
+      frozen: its frozen ones, on the devices.
+      dataset: what is scored.
+      mesh: the devices.
+    """
+    batch_size = config.score.batch_size
+    scores = {
+        split: score_windows(
+            assembled.spear, trainable, frozen, examples, batch_size=batch_size, mesh=mesh, progress=split
+        )
+        for split, examples in dataset.examples.items()
+    }
+    controls = {}
+    if config.controls.head_only and config.method == "spear":
+        bare = frozen
+        if "embedding" in assembled.trainable:  # the control's embeddings stay as they were before training
+            table = parallel.place(assembled.trainable["embedding"], parallel.replicated(mesh))
+            bare = {**frozen, "embedding": table}
+        found = head_only(
+            assembled.spear,
+            bare,
+            dataset.training,
+            dataset.examples,
+            positive_weight=config.train.positive_weight,
+            batch_size=batch_size,
+            mesh=mesh,
+            seed=config.seed,
+        )
+        controls["head_only"] = by_windows(dataset, found)
+    windows = {split: scores[split][:, 0] for split in SPLITS} if config.head.kind == "window" else {}
+    return Scored(by_windows(dataset, scores), windows, controls)
+
+
+def score_untrained(config: ConfigDict, dataset: Dataset) -> Scored:
+    """The scores of a method that the training loop has no part in.
+
+    Args:
+      config: a whole config.
+      dataset: what is scored; only supervised methods read labels, those of its training part.
+    """
+    if config.method in UNSUPERVISED:
+        detect = UNSUPERVISED[config.method]
+        series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=None, leave=False)
+        return Scored(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
+    classify = SUPERVISED[config.method]
+    found = classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
+    return Scored(by_windows(dataset, found))

@@ -1,38 +1,69 @@
 """A head fitted to hidden states that do not change: a logistic regression, solved to its optimum.
 
 Two uses: `head.init='fitted'` starts training from it (linear probing, then tuning: Kumar et al. 2022, arXiv
-2202.10054), and without a prompt it is the control 'head only'.
+2202.10054), and without a prompt it is the control 'head only'. And where the head alone is trained step by step, the
+hidden states that it reads are computed once, not in every epoch.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data.batches import Examples, scoring_batches
-from spear_jax.model import Params, Spear, merge
+from spear_jax.data.dataset import Dataset
+from spear_jax.model import Assembled, Params, Spear, merge
 
 MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
 
 
+class Probe(nn.Module):
+    """The head of a model, on hidden states that were computed before.
+
+    Attributes:
+      hidden: size of a hidden state.
+      head_kind: as `Spear.head_kind`.
+    """
+
+    hidden: int
+    head_kind: str = "step"
+
+    def setup(self) -> None:  # noqa: D102
+        self.head = nn.Dense(1)
+
+    def __call__(
+        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time"]:
+        """A logit per step."""
+        return self.head(self.features(states, mask))[..., 0]
+
+    def features(
+        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        """The states themselves."""
+        return states
+
+
 @functools.partial(jax.jit, static_argnames=("spear", "gathered"))
 def _features(
-    spear: Spear, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
+    spear: Spear | Probe, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
 ) -> Float[Array, "batch asked hidden"]:
     """What the head reads: a vector per step, or one per window."""
-    read = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"], method=Spear.features))
+    read = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"], method="features"))
     return jax.lax.with_sharding_constraint(read, gathered)
 
 
 def features(
-    spear: Spear,
+    spear: Spear | Probe,
     trainable: Params,
     frozen: Params,
     examples: Examples,
@@ -50,11 +81,48 @@ def features(
         yield real, read[: len(real)]
 
 
+def states_once(
+    model: Assembled, dataset: Dataset, frozen: Params, *, batch_size: int, mesh: Mesh
+) -> tuple[Assembled, Dataset, Params]:
+    """What `training.fit` is given, where hidden states do not change while it runs.
+
+    Args:
+      model: what is trained.
+      dataset: on what.
+      frozen: the model's frozen tree, on the devices.
+      batch_size: windows at a time.
+      mesh: the devices.
+
+    Returns:
+      A `Probe` with the same trainable tree, windows of hidden states in place of bins, and nothing frozen; or model,
+      data and tree as they are, where more than a step head is trained or the states take more than `MAX_BYTES`.
+    """
+    splits = {"training": dataset.training, "validation": dataset.examples["validation"]}
+    size = 4 * model.spear.hidden * sum(one.bins.size for one in splits.values()) if "head" in model.trainable else 0
+    if set(model.trainable) != {"head"} or model.spear.head_kind != "step" or size > MAX_BYTES:
+        return model, dataset, frozen
+    for name, examples in splits.items():
+        states = np.zeros((*examples.bins.shape, model.spear.hidden), np.float32)
+        said = f"hidden states, {name}"
+        batches = features(
+            model.spear, model.trainable, frozen, examples, batch_size=batch_size, mesh=mesh, progress=said
+        )
+        for rows, read in batches:
+            states[rows, : read.shape[1]] = read
+        splits[name] = dataclasses.replace(examples, bins=states)
+    read_once = dataclasses.replace(
+        dataset,
+        training=splits["training"],
+        examples={**dataset.examples, "validation": splits["validation"]},
+    )
+    return dataclasses.replace(model, spear=Probe(model.spear.hidden)), read_once, {}
+
+
 def fit_head(
     batches: Iterable[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]],
     train: Examples,
     *,
-    spear: Spear,
+    spear: Spear | Probe,
     positive_weight: float,
     seed: int,
 ) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import evaluation, methods, parallel, preview, report, training
+from spear_jax import evaluation, methods, parallel, preview, probing, report, tables, training
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
 from spear_jax.data.files import File
@@ -21,11 +21,16 @@ from spear_jax.detector import CARRIED, Detector, table_sha256
 from spear_jax.errors import InputError
 from spear_jax.file_scoring import Scorer, write_scores
 from spear_jax.files import read_json, write_whole
-from spear_jax.model import count, warn
+from spear_jax.model import Assembled, Params, count, warn
 
 
-def train(config: ConfigDict, workdir: str) -> None:
+def train(config: ConfigDict, workdir: str, command: str) -> None:
     """Trains and evaluates; goes on where an earlier run of the same folder stopped.
+
+    Args:
+      config: a whole config.
+      workdir: the run's folder.
+      command: what gives these results again, for results.json.
 
     Raises:
       InputError: bad input; the folder is as it was.
@@ -35,74 +40,135 @@ def train(config: ConfigDict, workdir: str) -> None:
     done = check_folder(config, folder)
     parallel.barrier("looked")  # before the main process changes what the others look at
     if done:
-        parallel.say(f"{folder}: this run is done; its results:\n{evaluation.table(done)}")
+        parallel.say(f"{folder}: this run is done; its results:\n{tables.table(done)}")
         return
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     dataset = datasets.build(config, datasets.load(config))
+    outcome = (_fit if config.method in methods.TRAINED else _apply)(config, dataset, folder, began)
+    fitted, dataset = time.monotonic(), outcome.dataset
+
+    with plain_warnings():
+        evaluated = evaluation.evaluate(config, dataset, outcome.scored)
+    content = evaluation.results(
+        config,
+        outcome.model,
+        outcome.backbone,
+        dataset,
+        evaluated,
+        command=command,
+        threshold_from=dataset.name,
+        seconds={**outcome.seconds, "evaluation": time.monotonic() - fitted},
+        training={
+            "epochs": config.train.epochs,
+            "patience": config.train.early_stopping.patience,
+            **outcome.training,
+        },
+    )
+    if outcome.windows_per_second:
+        content["throughput"] = {"training_windows_per_second": round(outcome.windows_per_second, 2)}
+    artifact = ""
+    if config.method == "spear" and outcome.model is not None:
+        artifact = ", detector/"
+        if parallel.is_main():
+            fixed = {name: part for name, part in outcome.model.frozen.items() if name == "prompt"}
+            detector = Detector(
+                config=config,
+                trainable=jax.device_get({**outcome.trainable, **fixed}),
+                quantizer=dataset.quantizer,
+                typical_width=dataset.typical_width,
+                threshold=evaluated.threshold,
+                trained_on=dataset.name,
+                backbone=outcome.backbone,
+                table_sha256=table_sha256(outcome.model),
+                warnings=dataset.warnings,
+            )
+            detector.save(folder / "detector", evaluation.versions())
+    if parallel.is_main():
+        report.draw(folder, dataset, evaluated)
+        evaluation.write(folder, content, dataset, evaluated)
+    parallel.barrier("written")
+    parallel.say(tables.table(content))
+    parallel.say(f"\n{folder}: results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """A method's scores, and what the results say of how it came to them.
+
+    Attributes:
+      dataset: with the warnings of the method.
+      scored: the scores.
+      seconds: what took how long.
+      model: None for a method without a model of ours.
+      trainable: the model's best parameters.
+      backbone: what is said of it.
+      training: how training went.
+      windows_per_second: while training.
+    """
+
+    dataset: datasets.Dataset
+    scored: evaluation.Scored
+    seconds: dict[str, float]
+    model: Assembled | None = None
+    trainable: Params = dataclasses.field(default_factory=dict)
+    backbone: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    windows_per_second: float | None = None
+
+
+def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
+    """Trains in the loop."""
     mesh = parallel.make_mesh()
     backbone, model = methods.assemble(config, dataset.window, mesh)
     if backbone is not None:
         dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
     frozen = parallel.place(model.frozen, parallel.replicated(mesh))
     loaded = time.monotonic()
-
-    if parallel.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.json", configs.to_json(config).encode())
-    parallel.barrier("folder")
+    _open(folder, config)
     introduce(config, dataset, backbone, model)
-    trained = training.fit(config, model, dataset, frozen, mesh, folder)
+    batch_size = config.score.batch_size
+    read = probing.states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
+    trained = training.fit(config, *read, mesh, folder)
+    parallel.say(f"scoring with the best step ({trained.progress.best['step']}), and the controls ...")
     fitted = time.monotonic()
-
-    parallel.say(f"evaluating the best step ({trained.progress.best['step']}) and the controls ...")
-    with plain_warnings():
-        evaluated = evaluation.evaluate(config, model, trained.trainable, frozen, dataset, mesh)
-    about = evaluation.backbone_about(backbone)
-    content = evaluation.results(
-        config,
-        model,
-        about,
-        dataset,
-        evaluated,
-        threshold_from=dataset.name,
+    scored = methods.score(config, model, trained.trainable, frozen, dataset, mesh)
+    return _Outcome(
+        dataset=dataset,
+        scored=scored,
         seconds={
             "loading": loaded - began,
             "training": trained.progress.seconds,
-            "evaluation": time.monotonic() - fitted,
+            "scoring": time.monotonic() - fitted,
         },
+        model=model,
+        trainable=trained.trainable,
+        backbone=evaluation.backbone_about(backbone),
         training={
-            "epochs": config.train.epochs,
             "epochs_done": trained.progress.epoch,
-            "patience": config.train.early_stopping.patience,
             "steps": trained.progress.step,
             "stopped": trained.stopped,
             "best": trained.progress.best,
         },
+        windows_per_second=trained.windows_per_second,
     )
-    if trained.windows_per_second:
-        content["throughput"] = {"training_windows_per_second": round(trained.windows_per_second, 2)}
-    if parallel.is_main() and config.method == "spear":
-        detector = Detector(
-            config=config,
-            trainable=jax.device_get(
-                {**trained.trainable, **{name: part for name, part in model.frozen.items() if name == "prompt"}}
-            ),
-            quantizer=dataset.quantizer,
-            typical_width=dataset.typical_width,
-            threshold=evaluated.threshold,
-            trained_on=dataset.name,
-            backbone=about,
-            table_sha256=table_sha256(model),
-            warnings=dataset.warnings,
-        )
-        detector.save(folder / "detector", evaluation.versions())
+
+
+def _apply(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
+    """Scores with a method that the loop has no part in."""
+    loaded = time.monotonic()
+    _open(folder, config)
+    introduce(config, dataset, None, None)
+    with plain_warnings():
+        scored = methods.score_untrained(config, dataset)
+    return _Outcome(dataset, scored, {"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded})
+
+
+def _open(folder: epath.Path, config: ConfigDict) -> None:
+    """The run's folder, once nothing is known that could stop the run."""
     if parallel.is_main():
-        report.draw(folder, dataset, evaluated)
-        evaluation.write(folder, content, dataset, evaluated)
-    parallel.barrier("written")
-    parallel.say(evaluation.table(content))
-    artifact = ", detector/" if config.method == "spear" else ""
-    parallel.say(f"\n{folder}: results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", configs.to_json(config).encode())
+    parallel.barrier("folder")
 
 
 def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
@@ -136,10 +202,17 @@ def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | Non
     return done if (done["training"]["epochs"], done["training"]["patience"]) == same else None
 
 
-def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden: Sequence[str]) -> None:
+def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str, *, overridden: Sequence[str]) -> None:
     """Applies a trained detector to another data set.
 
     Quantizer, embedding, prompt, head and backbone come from the detector.
+
+    Args:
+      config: a whole config.
+      detector_path: a detector or run folder.
+      workdir: a new folder.
+      command: what gives these results again, for results.json.
+      overridden: fields given on the command line.
 
     Raises:
       InputError: bad input, or an override of what the detector carries; the folder is as it was.
@@ -170,23 +243,18 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
     everywhere = parallel.replicated(mesh)
+    trainable, frozen = parallel.place(model.trainable, everywhere), parallel.place(model.frozen, everywhere)
     reuse = config.threshold.reuse
     with plain_warnings():
-        evaluated = evaluation.evaluate(
-            config,
-            model,
-            parallel.place(model.trainable, everywhere),
-            parallel.place(model.frozen, everywhere),
-            dataset,
-            mesh,
-            threshold=detector.threshold if reuse else None,
-        )
+        scored = methods.score(config, model, trainable, frozen, dataset, mesh)
+        evaluated = evaluation.evaluate(config, dataset, scored, threshold=detector.threshold if reuse else None)
     content = evaluation.results(
         config,
         model,
         detector.backbone,
         dataset,
         evaluated,
+        command=command,
         threshold_from=detector.trained_on if reuse else dataset.name,
         seconds={"evaluation": time.monotonic() - began},
         training={"detector": str(detector_path), "trained_on": detector.trained_on},
@@ -196,7 +264,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, *, overridden
         write_whole(folder / "config.json", configs.to_json(config).encode())
         report.draw(folder, dataset, evaluated)
         evaluation.write(folder, content, dataset, evaluated)
-    parallel.say(evaluation.table(content))
+    parallel.say(tables.table(content))
 
 
 def prepare(config: ConfigDict) -> None:
@@ -305,14 +373,17 @@ def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, mode
         attention = "causal" if backbone.causal else "bidirectional"
         fate = {"fine_tuning": "all weights are trained", "lora": "frozen but for low-rank additions"}
         parallel.say(f"backbone {backbone.name} ({weights}, {held}, {attention}): {fate.get(config.method, 'frozen')}")
-    about = {name: note for name, note in model.embedding.items() if name != "tokens"}  # results.json lists them
-    if "tokens" in model.embedding:
-        about["tokens"] = preview.shortened(model.embedding["tokens"])
-    parallel.say(
-        f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
-        f" = {count(model.trainable):,} numbers"
-        + (f"; bin embeddings: {json.dumps(about, ensure_ascii=False)}" if about else "")
-    )
+    if model is None:
+        parallel.say(f"{tables.METHODS[config.method]}: nothing is trained step by step")
+    else:
+        about = {name: note for name, note in model.embedding.items() if name != "tokens"}  # results.json lists them
+        if "tokens" in model.embedding:
+            about["tokens"] = preview.shortened(model.embedding["tokens"])
+        parallel.say(
+            f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
+            f" = {count(model.trainable):,} numbers"
+            + (f"; bin embeddings: {json.dumps(about, ensure_ascii=False)}" if about else "")
+        )
     for line in preview.divided(dataset):
         parallel.say(line)
     for line in explain(dataset.notes):

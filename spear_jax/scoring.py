@@ -47,7 +47,7 @@ def score_windows(
     Returns:
       A score per step; 0 behind a window's length.
     """
-    scores = np.zeros(examples.bins.shape, np.float32)
+    scores = np.zeros(examples.mask.shape, np.float32)
 
     def fetch(rows: np.ndarray, length: int, found: Array) -> None:
         real = rows >= 0

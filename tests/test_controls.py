@@ -7,6 +7,7 @@ import pytest
 from conftest import Spear, check_refusal, check_scores, quick, quick_on, results
 from safetensors.numpy import load_file
 
+from spear_jax import probing
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config import TINY, default_config
 from spear_jax.data.dataset import build
@@ -38,6 +39,19 @@ def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path
         "--mode=score", f"--detector={tmp_path / 'run'}", f"--input={table}", f"--workdir={tmp_path / 'scored'}"
     )
     assert scored.code == 0, scored.err
+
+
+@pytest.mark.parametrize("fields", [{"train.parts": "head"}, {"prompt.length": 0, "head.init": "fitted"}])
+def test_hidden_states_that_stand_still_are_computed_once_and_change_nothing(
+    fields: dict[str, object], spear: Spear, nasa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spear(*quick_on(nasa, tmp_path / "once", {"train.epochs": 2, **fields})).code == 0
+    monkeypatch.setattr(probing, "states_once", lambda model, dataset, frozen, **_: (model, dataset, frozen))
+    assert spear(*quick_on(nasa, tmp_path / "again", {"train.epochs": 2, **fields})).code == 0
+    for name, array in tensors(tmp_path / "again").items():
+        np.testing.assert_allclose(tensors(tmp_path / "once")[name], array, atol=2e-5)
+    once, again = results(tmp_path / "once"), results(tmp_path / "again")
+    assert once["test"]["auroc"] == pytest.approx(again["test"]["auroc"], abs=1e-4)
 
 
 def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Path) -> None:

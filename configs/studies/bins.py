@@ -1,6 +1,6 @@
 """How fine the values are told apart: 50 to 500 bins.
 
-python -m spear_jax.main --mode=study --config=configs/studies/bins.py:nasa --workdir=runs/bins
+python -m spear_jax.main --mode=study --config=configs/studies/bins.py:nasa --workdir=runs/studies
 """
 
 from spear_jax import studies
@@ -10,8 +10,10 @@ def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
     return studies.one_data_set(
         arg,
+        "bins",
         title="Number of bins",
         question="Too few bins lose small anomalies; of many, each is seen too rarely.",
+        varied="quantizer.bins",
         rows=studies.grid(quantizer__bins=(50, 100, 200, 500)),
         axis="quantizer.bins",
     )

@@ -1,6 +1,6 @@
-"""How long a prompt helps: 0 to 50 vectors, on NASA, NAB and the MIMIC-IV demo.
+"""How long a prompt helps: 0 to 50 vectors.
 
-python -m spear_jax.main --mode=study --config=configs/studies/prompt_length.py:nasa --workdir=runs/prompt_length
+python -m spear_jax.main --mode=study --config=configs/studies/prompt_length.py:nasa --workdir=runs/studies
 """
 
 from spear_jax import studies
@@ -10,8 +10,10 @@ def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
     return studies.one_data_set(
         arg,
+        "prompt_length",
         title="Prompt length",
         question="The paper finds its best prompts at 20 to 30 vectors. 0 is the head alone.",
+        varied="prompt.length",
         rows=studies.grid(prompt__length=(0, 5, 10, 20, 30, 50)),
         axis="prompt.length",
     )

@@ -36,7 +36,7 @@ class Examples:
         """The first `length` steps of the windows in `rows`; a row of -1 is a window that is masked throughout."""
         exists = (rows >= 0)[..., None]
         return {
-            "bins": np.where(exists, self.bins[rows, :length], 0),
+            "bins": self.bins[rows, :length],
             "mask": self.mask[rows, :length] & exists,
             "targets": self.targets[rows, :length] * exists,
         }
