@@ -10,7 +10,6 @@ values. NAME is any of load_backbone's, such as random:google/gemma-2b.
 
 import argparse
 import json
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -52,14 +51,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 STEPS = 4
 
 
-def peak() -> float:
-    """Bytes that the device, or on a CPU the process, has held at most."""
-    statistics = jax.devices()[0].memory_stats()
-    if statistics and "peak_bytes_in_use" in statistics:
-        return float(statistics["peak_bytes_in_use"])
-    return 1024.0 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone", default="minilm")
@@ -84,7 +75,7 @@ def main() -> None:
     mesh = parallel.make_mesh()
     everywhere = parallel.replicated(mesh)
     rng = np.random.default_rng(0)
-    before = peak()
+    before = memory.peak()
     backbone = load_backbone(name, flags.dtype, int8=flags.int8, sharding=everywhere)
     hidden = backbone.hidden_size
     table = {"table": rng.normal(size=(101, hidden)).astype(np.float32)}
@@ -121,7 +112,7 @@ def main() -> None:
 
     spear = build(config, backbone.module, hidden)
     trained = training(spear)
-    took = peak() - before
+    took = memory.peak() - before
     without = training(spear.clone(plain=True))
 
     prompt = {"vectors": np.zeros((config.prompt.length, hidden), np.float32)}

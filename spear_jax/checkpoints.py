@@ -1,9 +1,11 @@
 """Orbax behind one small class: the training state and what it takes to go on from it."""
 
+import contextlib
 import dataclasses
 import gc
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from spear_jax.errors import InputError
+from spear_jax.model import Params
 
 KEEP = 3
 
@@ -83,30 +86,64 @@ class Checkpoints:
           InputError: it cannot be read.
         """
         step = self.latest() if step is None else step
-        reason = ""
-        with _AbandonedReaders():
-            try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
-                        progress=ocp.args.JsonRestore(),
-                    ),
-                )
-            except Exception as fault:  # Orbax raises Exception itself where an array's data is cut short
-                reason = " ".join(str(fault).split())[:300] or type(fault).__name__
-            if reason:
-                gc.collect()  # the fault is let go of here, and with it the coroutines that nobody awaits any more
-                raise InputError(
-                    f"checkpoint {self._manager.directory}/{step}: cannot be read ({reason}); remove this folder to go"
-                    " on from the one before"
-                )
+        with _reading(f"{self._manager.directory}/{step}"):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
         return restored.state, Progress(**restored.progress)
 
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def read_trainable(path: epath.Path) -> Params:
+    """The parameters that a run was training when it wrote a checkpoint, on the host; its folder is left as it is.
+
+    Args:
+      path: a run's checkpoints/<step>, written on any number of devices.
+
+    Raises:
+      InputError: there is no such checkpoint, or it cannot be read.
+    """
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    folder = path.parent if "://" in str(path) else path.parent.resolve()
+    manager = ocp.CheckpointManager(folder, options=options) if folder.is_dir() else None
+    steps = sorted(manager.all_steps()) if manager else []
+    if manager is None or path.name not in map(str, steps):
+        raise InputError(f"{path}: no such checkpoint; there are {', '.join(map(str, steps)) or 'none'}")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with manager, _reading(path):
+        saved = manager.item_metadata(int(path.name)).state
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        found = jax.device_get(manager.restore(int(path.name), args=wanted).state["trainable"])
+    return found
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: Any) -> Iterator[None]:
+    """Turns whatever goes wrong inside into one line.
+
+    Raises:
+      InputError: the checkpoint cannot be read.
+    """
+    reason = ""
+    with _AbandonedReaders():
+        try:
+            yield
+        except Exception as fault:  # Orbax raises Exception itself where an array's data is cut short
+            reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+        if reason:
+            gc.collect()  # the fault is let go of here, and with it the coroutines that nobody awaits any more
+            raise InputError(
+                f"checkpoint {checkpoint}: cannot be read ({reason}); remove this folder to go on from the one before"
+            )
 
 
 class _AbandonedReaders:

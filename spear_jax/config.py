@@ -120,6 +120,7 @@ def default_config() -> ConfigDict:
                 "parts": "prompt+head",
                 "init_from": "",  # a detector or run folder whose prompt and head training starts from
                 "shuffled_labels": False,  # a control: what is learned from labels that belong to other windows
+                "labelled_share": 1.0,  # of the training windows; the others are left out
                 "epochs": 40,
                 "batch_size": 16,
                 "steps_per_call": 16,
@@ -139,7 +140,7 @@ def default_config() -> ConfigDict:
                 "save_seconds": 60.0,
             },
             "score": {"batch_size": 128},
-            "threshold": {"rule": "best_f1", "reuse": True},
+            "threshold": {"rule": "best_f1", "false_positive_rate": 0.01, "precision": 0.9, "reuse": True},
             "controls": {"zscore_steps": 64, "head_only": True},
         }
     )
@@ -176,7 +177,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.parts": ("prompt+head", "head"),
     "train.schedule": ("constant", "linear", "cosine"),
     "train.early_stopping.metric": ("aupr", "auroc"),
-    "threshold.rule": ("best_f1",),
+    "threshold.rule": ("best_f1", "false_positive_rate", "precision"),
 }
 PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
 
@@ -209,6 +210,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "embedding.length_scale": (1e-3, 10),
     "embedding.first_row": (0, math.inf),
     "prompt.length": (0, math.inf),
+    "threshold.false_positive_rate": (0, 1),
+    "threshold.precision": (0, 1),
+    "train.labelled_share": (1e-6, 1),
     "train.epochs": (1, math.inf),
     "train.batch_size": (1, math.inf),
     "train.steps_per_call": (1, math.inf),

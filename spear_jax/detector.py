@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load, save
 
 from spear_jax.backbones.backbone import Backbone
+from spear_jax.checkpoints import read_trainable
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
@@ -78,11 +79,19 @@ class Detector:
 
     @classmethod
     def load(cls, path: epath.Path) -> "Detector":
-        """Reads a detector folder, or a run folder that holds one.
+        """Reads a detector folder, a run folder that holds one, or checkpoints/<step> of such a run.
+
+        A checkpoint's parameters take the place of the run's best ones; the threshold stays that of the best.
 
         Raises:
           InputError: it is not there, of another schema, or damaged.
         """
+        if path.parent.name == "checkpoints":
+            run = path.parent.parent
+            if not (run / "detector" / "detector.json").exists():
+                raise InputError(f"--detector={path}: its run {run} has no detector/ yet: the same command finishes it")
+            best = cls.load(run)
+            return dataclasses.replace(best, trainable={**best.trainable, **read_trainable(path)})
         folder = path / "detector" if (path / "detector" / "detector.json").exists() else path
         if not (folder / "detector.json").exists():
             raise InputError(f"--detector={path}: no detector.json there nor in its folder detector/")

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
 from spear_jax import thresholds
@@ -114,7 +114,7 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
         return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
     steps = combined(scored.steps)
-    threshold = threshold or choose(config, steps["validation"])
+    threshold = threshold or choose(config, steps["validation"].label, steps["validation"].score)
     controls = {
         name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
     }
@@ -139,9 +139,12 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
     )
 
 
-def choose(config: ConfigDict, validation: StepScores) -> Threshold:
+def choose(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> Threshold:
     """The threshold that the config's rule picks on validation scores."""
-    return thresholds.choose(config.threshold.rule, validation.label, validation.score)
+    rule = config.threshold
+    return thresholds.choose(
+        rule.rule, labels, scores, false_positive_rate=rule.false_positive_rate, precision=rule.precision
+    )
 
 
 def step_metrics(name: str, steps: StepScores, threshold: Threshold) -> dict[str, float | None]:
@@ -168,7 +171,7 @@ def _window_metrics(
     config: ConfigDict, dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]]
 ) -> dict[str, Metrics]:
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
-    chosen = thresholds.choose(config.threshold.rule, labels["validation"], scores["validation"])
+    chosen = choose(config, labels["validation"], scores["validation"])
     return {
         split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= chosen.value)
         for split in SPLITS
@@ -180,7 +183,7 @@ def _controls(
 ) -> dict[str, dict[str, StepScores]]:
     """The controls that stand beside every method, for the same steps."""
     rng = np.random.default_rng((config.seed, 2))
-    train, bins = dataset.examples["train"], dataset.quantizer.bins
+    bins = dataset.quantizer.bins
 
     def scoring(score: Mapping[str, np.ndarray]) -> dict[str, StepScores]:
         return {split: dataclasses.replace(steps[split], score=score[split]) for split in SPLITS}
@@ -189,7 +192,7 @@ def _controls(
         "random_scores": scoring({split: rng.random(len(steps[split].score)) for split in SPLITS}),
         "always_normal": scoring({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
         "bin_lookup": by_windows(
-            dataset, {split: bin_lookup(train, bins, dataset.examples[split]) for split in SPLITS}
+            dataset, {split: bin_lookup(dataset.training, bins, dataset.examples[split]) for split in SPLITS}
         ),
         "rolling_zscore": by_series(dataset, rolling_zscores(dataset.recorded, config.controls.zscore_steps)),
     }
@@ -200,7 +203,8 @@ def _control_metrics(
 ) -> dict[str, dict[str, float | None]]:
     """Each control gets its own threshold from validation, as the model does."""
     never = name == "always_normal"
-    threshold = Threshold(np.inf, "never") if never else choose(config, steps["validation"])
+    validation = steps["validation"]
+    threshold = Threshold(np.inf, "never") if never else choose(config, validation.label, validation.score)
     return {split: step_metrics(f"{name}, {split}", steps[split], threshold) for split in SPLITS}
 
 

@@ -36,7 +36,7 @@ flags:
                                    arguments such as minilm or debug are named in the file
   --config.FIELD=VALUE             overrides a field, e.g. --config.train.epochs=5
   --workdir=FOLDER                 where the run's files go
-  --detector=FOLDER                a detector or run folder (evaluate, score)
+  --detector=FOLDER                a detector or run folder, or checkpoints/<step> of a run (evaluate, score)
   --input=FILE|FOLDER              what to score: CSV or Parquet, compressed or not (score)
   --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
   --help                           this text

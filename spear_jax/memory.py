@@ -1,12 +1,15 @@
 """What a config will need of a device's memory, before anything is loaded: shapes, and XLA's own analysis."""
 
 import math
+import re
+import resource
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from flax import traverse_util
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -15,6 +18,9 @@ from spear_jax.backbones.pretrained import Described, describe_backbone
 from spear_jax.errors import InputError
 from spear_jax.model import Params, Spear, build, merge
 from spear_jax.training import make_optimizer, make_train_call
+
+BY_METHOD = {"spear": r"(prompt|head)/.*", "fine_tuning": r"(head|backbone)/.*", "lora": r"head/.*|.*/lora_[ab]"}
+"""Method -> the parameters that it trains."""
 
 
 def table(config: ConfigDict) -> str:
@@ -29,11 +35,12 @@ def table(config: ConfigDict) -> str:
     found, sums = needs(config)
     weights = "pretrained" if found.pretrained else "RANDOM WEIGHTS"
     vocabulary, hidden = found.config.vocabulary_size, found.config.hidden_size
-    kept = config.quantizer.bins + 1 + config.prompt.length
+    prompt = config.prompt.length if config.method == "spear" else 0
+    kept = config.quantizer.bins + 1 + prompt
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return (
         f"{found.name} ({weights}, {found.dtype}, int8: {found.int8}), windows of {config.data.window} steps behind"
-        f" {config.prompt.length} prompt vectors, per device ({devices})\n\n"
+        f" {prompt} prompt vectors, per device ({devices})\n\n"
         f"{sums.map(readable).to_string()}\n\n"
         f"Of the {vocabulary:,} rows of the word table ({readable(4 * vocabulary * hidden)} in float32) at most {kept}"
         f" are read.{_available()}"
@@ -54,23 +61,43 @@ def needs(config: ConfigDict) -> tuple[Described, pd.DataFrame]:
         depends on the data.
     """
     fields, window = config.backbone, config.data.window
+    if config.method not in BY_METHOD:
+        raise InputError(
+            f"config.method={config.method!r}: its memory is not foretold; allowed are {', '.join(BY_METHOD)}"
+        )
     if not window:
         raise InputError("config.data.window=0: the longest series decides; give its length as config.data.window")
     found = describe_backbone(
         fields.name, fields.dtype, int8=fields.int8, attention=fields.attention, remat=fields.remat
     )
     configs.check_length(config, window, found.config.max_positions)
-    hidden = found.config.hidden_size
-    spear = build(config, found.module, hidden)
+    module, hidden = found.module, found.config.hidden_size
+    config = config.copy_and_resolve_references()
+    if config.method != "spear":
+        config.prompt.length = 0
+    if config.method == "lora":
+        module = module.clone(lora_rank=config.lora.rank)
+    spear = build(config, module, hidden)
     shapes = jax.eval_shape(
         spear.init,
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, window), jnp.int32),
         jax.ShapeDtypeStruct((1, window), jnp.bool_),
     )["params"]
-    trained = {"prompt", "head"} | ({"embedding"} if config.embedding.kind == "trained" else set())
-    trainable = {name: part for name, part in shapes.items() if name in trained}
-    frozen = {name: part for name, part in shapes.items() if name not in trained}
+    trained = BY_METHOD[config.method] + (r"|embedding/.*" if config.embedding.kind == "trained" else "")
+    trainable, frozen = (
+        traverse_util.unflatten_dict(
+            {
+                path: leaf
+                for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
+                if bool(re.fullmatch(trained, path)) == wanted
+            },
+            sep="/",
+        )
+        for wanted in (True, False)
+    )
+    if config.method == "fine_tuning":  # weights that are trained are float32, whatever the products are
+        trainable = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), trainable)
     optimizer = make_optimizer(config)
     state = jax.eval_shape(optimizer.init, trainable)
 
@@ -88,7 +115,8 @@ def needs(config: ConfigDict) -> tuple[Described, pd.DataFrame]:
     scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, one).compile()
 
     rows = {
-        "frozen backbone": [size(frozen["backbone"])] * 2,
+        "frozen backbone": [size(frozen.get("backbone", {}))] * 2,
+        "trained backbone": [size(trainable.get("backbone", {}))] * 2,
         "bin embeddings": [size(shapes["embedding"]) + size(shapes.get("cls", {}))] * 2,
         "prompt and head": [size(shapes.get("prompt", {})) + size(shapes["head"])] * 2,
         "optimizer": [size(state), 0],
@@ -113,6 +141,14 @@ def size(tree: Any) -> int:
 def _temporary(compiled: Any) -> int:
     """What the compiled program holds beside its arguments and results."""
     return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def peak() -> int:
+    """Bytes that the first device, or on a CPU the process, has held at most."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return int(statistics["peak_bytes_in_use"])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _available() -> str:

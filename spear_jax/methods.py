@@ -77,9 +77,15 @@ def assemble(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | No
 
 
 def _start_from(detector: Detector, assembled: model.Assembled, config: ConfigDict) -> model.Assembled:
-    """The model with a trained detector's prompt, head and embeddings; which of them are trained on is the config's."""
+    """The model with a trained detector's prompt, head and embeddings; which of them are trained on is the config's.
+
+    Where the head alone is, it is a new one.
+    """
     parts = {**assembled.trainable, **assembled.frozen}
-    for name, part in detector.trainable.items():
+    carried = {
+        name: part for name, part in detector.trainable.items() if (name, config.train.parts) != ("head", "head")
+    }
+    for name, part in carried.items():
         found, needed = jax.tree.map(np.shape, part), jax.tree.map(np.shape, parts.get(name, {}))
         if found != needed:
             raise InputError(
@@ -88,7 +94,7 @@ def _start_from(detector: Detector, assembled: model.Assembled, config: ConfigDi
             )
 
     def taken(tree: model.Params) -> model.Params:
-        return {name: detector.trainable.get(name, part) for name, part in tree.items()}
+        return {name: carried.get(name, part) for name, part in tree.items()}
 
     return dataclasses.replace(assembled, trainable=taken(assembled.trainable), frozen=taken(assembled.frozen))
 

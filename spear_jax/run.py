@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import evaluation, methods, parallel, preview, probing, report, tables, training
+from spear_jax import evaluation, memory, methods, parallel, preview, probing, report, tables, training
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
 from spear_jax.data.files import File
@@ -66,6 +66,9 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
     )
     if outcome.windows_per_second:
         content["throughput"] = {"training_windows_per_second": round(outcome.windows_per_second, 2)}
+    if outcome.model is not None:
+        state = jax.eval_shape(training.make_optimizer(config).init, outcome.model.trainable)
+        content["memory"] = {"optimizer_bytes": memory.size(state), "peak_bytes": memory.peak()}
     artifact = ""
     if config.method == "spear" and outcome.model is not None:
         artifact = ", detector/"

@@ -186,7 +186,7 @@ def fit(
     if checkpoints.latest() is not None:
         state, progress = checkpoints.restore(state)
         parallel.say(f"resuming at step {progress.step}, epoch {progress.epoch + 1}")
-    elif config.head.init == "fitted" and "head" in trainable and not train.init_from:
+    elif config.head.init == "fitted" and "head" in trainable and (not train.init_from or train.parts == "head"):
         read = features(
             model.spear,
             trainable,

@@ -74,6 +74,37 @@ def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Pat
     check_refusal(refused, "no detector.json there")
 
 
+def test_a_prompt_of_other_data_gets_a_new_head(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert spear(*quick(first, {"train.epochs": 2})).code == 0
+    fields = {"train.init_from": first, "train.parts": "head", "head.init": "fitted"}
+    assert spear(*quick_on(nasa, second, fields)).code == 0
+    assert results(second)["trained"] == ["head"]
+    np.testing.assert_array_equal(tensors(second)["prompt.vectors"], tensors(first)["prompt.vectors"])
+    plain = tmp_path / "plain"
+    start = tmp_path / "start.npy"
+    np.save(start, tensors(first)["prompt.vectors"])
+    fields = {"prompt.init": start, "train.parts": "head", "head.init": "fitted"}
+    assert spear(*quick_on(nasa, plain, fields)).code == 0
+    for name, array in tensors(plain).items():
+        np.testing.assert_array_equal(tensors(second)[name], array)
+
+
+def test_few_labels_leave_validation_and_test_as_they_are() -> None:
+    config = default_config()
+    config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
+    loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
+    plain = build(config, loaded)
+    config.train.labelled_share = 0.25
+    few = build(config, loaded)
+    assert len(few.training) == round(len(plain.training) / 4)
+    whole = {part.tobytes() for part in plain.training.bins}
+    assert all(part.tobytes() in whole for part in few.training.bins)
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(few.examples[split].bins, plain.examples[split].bins)
+    assert any("25.0% of the training windows" in warning for warning in few.warnings)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed: int) -> None:
     config = default_config()

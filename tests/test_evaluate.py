@@ -16,6 +16,7 @@ from conftest import (
     command,
     contents,
     evaluate,
+    quick,
     results,
     truncate,
 )
@@ -36,6 +37,28 @@ def test_detector_gives_the_numbers_of_its_run(spear: Spear, finished: Run, tmp_
     for split, table in check_scores(finished.workdir).items():
         pd.testing.assert_frame_equal(tables[split], table)
     assert contents(finished.workdir) == before
+
+
+def test_a_checkpoint_stands_for_the_run_at_that_step(spear: Spear, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert spear(*quick(run, {"train.epochs": 2})).code == 0
+    before, there = contents(run), results(run)
+    steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir())
+    found = {}
+    for step in steps:
+        outcome = spear(*evaluate(run / "checkpoints" / str(step), tmp_path / str(step)))
+        assert (outcome.code, outcome.err) == (0, "")
+        found[step] = results(tmp_path / str(step))
+        assert found[step]["threshold"] == there["threshold"]
+    assert found[there["training"]["best"]["step"]]["test"] == there["test"]
+    assert len({str(content["test"]) for content in found.values()}) == len(steps) > 1
+    assert contents(run) == before
+    missing = spear(*evaluate(run / "checkpoints" / "7", tmp_path / "missing"))
+    check_refusal(missing, "checkpoints/7: no such checkpoint; there are " + ", ".join(map(str, steps)))
+    shutil.rmtree(run / "checkpoints" / str(steps[0]) / "state")
+    check_refusal(spear(*evaluate(run / "checkpoints" / str(steps[0]), tmp_path / "damaged")), str(steps[0]))
+    shutil.rmtree(run / "detector")
+    check_refusal(spear(*evaluate(run / "checkpoints" / str(steps[-1]), tmp_path / "unfinished")), "no detector/ yet")
 
 
 @pytest.mark.parametrize("reuse", [True, False])

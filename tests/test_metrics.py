@@ -68,3 +68,36 @@ def test_with_one_class_the_threshold_is_a_percentile_and_says_so():
     chosen = choose("best_f1", np.zeros(1000, bool), np.arange(1000) / 1000)
     assert chosen.value == pytest.approx(0.99, abs=0.001)
     assert "quantile_0.99" in chosen.rule
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
+def test_a_fixed_false_positive_rate_is_kept_and_made_use_of(seed: int, rate: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(80) < rng.choice([0, 0.3])
+    labels[0] = False
+    scores = rng.integers(0, 12, 80) + labels * rng.random()
+    chosen = choose("false_positive_rate", labels, scores, false_positive_rate=rate)
+    normal = scores[~labels]
+    assert np.mean(normal >= chosen.value) <= rate
+    lower = scores[scores < chosen.value]
+    assert not len(lower) or np.mean(normal >= lower.max()) > rate
+    assert chosen.rule == f"false_positive_rate {rate:g}"
+    assert np.isfinite(chosen.value)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+def test_a_fixed_precision_is_reached_with_the_highest_recall_or_it_is_said(seed: int, precision: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(60) < 0.3
+    labels[:2] = [True, False]
+    scores = rng.integers(0, 10, 60) + labels * rng.random()
+    chosen = choose("precision", labels, scores, precision=precision)
+    found = {value: labels[scores >= value].mean() for value in np.unique(scores)}
+    enough = [value for value, share in found.items() if share >= precision]
+    if enough:
+        assert chosen == (min(enough), f"precision {precision:g}")
+    else:
+        assert "not reached" in chosen.rule
+        assert found[chosen.value] == max(found.values())

@@ -139,6 +139,10 @@ def build(
     if config.tsmote.enabled:
         part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
         training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
+    if config.train.labelled_share < 1:
+        rng = np.random.default_rng((config.seed, 5))
+        kept = rng.permutation(len(training))[: max(round(config.train.labelled_share * len(training)), 1)]
+        training = Examples(*(getattr(training, field.name)[np.sort(kept)] for field in dataclasses.fields(Examples)))
     if config.train.shuffled_labels:
         others = np.random.default_rng((config.seed, 4)).permutation(len(training))
         training = dataclasses.replace(training, targets=training.targets[others])
@@ -228,6 +232,8 @@ def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]
             f"data.labels={config.data.labels!r}: the labels of {', '.join(labelling.relabelled_splits(recorded))} are"
             f" {how}, not recorded"
         )
+    if config.train.labelled_share < 1:
+        said.append(f"train.labelled_share: {config.train.labelled_share:.1%} of the training windows are learned from")
     if config.train.shuffled_labels:
         said.append("train.shuffled_labels: a control, trained on labels that belong to other windows")
     if config.data.split == "random":
