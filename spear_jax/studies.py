@@ -20,9 +20,27 @@ from tqdm import tqdm
 from spear_jax import config as configs
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
-from spear_jax.tables import COLUMNS, NAMES
+from spear_jax.study_tables import Layout, draw, markdown, summary
+from spear_jax.tables import NAMES
 
-METRICS = ("auroc", "aupr", "f1", "vus_pr")
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is run for a row of the table, once for each seed.
+
+    Attributes:
+      fields: overrides of the config, beside the study's own.
+      config: where it is not the study's.
+      source: the run whose detector this one begins with.
+      evaluate: the source's detector is applied as it is, and nothing is trained.
+      cells: each a (table, line, column), where the study has matrices.
+    """
+
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: str = ""
+    source: "Row | None" = None
+    evaluate: bool = False
+    cells: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +52,9 @@ class Study:
       title: of the table and the figure.
       question: what the study is to answer, a sentence or two.
       config: the config that all runs start from, as on the command line.
-      base: overrides of it that all runs share.
+      base: overrides that all runs share.
       varied: what the rows differ in, the head of the table's first column.
-      rows: what each row of the table is called -> its overrides.
+      rows: what each row of the table is called -> what is run for it.
       seeds: each row is run with each of them.
       axis: the field that the figure draws along, if its values are numbers; '' means a place per row.
       controls_of: the row whose runs' controls get rows of their own; '' means none do.
@@ -49,7 +67,7 @@ class Study:
     config: str
     base: Mapping[str, Any]
     varied: str
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Row]
     seeds: Sequence[int] = (0, 1, 2)
     axis: str = ""
     controls_of: str = ""
@@ -63,14 +81,16 @@ class Planned:
     Attributes:
       row: what its row in the table is called.
       seed: of it.
-      arguments: its command line, without --workdir.
+      arguments: its command line, without --workdir; in the place of {source} goes the source's folder.
       name: of its folder; equal for equal configs, so that studies may share a folder of runs.
+      source: the run whose detector this one begins with.
     """
 
     row: str
     seed: int
     arguments: tuple[str, ...]
     name: str
+    source: "Planned | None" = None
 
 
 def load(path: str) -> Study:
@@ -93,20 +113,21 @@ def load(path: str) -> Study:
     return study
 
 
-def grid(**values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """All combinations; a field's dots are written as two underscores: prompt__length=(0, 5)."""
+def grid(**values: Sequence[Any]) -> dict[str, Row]:
+    """A row for each combination; a field's dots are written as two underscores: prompt__length=(0, 5)."""
     fields = [name.replace("__", ".") for name in values]
-    return {
-        ", ".join(map(str, one)): dict(zip(fields, one, strict=True)) for one in itertools.product(*values.values())
-    }
+    combinations = itertools.product(*values.values())
+    return {", ".join(map(str, one)): Row(dict(zip(fields, one, strict=True))) for one in combinations}
 
 
 # What all methods are measured with on two CPU cores: named series, windows side by side, five epochs.
+_ALL = {"train.epochs": 5, "train.decay_steps": 150, "controls.head_only": False}  # prompt.length=0 is a row of its own
 PROTOCOL: dict[str, dict[str, Any]] = {
-    "nasa": {"data.limit_series": 24},
-    "nab": {},
-    "mimic_iv": {"data.limit_series": 300},
+    "nasa": {**_ALL, "data.limit_series": 24},
+    "nab": _ALL,
+    "mimic_iv": {**_ALL, "data.limit_series": 300},
 }
+DEBUG = {**_ALL, "train.epochs": 2, "data.limit_series": 8}
 SEEDS = (0, 1, 2)
 
 
@@ -117,7 +138,7 @@ def one_data_set(
     title: str,
     question: str,
     varied: str,
-    rows: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, Row],
     base: Mapping[str, Any] | None = None,
     **others: Any,
 ) -> Study:
@@ -139,19 +160,12 @@ def one_data_set(
     words = configs.variants(arg, (*PROTOCOL, "debug"))
     data = next((name for name in PROTOCOL if name in words), "nasa")
     debug = "debug" in words
-    fields = {
-        **({"data.limit_series": 8} if debug else PROTOCOL[data]),
-        "train.epochs": 2 if debug else 5,
-        "train.decay_steps": 150,
-        "controls.head_only": False,  # prompt.length=0 is a row of its own
-        **(base or {}),
-    }
     return Study(
         name=f"{name}-{data}",
         title=f"{title}, {data}",
         question=question,
         config=f"configs/{data}.py:{'debug' if debug else 'minilm'}",
-        base=fields,
+        base={**(DEBUG if debug else PROTOCOL[data]), **(base or {})},
         varied=varied,
         rows=rows,
         seeds=SEEDS[:2] if debug else SEEDS,
@@ -169,17 +183,25 @@ def plan(study: Study, overrides: Mapping[str, str]) -> list[Planned]:
     Raises:
       InputError: a run's config is impossible.
     """
-    planned = []
-    for row, fields in study.rows.items():
-        for seed in study.seeds:
-            given = {**study.base, **fields, "seed": seed, **overrides}
-            config = configs.load_config(study.config)
-            for field, value in given.items():
-                configs.override(config, field, str(value))
-            configs.validate(config)
-            arguments = (f"--config={study.config}", *(f"--config.{name}={value}" for name, value in given.items()))
-            planned.append(Planned(row, seed, arguments, run_name(config)))
-    return planned
+    return [_plan(study, name, row, seed, overrides) for name, row in study.rows.items() for seed in study.seeds]
+
+
+def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, str]) -> Planned:
+    source = _plan(study, name, row.source, seed, overrides) if row.source else None
+    path = row.config or study.config
+    given = {**study.base, **row.fields, **({} if row.evaluate else {"seed": seed}), **overrides}
+    config = configs.load_config(path)
+    for field, value in given.items():
+        configs.override(config, field, str(value))
+    configs.validate(config)
+    arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
+    folder = run_name(config)
+    if source:
+        arguments += (
+            ["--mode=evaluate", "--detector={source}"] if row.evaluate else ["--config.train.init_from={source}"]
+        )
+        folder += f"-{'by' if row.evaluate else 'from'}-{source.name}"
+    return Planned(name, seed, tuple(arguments), folder, source)
 
 
 def run_name(config: ConfigDict) -> str:
@@ -211,31 +233,52 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
     with tqdm(planned, desc=study.title, unit="run", disable=None) as bar:
         for one in bar:
             if one.name not in found:
-                found[one.name] = _outcome(one, workdir / "runs" / one.name, done)
-    runs = tabulate(study, planned, found)
+                found[one.name] = _outcome(one, workdir / "runs", done)
+    lines = []
+    for one in planned:
+        content = found[one.name]
+        lines.append({"row": one.row, "seed": one.seed, "run": one.name, **summary(content, content)})
+        if one.row == study.controls_of and "error" not in content:
+            for control, metrics in content["controls"].items():
+                own = {"row": NAMES[control], "seed": one.seed, "run": one.name}
+                lines.append({**own, **summary(content, metrics), "trainable": None, "seconds": None})
+    runs = pd.DataFrame(lines).sort_values("row", key=lambda rows: rows.isin(NAMES.values()), kind="stable")
     write_whole(workdir / f"{study.name}.csv", runs.to_csv(index=False).encode())
-    text = markdown(study, runs)
+    layout = Layout(
+        title=study.title,
+        question=study.question,
+        varied=study.varied,
+        along={name: float(row.fields[study.axis]) for name, row in study.rows.items()} if study.axis else {},
+        axis=study.axis,
+        cells={cell: name for name, row in study.rows.items() for cell in row.cells},
+        not_measured=study.not_measured,
+    )
+    text = markdown(layout, runs)
     write_whole(workdir / f"{study.name}.md", text.encode())
-    draw(study, runs, workdir / f"{study.name}.png")
+    draw(layout, runs, workdir / f"{study.name}.png")
     return text
 
 
-def _outcome(one: Planned, folder: Path, done: Path | None) -> dict[str, Any]:
+def _outcome(one: Planned, runs: Path, done: Path | None) -> dict[str, Any]:
     """The results of a run, which is run if need be; {'error'} if it failed."""
     known = done / f"{one.name}.json" if done else None
     if known is not None and known.is_file():
         return read_json(known)
+    if one.source is not None and "error" in (content := _outcome(one.source, runs, None)):
+        return {"error": f"its source {one.source.name} failed: {content['error']}"}
     began = time.monotonic()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f"{one.name}.log"
+    runs.mkdir(parents=True, exist_ok=True)
+    folder, path = runs / one.name, runs / f"{one.name}.log"
+    source = runs / one.source.name if one.source else ""
     with path.open("ab") as log:
         # Another study may be at the same run. The lock is the log's, which the run itself holds open: it lasts as long
         # as the run, whatever becomes of the study.
         fcntl.flock(log, fcntl.LOCK_EX)
         if (folder / "results.json").is_file():
             return read_json(folder / "results.json")
+        arguments = [argument.replace("{source}", str(source)) for argument in one.arguments]
         finished = subprocess.run(
-            [sys.executable, "-m", "spear_jax.main", *one.arguments, f"--workdir={folder}"],
+            [sys.executable, "-m", "spear_jax.main", *arguments, f"--workdir={folder}"],
             stdout=log,
             stderr=subprocess.STDOUT,
             check=False,
@@ -245,111 +288,3 @@ def _outcome(one: Planned, folder: Path, done: Path | None) -> dict[str, Any]:
     lines = path.read_text(errors="replace").split("\n")
     said = next((line for line in reversed(lines) if line.strip()), "nothing was said")
     return {"error": f"exit code {finished.returncode} after {time.monotonic() - began:.0f} s: {said.strip()[:300]}"}
-
-
-def tabulate(study: Study, planned: Sequence[Planned], found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """A line per row and seed, the controls' among them.
-
-    Args:
-      study: the study.
-      planned: its runs.
-      found: their results by name, or {'error'}.
-    """
-    lines = []
-    for one in planned:
-        content, fields = found[one.name], {f: str(v) for f, v in study.rows[one.row].items()}
-        lines.append({"row": one.row, **fields, "seed": one.seed, "run": one.name, **summary(content, content)})
-    for one in planned:
-        if one.row == study.controls_of and "error" not in found[one.name]:
-            for control, metrics in found[one.name]["controls"].items():
-                lines.append(
-                    {"row": NAMES[control], "seed": one.seed, "run": one.name, **summary(found[one.name], metrics)}
-                )
-    return pd.DataFrame(lines)
-
-
-def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table needs of a results.json, and of the metrics of the method or a control in it."""
-    if "error" in content:
-        return {"error": content["error"]}
-    return {
-        "dataset": content["dataset"],
-        "method": content["method"],
-        "base_rate": content["test"]["base_rate"],
-        **{f"{split}_{name}": metrics[split].get(name) for split in ("validation", "test") for name in METRICS},
-        **(
-            {"trainable": content["parameters"]["trainable"], "seconds": round(sum(content["seconds"].values()), 1)}
-            if metrics is content
-            else {}
-        ),
-        "error": "",
-    }
-
-
-def markdown(study: Study, runs: pd.DataFrame) -> str:
-    """A row each: mean and standard deviation over the seeds, and how many of them ended."""
-    head = [study.varied, "seeds", "base rate", "validation AUPR", *(f"test {COLUMNS[name]}" for name in METRICS)]
-    head += ["trained numbers", "seconds"]
-    lines = [f"### {study.title}", "", study.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row, here in runs.groupby("row", sort=False):
-        ended = here[here["error"] == ""]
-        cells = [str(row), str(len(ended)) if len(ended) == len(here) else f"{len(ended)} of {len(here)}"]
-        cells += [_spread(ended, name) for name in ("base_rate", "validation_aupr", *(f"test_{m}" for m in METRICS))]
-        for name in ("trainable", "seconds"):
-            told = ended.get(name, pd.Series(dtype=float)).dropna()
-            cells.append(f"{told.mean():,.0f}" if len(told) else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    for row in study.not_measured:
-        lines.append(f"| {row} | 0 |" + " |" * (len(head) - 3) + " not measured |")
-    failed = runs[runs["error"] != ""]
-    notes = [f"- failed: `{one['run']}` (seed {one['seed']}): {one['error']}" for _, one in failed.iterrows()]
-    notes += [f"- not measured, weights or API needed: {row}: `{way}`" for row, way in study.not_measured.items()]
-    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
-
-
-def _spread(runs: pd.DataFrame, name: str) -> str:
-    values = pd.to_numeric(runs[name], errors="coerce").dropna() if name in runs else pd.Series(dtype=float)
-    if not len(values):
-        return "-"
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-
-
-def draw(study: Study, runs: pd.DataFrame, path: Path) -> None:
-    """Test AUPR of every run, the mean of each row, and the base rates."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    ended = runs[runs["error"] == ""]
-    rows = list(dict.fromkeys(runs["row"]))
-    places: dict[str, float] = {row: len(rows) - 1 - number for number, row in enumerate(rows)}
-    if study.axis:
-        places = {row: float(fields[study.axis]) for row, fields in study.rows.items()}
-    figure, axes = pyplot.subplots(figsize=(7, 4 if study.axis else 1.2 + 0.32 * len(rows)), layout="constrained")
-    if len(ended):
-        along = ended["row"].map(places)
-        means = ended.assign(along=along).groupby("along")["test_aupr"].mean()
-        rate = ended["base_rate"].mean()
-        if study.axis:
-            axes.plot(along, ended["test_aupr"], "o", alpha=0.5, label="each seed")
-            axes.plot(means.index, means, "k-", label="mean")
-            axes.axhline(rate, color="tab:red", linestyle=":", label="base rate, mean")
-            axes.set_xlabel(study.axis)
-            axes.set_ylabel("test AUPR")
-            axes.set_ylim(bottom=0)
-        else:
-            axes.plot(ended["test_aupr"], along, "o", alpha=0.5, label="each seed")
-            axes.plot(means, means.index, "k|", markersize=14, label="mean")
-            axes.axvline(rate, color="tab:red", linestyle=":", label="base rate, mean")
-            axes.set_yticks(list(places.values()), list(places))
-            axes.set_xlabel("test AUPR")
-            axes.set_xlim(left=0)
-        axes.legend()
-    axes.set_title(study.title)
-    blob = io.BytesIO()
-    figure.savefig(blob, dpi=120)
-    pyplot.close(figure)
-    write_whole(path, blob.getvalue())

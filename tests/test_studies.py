@@ -15,7 +15,7 @@ from conftest import CONFIGS, SYNTHETIC, Spear, check_refusal, results
 
 from spear_jax import studies
 from spear_jax.errors import InputError
-from spear_jax.studies import Study, grid, load, plan, run
+from spear_jax.studies import Row, Study, grid, load, plan, run
 
 STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
 
@@ -23,7 +23,7 @@ STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
 def study(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int] = (0,), name: str = "one", **fields: str) -> Study:
     axis = "prompt.length" if all("prompt.length" in row for row in rows) else ""
     config = f"{CONFIGS / 'quickstart.py'}:debug"
-    named = {", ".join(f"{field}={value}" for field, value in row.items()): row for row in rows}
+    named = {", ".join(f"{field}={value}" for field, value in row.items()): Row(row) for row in rows}
     return Study(name, "A title", "A question?", config, SYNTHETIC | fields, "fields", named, seeds, axis)
 
 
@@ -86,7 +86,9 @@ def test_two_studies_at_the_same_time_do_not_do_the_same_run_twice(tmp_path: Pat
 
 
 def test_names_tell_configs_apart_and_nothing_else() -> None:
-    planned = plan(study(list(grid(prompt__length=(0, 4), train__epochs=(1, 2)).values()), seeds=(0, 1)), {})
+    planned = plan(
+        study([row.fields for row in grid(prompt__length=(0, 4), train__epochs=(1, 2)).values()], seeds=(0, 1)), {}
+    )
     assert len({one.name for one in planned}) == 8
     again = plan(study([{"prompt.length": 0, "train.epochs": 1}]), {"data.dir": "/somewhere/else"})
     assert again[0].name == planned[0].name
@@ -99,10 +101,10 @@ def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> Non
 
 
 STUDY_FILE = """
-from spear_jax.studies import Study
+from spear_jax.studies import Row, Study
 
 def get_study(arg=""):
-    rows = {{str(n): {{"prompt.length": n}} for n in (1, 2, 3)}}
+    rows = {{str(n): Row({{"prompt.length": n}}) for n in (1, 2, 3)}}
     return Study("study", "t", "q", {config!r}, {base!r}, "prompt.length", rows, (0,))
 """
 
@@ -132,6 +134,8 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("argument", ["", *studies.PROTOCOL, "debug", "nab,debug"])
 def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
+    if file.stem == "transfer" and set(argument.split(",")) & studies.PROTOCOL.keys():
+        return  # it is about all data sets
     found = load(f"{file}:{argument}")
     planned = plan(found, {})
     assert len(planned) == len(found.rows) * len(found.seeds)
@@ -139,7 +143,7 @@ def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: py
         assert len({one.name for one in planned}) == len(planned)
     assert f"configs/studies/{file.name}" in file.read_text()
     if found.axis:
-        assert all(isinstance(row[found.axis], int | float) for row in found.rows.values())
+        assert all(isinstance(row.fields[found.axis], int | float) for row in found.rows.values())
 
 
 def test_a_file_that_is_no_study(spear: Spear, tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""The same prompt and head on other backbones.
+
+python -m spear_jax.main --mode=study --config=configs/studies/backbones.py:nasa --workdir=runs/studies
+
+Backbones whose weights are to be had are named beside the data set: backbones.py:nasa,bert,gemma3-1b.
+"""
+
+from spear_jax import studies
+from spear_jax.config import BACKBONES, variants
+
+
+def get_study(arg: str = "") -> studies.Study:
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny); words of `config.BACKBONES` beside minilm."""
+    words = variants(arg, (*studies.PROTOCOL, "debug", *BACKBONES))
+    data = next((name for name in studies.PROTOCOL if name in words), "nasa")
+    named = ["minilm", *sorted(words & BACKBONES.keys() - {"minilm"})]
+    rows = {word: studies.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
+    rows["random weights of minilm's shape"] = studies.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
+    rows["random:tiny"] = studies.Row({"backbone.name": "random:tiny"})
+    return studies.one_data_set(
+        ",".join(sorted(words - BACKBONES.keys())),
+        "backbones",
+        title="Backbones",
+        question="The paper finds BERT above Gemma. Rows of random weights tell what the pretrained ones are worth.",
+        varied="backbone",
+        rows=rows,
+        not_measured={
+            word: f"python -m spear_jax.main --mode=study --config=configs/studies/backbones.py:{data},{word}"
+            for word in BACKBONES
+            if word not in named
+        },
+    )

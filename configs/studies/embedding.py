@@ -1,0 +1,18 @@
+"""Where the bins' vectors come from.
+
+python -m spear_jax.main --mode=study --config=configs/studies/embedding.py:nasa --workdir=runs/studies
+"""
+
+from spear_jax import studies
+
+
+def get_study(arg: str = "") -> studies.Study:
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    return studies.one_data_set(
+        arg,
+        "embedding",
+        title="Bin embeddings",
+        question="All but the last stay frozen, as in the paper.",
+        varied="embedding.kind",
+        rows=studies.grid(embedding__kind=("numbers", "spread", "consecutive", "random", "ordinal", "trained")),
+    )

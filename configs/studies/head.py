@@ -1,0 +1,18 @@
+"""What the head reads and where it starts.
+
+python -m spear_jax.main --mode=study --config=configs/studies/head.py:nasa --workdir=runs/studies
+"""
+
+from spear_jax import studies
+
+
+def get_study(arg: str = "") -> studies.Study:
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    return studies.one_data_set(
+        arg,
+        "head",
+        title="Head",
+        question="A head per step from its optimum is what the other studies have.",
+        varied="head.kind, head.init",
+        rows=studies.grid(head__kind=("step", "window"), head__init=("fitted", "normal")),
+    )

@@ -1,0 +1,18 @@
+"""Trained on labels that the four context rules made, tested on recorded ones: the second open question of the paper.
+
+python -m spear_jax.main --mode=study --config=configs/studies/rules.py:nasa --workdir=runs/studies
+"""
+
+from spear_jax import studies
+
+
+def get_study(arg: str = "") -> studies.Study:
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    return studies.one_data_set(
+        arg,
+        "rules",
+        title="Rules against recorded labels",
+        question="Test labels are the recorded ones in every row; training and validation have those named here.",
+        varied="data.labels",
+        rows=studies.grid(data__labels=("recorded", "rules", "injected")),
+    )

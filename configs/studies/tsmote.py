@@ -1,0 +1,19 @@
+"""More anomalous training windows, made by T-SMOTE, or only the recorded ones.
+
+python -m spear_jax.main --mode=study --config=configs/studies/tsmote.py:nasa --workdir=runs/studies
+"""
+
+from spear_jax import studies
+
+
+def get_study(arg: str = "") -> studies.Study:
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    return studies.one_data_set(
+        arg,
+        "tsmote",
+        title="T-SMOTE",
+        question="On the split in time; on the others it finds nothing to synthesize from.",
+        varied="tsmote.enabled",
+        rows=studies.grid(tsmote__enabled=(False, True)),
+        base={"data.split": "time"},
+    )

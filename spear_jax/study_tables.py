@@ -1,0 +1,161 @@
+"""A study's runs as a table in Markdown and as a figure."""
+
+import dataclasses
+import functools
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spear_jax.files import write_whole
+from spear_jax.tables import COLUMNS
+
+METRICS = ("auroc", "aupr", "f1", "vus_pr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a table is called and how it is arranged.
+
+    Attributes:
+      title: of table and figure.
+      question: stands above the table.
+      varied: head of the first column.
+      along: where the figure draws each row, if it draws along an axis.
+      axis: what that is.
+      cells: title, line and column of the cells of matrices -> the row that fills them.
+      not_measured: rows without runs -> the command that would fill them.
+    """
+
+    title: str
+    question: str
+    varied: str
+    along: Mapping[str, float]
+    axis: str
+    cells: Mapping[tuple[str, str, str], str]
+    not_measured: Mapping[str, str]
+
+
+def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table needs of a results.json, and of the metrics of the method or a control in it."""
+    if "error" in content:
+        return {"error": content["error"]}
+    return {
+        "dataset": content["dataset"],
+        "method": content["method"],
+        "base_rate": content["test"]["base_rate"],
+        **{f"{split}_{name}": metrics[split].get(name) for split in ("validation", "test") for name in METRICS},
+        "trainable": content["parameters"]["trainable"],
+        "seconds": round(sum(content["seconds"].values()), 1),
+        "error": "",
+    }
+
+
+def markdown(layout: Layout, runs: pd.DataFrame) -> str:
+    """A row each: mean and standard deviation over the seeds, and how many of them ended."""
+    head = [layout.varied, "seeds", "base rate", "validation AUPR", *(f"test {COLUMNS[name]}" for name in METRICS)]
+    head += ["trained numbers", "seconds"]
+    lines = [f"### {layout.title}", "", layout.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row, here in runs.groupby("row", sort=False):
+        ended = here[here["error"] == ""]
+        cells = [str(row), str(len(ended)) if len(ended) == len(here) else f"{len(ended)} of {len(here)}"]
+        cells += [_spread(ended, name) for name in ("base_rate", "validation_aupr", *(f"test_{m}" for m in METRICS))]
+        for name in ("trainable", "seconds"):
+            told = ended.get(name, pd.Series(dtype=float)).dropna()
+            cells.append(f"{told.mean():,.0f}" if len(told) else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    for row in layout.not_measured:
+        lines.append(f"| {row} | 0 |" + " |" * (len(head) - 3) + " not measured |")
+    failed = runs[runs["error"] != ""]
+    notes = [f"- failed: `{one['run']}` (seed {one['seed']}): {one['error']}" for _, one in failed.iterrows()]
+    for table in dict.fromkeys(table for table, _, _ in layout.cells):
+        for name in ("auroc", "aupr", "f1"):
+            lines += ["", f"{table}: test {COLUMNS[name]}; trained on (line), tested on (column)", ""]
+            lines += _pipes(_matrix(layout, runs, table, functools.partial(_spread, name=f"test_{name}")))
+    notes += [f"- not measured, weights or API needed: {row}: `{way}`" for row, way in layout.not_measured.items()]
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def _matrix(layout: Layout, runs: pd.DataFrame, table: str, fill: Callable[[pd.DataFrame], Any]) -> pd.DataFrame:
+    """A matrix of a study: what `fill` makes of the runs of each cell that ended."""
+    ended = runs[runs["error"] == ""]
+    found: dict[str, dict[str, Any]] = {}
+    for (title, line, column), row in layout.cells.items():
+        if title == table:
+            found.setdefault(column, {})[line] = fill(ended[ended["row"] == row])
+    return pd.DataFrame(found).reindex(list(found))  # lines in the order of the columns
+
+
+def _pipes(matrix: pd.DataFrame) -> list[str]:
+    lines = [["", *matrix.columns], ["---"] * (len(matrix.columns) + 1)]
+    lines += [[str(name), *map(str, row)] for name, row in zip(matrix.index, matrix.to_numpy(), strict=True)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _spread(runs: pd.DataFrame, name: str) -> str:
+    values = pd.to_numeric(runs[name], errors="coerce").dropna() if name in runs else pd.Series(dtype=float)
+    if not len(values):
+        return "-"
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
+    """Test AUPR of every run, the mean of each row, and the base rates; for matrices, heat maps of test AUROC."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if layout.cells:
+        figure = _heat_maps(layout, runs)
+    elif layout.along:
+        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+        ended = runs[(runs["error"] == "") & runs["row"].isin(list(layout.along))]
+        along = ended["row"].map(layout.along)
+        axes.plot(along, ended["test_aupr"], "o", alpha=0.5, label="each seed")
+        means = ended.assign(along=along).groupby("along")["test_aupr"].mean()
+        axes.plot(means.index, means, "k-", label="mean")
+        axes.axhline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
+        axes.set(xlabel=layout.axis, ylabel="test AUPR", title=layout.title)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    else:
+        rows = list(dict.fromkeys(runs["row"]))[::-1]
+        figure, axes = pyplot.subplots(figsize=(8, 1.3 + 0.3 * len(rows)), layout="constrained")
+        ended = runs[runs["error"] == ""]
+        places = ended["row"].map(rows.index)
+        axes.plot(ended["test_aupr"], places, "o", alpha=0.5, label="each seed")
+        means = ended.assign(place=places).groupby("place")["test_aupr"].mean()
+        axes.plot(means, means.index, "k|", markersize=14, label="mean")
+        axes.axvline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set(xlabel="test AUPR", title=layout.title)
+        axes.set_xlim(left=0)
+        axes.legend()
+    blob = io.BytesIO()
+    figure.savefig(blob, dpi=120)
+    pyplot.close(figure)
+    write_whole(path, blob.getvalue())
+
+
+def _heat_maps(layout: Layout, runs: pd.DataFrame) -> Any:
+    from matplotlib import pyplot
+
+    tables = list(dict.fromkeys(table for table, _, _ in layout.cells))
+    figure, panels = pyplot.subplots(
+        1, len(tables), figsize=(4.6 * len(tables), 4.6), layout="constrained", squeeze=False
+    )
+    for axes, table in zip(panels[0], tables, strict=True):
+        means = _matrix(layout, runs, table, lambda ended: ended["test_auroc"].mean() if len(ended) else float("nan"))
+        values = means.to_numpy(float)
+        axes.imshow(values, vmin=0, vmax=1, cmap="RdBu_r")  # .5, chance, is white
+        for i, j in itertools.product(*map(range, values.shape)):
+            axes.text(j, i, "-" if math.isnan(values[i, j]) else f"{values[i, j]:.2f}", ha="center", va="center")
+        axes.set_xticks(range(values.shape[1]), means.columns, rotation=30, ha="right")
+        axes.set_yticks(range(values.shape[0]), means.index)
+        axes.set(xlabel="tested on", ylabel="trained on", title=f"test AUROC\n{table}")
+    return figure
