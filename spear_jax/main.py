@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spear_jax.errors import InputError
 
-MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study")
+MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study", "compare")
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -30,6 +30,8 @@ modes, with an example each:
              python -m spear_jax.main --mode=memory --config=configs/nasa.py:gemma
   study      a grid of configs times seeds, run one by one, and a table; runs that are done are not repeated
              python -m spear_jax.main --mode=study --config=configs/studies/bins.py:nasa --workdir=runs/bins
+  compare    finished runs below a folder side by side, with the paper's numbers and the command of each
+             python -m spear_jax.main --mode=compare --workdir=runs
 
 flags:
   --config=FILE[:ARGUMENT]         a config file, looked up in the current folder, then in the package;
@@ -102,7 +104,9 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise InputError(f"--mode={flags.mode!r}: allowed are {', '.join(MODES)}")
     if flags.mode == "score" and flags.config:
         raise InputError("--config is not of --mode=score: the detector carries all that is needed")
-    if not flags.config and flags.mode != "score":
+    if flags.mode == "compare" and (flags.config or flags.overrides):
+        raise InputError("--config is not of --mode=compare: it reads what runs have left in --workdir")
+    if not flags.config and flags.mode not in ("score", "compare"):
         raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
     if flags.mode not in ("prepare", "preview", "memory") and not flags.workdir:
         raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
@@ -135,6 +139,11 @@ def run(flags: Flags) -> None:
     if flags.mode == "score":
         parallel.start(flags.distributed)
         run.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+        return
+    if flags.mode == "compare":
+        from spear_jax.compare import compare
+
+        print(compare(Path(flags.workdir)), end="")
         return
     if flags.mode == "study":
         from spear_jax import studies

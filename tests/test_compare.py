@@ -1,0 +1,50 @@
+"""A table of finished runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Spear, check_refusal, quick_on, results
+
+
+def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        assert spear(*quick_on(nasa, runs / f"lstm-{seed}", {"method": "lstm", "seed": seed})).code == 0
+    assert spear(*quick_on(nasa, runs / "spear", {"seed": 0, "prompt.length": 5})).code == 0
+    outcome = spear("--mode=compare", f"--workdir={runs}")
+    assert (outcome.code, outcome.err) == (0, "")
+    page = (runs / "compare.md").read_text()
+    assert outcome.out == page
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    (paper,) = [line for line in rows if line.startswith("| paper: SPEAR-BERT")]
+    assert "| 0.91 |" in paper and "| 0.9 |" in paper and "| 0.7 |" in paper
+    (lstm,) = [line for line in rows if "LSTM" in line]
+    values = [results(runs / f"lstm-{seed}")["test"]["auroc"] for seed in (0, 1)]
+    assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} [" in lstm
+    assert "| 2 |" in lstm
+    (prompted,) = [line for line in rows if "SPEAR, prompt.length=5" in line]
+    assert "random:tiny (RANDOM WEIGHTS)" in prompted
+    low, high = results(runs / "spear")["confidence_intervals"]["test"]["aupr"]
+    assert f"{results(runs / 'spear')['test']['aupr']:.3f} [{low:.2f}, {high:.2f}]" in prompted
+    assert "with `--config.seed=` 0, 1" in page
+    assert "--config.method=lstm" in page
+    # Copies of results.json, as they lie in results/, give the same page.
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for run in runs.iterdir():
+        if run.is_dir():
+            shutil.copy(run / "results.json", copies / f"{run.name}.json")
+    assert spear("--mode=compare", f"--workdir={copies}").out == page
+
+
+@pytest.mark.parametrize("content", [None, [], {"schema": 1}])
+def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content: object) -> None:
+    folder = tmp_path / "runs"
+    if content is not None:
+        folder.mkdir()
+        (folder / "other.json").write_text(json.dumps(content))
+    check_refusal(spear("--mode=compare", f"--workdir={folder}"), f"--workdir={folder}: no results.json in it")
+    check_refusal(spear("--mode=compare", "--config=x", f"--workdir={folder}"), "--config is not of --mode=compare")
