@@ -70,7 +70,7 @@ def main() -> None:
     config.backbone.update(name=name, dtype=flags.dtype, int8=flags.int8)
     config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch
     config.train.steps_per_call = STEPS
-    _, foretold = memory.needs(config)
+    *_, foretold = memory.needs(config)
 
     mesh = parallel.make_mesh()
     everywhere = parallel.replicated(mesh)

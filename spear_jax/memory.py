@@ -32,7 +32,7 @@ def table(config: ConfigDict) -> str:
     Raises:
       InputError: see `needs`.
     """
-    found, sums = needs(config)
+    found, _, sums = needs(config)
     weights = "pretrained" if found.pretrained else "RANDOM WEIGHTS"
     vocabulary, hidden = found.config.vocabulary_size, found.config.hidden_size
     prompt = config.prompt.length if config.method == "spear" else 0
@@ -47,14 +47,14 @@ def table(config: ConfigDict) -> str:
     )
 
 
-def needs(config: ConfigDict) -> tuple[Described, pd.DataFrame]:
+def needs(config: ConfigDict) -> tuple[Described, Params, pd.DataFrame]:
     """Bytes per device for training and for scoring, part by part; nothing is loaded.
 
     Args:
       config: a whole config.
 
     Returns:
-      The backbone's shape, and a column each for training and scoring.
+      The backbone's shape, the shapes of what is trained, and a column each for training and scoring.
 
     Raises:
       InputError: the backbone's shape cannot be had, prompt and window do not fit into it, or the window's length
@@ -126,7 +126,7 @@ def needs(config: ConfigDict) -> tuple[Described, pd.DataFrame]:
     }
     sums = pd.DataFrame(rows, index=[f"training, {train_batch} windows", f"scoring, {score_batch} windows"]).T
     sums.loc["together"] = sums.sum()
-    return found, sums
+    return found, trainable, sums
 
 
 def _score(spear: Spear, trainable: Params, frozen: Params, one: dict[str, Array]) -> Any:

@@ -234,6 +234,21 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
         for one in bar:
             if one.name not in found:
                 found[one.name] = _outcome(one, workdir / "runs", done)
+    return publish(study, planned, found, workdir)
+
+
+def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+    """Writes a study's table as Markdown and CSV, and its figure.
+
+    Args:
+      study: the study.
+      planned: its runs, or those of them that are to be shown.
+      found: their results by name, or {'error'}.
+      folder: gets <name>.md, <name>.csv and <name>.png.
+
+    Returns:
+      The table, in Markdown.
+    """
     lines = []
     for one in planned:
         content = found[one.name]
@@ -243,7 +258,6 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
                 own = {"row": NAMES[control], "seed": one.seed, "run": one.name}
                 lines.append({**own, **summary(content, metrics), "trainable": None, "seconds": None})
     runs = pd.DataFrame(lines).sort_values("row", key=lambda rows: rows.isin(NAMES.values()), kind="stable")
-    write_whole(workdir / f"{study.name}.csv", runs.to_csv(index=False).encode())
     layout = Layout(
         title=study.title,
         question=study.question,
@@ -254,8 +268,9 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
         not_measured=study.not_measured,
     )
     text = markdown(layout, runs)
-    write_whole(workdir / f"{study.name}.md", text.encode())
-    draw(layout, runs, workdir / f"{study.name}.png")
+    write_whole(folder / f"{study.name}.csv", runs.to_csv(index=False).encode())
+    write_whole(folder / f"{study.name}.md", text.encode())
+    draw(layout, runs, folder / f"{study.name}.png")
     return text
 
 

@@ -1,12 +1,14 @@
 """Numbers against scikit-learn and against their properties; undefined is None, never 0 or 1."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from spear_jax.metrics import point_metrics
+from spear_jax.metrics import point_metrics, ranking_metrics
 from spear_jax.thresholds import choose
 
 
@@ -50,6 +52,17 @@ def test_one_class_is_undefined_and_said(label):
     assert found["aupr"] is None
     assert found["precision"] is None
     assert found["recall"] == (0.0 if label else None)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.sampled_from([lambda x: x + 3, lambda x: 2 * x, np.exp, np.arctan]))
+def test_ranking_metrics_depend_on_the_order_of_scores_only(seed: int, to: Callable[[np.ndarray], np.ndarray]) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(100) < 0.3
+    labels[:2] = [True, False]
+    scores = rng.integers(0, 20, 100) / 16
+    plain, mapped = (ranking_metrics(labels, one) for one in (scores, to(scores)))
+    assert mapped == pytest.approx(plain)
 
 
 @settings(deadline=None, max_examples=50)
