@@ -92,7 +92,9 @@ def _matrix(layout: Layout, runs: pd.DataFrame, table: str, fill: Callable[[pd.D
 
 def _pipes(matrix: pd.DataFrame) -> list[str]:
     lines = [["", *matrix.columns], ["---"] * (len(matrix.columns) + 1)]
-    lines += [[str(name), *map(str, row)] for name, row in zip(matrix.index, matrix.to_numpy(), strict=True)]
+    lines += [
+        [str(name), *map(str, row)] for name, row in zip(matrix.index, matrix.fillna("-").to_numpy(), strict=True)
+    ]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 

@@ -130,6 +130,39 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     assert done.stdout.count("| 1 |") == 3
 
 
+def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    own = {"data.dir": nasa, "data.split": "time"}
+    config, other = f"{CONFIGS / 'quickstart.py'}:debug", f"{CONFIGS / 'nasa.py'}:debug"
+    data = {"data.stride": 32, "data.gap": 0, "score.batch_size": 8, "controls.head_only": "false", **own}
+    first = Row(SYNTHETIC, config, cells=(("carried", "a", "a"),))
+    second = Row({**SYNTHETIC, **own}, other, cells=(("carried", "b", "b"),))
+    rows = {
+        "a": first,
+        "b": second,
+        "a to b": Row(data, other, first, True, (("carried", "a", "b"),)),
+        "a to b, new head": Row({**SYNTHETIC, **own, "train.parts": "head"}, other, first),
+        "nothing to b": Row(data, other, Row({**SYNTHETIC, "backbone.name": "/nowhere"}, config), True),
+    }
+    one = Study("transfer", "t", "q", config, {}, "detector", rows, (0,))
+    text = run(one, {}, tmp_path / "s", None)
+    runs = pd.read_csv(tmp_path / "s" / "transfer.csv").set_index("row")
+    assert runs["error"].isna().tolist() == [True] * 4 + [False]
+    assert "its source" in runs["error"].iloc[-1]
+    detector = tmp_path / "s" / "runs" / runs["run"]["a"]
+    fields = {f"--config.{name}={value}" for name, value in data.items()}
+    by_hand = ("--mode=evaluate", f"--config={other}", f"--detector={detector}", f"--workdir={tmp_path / 'by_hand'}")
+    assert spear(*by_hand, *fields).code == 0
+    numbers = results(tmp_path / "by_hand")["test"]
+    assert results(tmp_path / "s" / "runs" / runs["run"]["a to b"])["test"] == numbers
+    assert f"| a | {runs['test_auroc']['a']:.3f} | {numbers['auroc']:.3f} |" in text
+    assert f"| b | - | {runs['test_auroc']['b']:.3f} |" in text
+    assert results(tmp_path / "s" / "runs" / runs["run"]["a to b, new head"])["trained"] == ["head"]
+    assert (tmp_path / "s" / "transfer.png").stat().st_size > 5000
+    before = stamps(tmp_path / "s")
+    run(one, {}, tmp_path / "s", None)
+    assert stamps(tmp_path / "s") == before
+
+
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 @pytest.mark.parametrize("argument", ["", *studies.PROTOCOL, "debug", "nab,debug"])
 def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:

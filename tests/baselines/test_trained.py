@@ -12,6 +12,7 @@ from conftest import Spear, check_log, check_refusal, check_scores, command, qui
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from spear_jax import memory, methods, parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.baselines.fine_tuning import assemble_fine_tuning
 from spear_jax.baselines.lstm import assemble_lstm
@@ -169,3 +170,18 @@ def test_another_data_set_needs_a_detector(spear: Spear, nasa: Path, tmp_path: P
         *command("quickstart:debug", mode="evaluate", detector=tmp_path / "run", workdir=tmp_path / "other")
     )
     check_refusal(outcome, "no detector.json there")
+
+
+@pytest.mark.parametrize("method", ["spear", "lora", "fine_tuning"])
+def test_memory_is_foretold_for_what_is_trained(method: str) -> None:
+    config = config_of(method, **{"backbone.name": TINY, "data.window": T})
+    _, model = methods.assemble(config, T, parallel.make_mesh())
+    _, trainable, _ = memory.needs(config)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), trainable) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), model.trainable
+    )
+
+
+def test_memory_of_other_methods_is_refused(spear: Spear) -> None:
+    outcome = spear(*command("nasa:debug", {"method": "lstm"}, mode="memory"))
+    check_refusal(outcome, "config.method='lstm'", "spear, fine_tuning, lora")
