@@ -256,7 +256,7 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
         if one.row == study.controls_of and "error" not in content:
             for control, metrics in content["controls"].items():
                 own = {"row": NAMES[control], "seed": one.seed, "run": one.name}
-                lines.append({**own, **summary(content, metrics), "trainable": None, "seconds": None})
+                lines.append({**own, **summary(content, metrics), "trainable": None, "cpu_seconds": None})
     runs = pd.DataFrame(lines).sort_values("row", key=lambda rows: rows.isin(NAMES.values()), kind="stable")
     layout = Layout(
         title=study.title,

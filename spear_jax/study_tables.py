@@ -50,7 +50,7 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "base_rate": content["test"]["base_rate"],
         **{f"{split}_{name}": metrics[split].get(name) for split in ("validation", "test") for name in METRICS},
         "trainable": content["parameters"]["trainable"],
-        "seconds": round(sum(content["seconds"].values()), 1),
+        "cpu_seconds": content["cpu_seconds"],
         "error": "",
     }
 
@@ -58,13 +58,13 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
 def markdown(layout: Layout, runs: pd.DataFrame) -> str:
     """A row each: mean and standard deviation over the seeds, and how many of them ended."""
     head = [layout.varied, "seeds", "base rate", "validation AUPR", *(f"test {COLUMNS[name]}" for name in METRICS)]
-    head += ["trained numbers", "seconds"]
+    head += ["trained numbers", "CPU seconds"]
     lines = [f"### {layout.title}", "", layout.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, here in runs.groupby("row", sort=False):
         ended = here[here["error"] == ""]
         cells = [str(row), str(len(ended)) if len(ended) == len(here) else f"{len(ended)} of {len(here)}"]
         cells += [_spread(ended, name) for name in ("base_rate", "validation_aupr", *(f"test_{m}" for m in METRICS))]
-        for name in ("trainable", "seconds"):
+        for name in ("trainable", "cpu_seconds"):
             told = ended.get(name, pd.Series(dtype=float)).dropna()
             cells.append(f"{told.mean():,.0f}" if len(told) else "")
         lines.append("| " + " | ".join(cells) + " |")
