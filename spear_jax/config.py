@@ -116,6 +116,8 @@ def default_config() -> ConfigDict:
             "head": {"kind": "step", "pooling": "mean", "init": "normal"},
             "lstm": {"hidden": 64, "layers": 2},
             "lora": {"rank": 8},
+            # '' is the method's own: a file of baselines/templates/, and the words that stand for the two answers.
+            "zero_shot": {"template": "", "normal": "", "anomalous": ""},
             "train": {
                 "parts": "prompt+head",
                 "init_from": "",  # a detector or run folder whose prompt and head training starts from
@@ -151,6 +153,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
         *("isolation_forest", "nearest_neighbours", "matrix_profile", "sub_pca"),
         *("logistic_regression", "gradient_boosting"),
+        *("zero_shot_masked", "zero_shot_yes_no", "zero_shot_surprise"),
     ),
     "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),

@@ -18,6 +18,7 @@ from spear_jax.baselines.head_only import head_only
 from spear_jax.baselines.lstm import assemble_lstm
 from spear_jax.baselines.supervised import gradient_boosting, logistic_regression
 from spear_jax.baselines.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
+from spear_jax.baselines.zero_shot import ZeroShot
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
 from spear_jax.detector import Detector
@@ -145,13 +146,17 @@ def score(
     return Scored(by_windows(dataset, scores), windows, controls)
 
 
-def score_untrained(config: ConfigDict, dataset: Dataset) -> Scored:
+def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | None, mesh: Mesh) -> Scored:
     """The scores of a method that the training loop has no part in.
 
     Args:
       config: a whole config.
       dataset: what is scored; only supervised methods read labels, those of its training part.
+      zero_shot: what a language model is asked, where the method asks one.
+      mesh: the devices.
     """
+    if zero_shot is not None:
+        return Scored(by_windows(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
     if config.method in UNSUPERVISED:
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=None, leave=False)

@@ -270,7 +270,8 @@ def warn(config: ConfigDict, backbone: Backbone) -> list[str]:
     said = []
     if not backbone.has_own_tokenizer:
         said.append(f"the tokenizer of {backbone.name} is not at hand: a stand-in that knows the numbers 0 to 499")
-    if backbone.causal and config.head.kind == "window" and config.head.pooling == "peft_first":
+    pooled = config.head.kind == "window" and not config.method.startswith("zero_shot")
+    if backbone.causal and pooled and config.head.pooling == "peft_first":
         said.append(
             f"head.pooling='peft_first' with the causal attention of {backbone.name}: the first position sees no step,"
             " so every window gets the same score"

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from spear_jax import config as configs
 from spear_jax import evaluation, memory, methods, parallel, preview, probing, report, tables, training
+from spear_jax.baselines import zero_shot
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
 from spear_jax.data.files import File
@@ -158,12 +159,27 @@ def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, bega
 
 def _apply(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
     """Scores with a method that the loop has no part in."""
+    mesh = parallel.make_mesh()
+    backbone, asked = None, None
+    if config.method in zero_shot.METHODS:
+        backbone = methods.load(config, mesh)
+        asked = zero_shot.prepare(config, backbone, dataset)
+        dataset = dataclasses.replace(
+            dataset,
+            warnings=(*dataset.warnings, *warn(config, backbone), *asked.warnings),
+            notes={**dataset.notes, "zero_shot": asked.notes},
+        )
     loaded = time.monotonic()
     _open(folder, config)
-    introduce(config, dataset, None, None)
+    introduce(config, dataset, backbone, None)
     with plain_warnings():
-        scored = methods.score_untrained(config, dataset)
-    return _Outcome(dataset, scored, {"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded})
+        scored = methods.score_untrained(config, dataset, asked, mesh)
+    return _Outcome(
+        dataset=dataset,
+        scored=scored,
+        seconds={"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded},
+        backbone=evaluation.backbone_about(backbone),
+    )
 
 
 def _open(folder: epath.Path, config: ConfigDict) -> None:

@@ -24,6 +24,9 @@ METHODS = {
     "sub_pca": "sub-PCA",
     "logistic_regression": "logistic regression",
     "gradient_boosting": "gradient boosting",
+    "zero_shot_masked": "zero-shot, masked",
+    "zero_shot_yes_no": "zero-shot, yes/no",
+    "zero_shot_surprise": "zero-shot, surprise",
 }
 COLUMNS = {
     "auroc": "AUROC",

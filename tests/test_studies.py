@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from conftest import CONFIGS, SYNTHETIC, Spear, check_refusal, results
 
-from spear_jax import studies
+from spear_jax import config as configs
+from spear_jax import main, studies
 from spear_jax.errors import InputError
 from spear_jax.studies import Row, Study, grid, load, plan, run
 
@@ -184,3 +185,17 @@ def test_a_file_that_is_no_study(spear: Spear, tmp_path: Path) -> None:
     check_refusal(outcome, "nasa.py", "get_study")
     outcome = spear("--mode=study", "--config=nowhere.py", f"--workdir={tmp_path / 's'}")
     check_refusal(outcome, "no file 'nowhere.py'")
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("data", studies.PROTOCOL)
+def test_what_was_not_measured_can_be_by_its_command(file: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    for way in load(f"{file}:{data}").not_measured.values():
+        python, m, module, *arguments = way.split()
+        assert (python, m, module) == ("python", "-m", "spear_jax.main")
+        flags = main.parse(arguments)
+        config = configs.load_config(flags.config)
+        for field, text in flags.overrides.items():
+            configs.override(config, field, text)
+        configs.validate(config)

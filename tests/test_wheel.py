@@ -56,6 +56,9 @@ def test_wheel_holds_all_that_is_not_python(wheel: Path) -> None:
         checksums = archive.read("spear_jax/data/builders/nasa/checksums.txt").decode()
     assert len(checksums.splitlines()) == 165
     assert "spear_jax/py.typed" in names
+    templates = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "spear_jax").rglob("templates/*")}
+    assert len(templates) == 3
+    assert templates <= names
 
 
 def test_wheel_holds_every_module_and_config_and_nothing_else(wheel: Path) -> None:

@@ -13,6 +13,12 @@ def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
     words = variants(arg, (*studies.PROTOCOL, "debug"))
     backbone = TINY if "debug" in words else f"random:{MINILM}"
+    data = next((name for name in studies.PROTOCOL if name in words), "nasa")
+
+    def by_hand(word: str, method: str) -> str:
+        of_all = [f" --config.{name}={value}" for name, value in studies.PROTOCOL[data].items()]
+        return COMMAND.format(data=data, word=word, method=method) + "".join(of_all)
+
     return studies.one_data_set(
         arg,
         "methods",
@@ -39,4 +45,9 @@ def get_study(arg: str = "") -> studies.Study:
             "sub-PCA, reads no labels": studies.Row({"method": "sub_pca"}),
         },
         controls_of="SPEAR",
+        not_measured={
+            "zero-shot, masked word (BERT-base)": by_hand("bert", "zero_shot_masked"),
+            "zero-shot, yes or no (Gemma 2B)": by_hand("gemma", "zero_shot_yes_no"),
+            "zero-shot, surprise (Gemma 2B)": by_hand("gemma", "zero_shot_surprise"),
+        },
     )

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from spear_jax.backbones.checkpoint import Params, RandomTable
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.decoder_config import DecoderConfig
 from spear_jax.backbones.tokenizer import find_special_ids, read_tokenizer, tiny_tokenizer
+from spear_jax.backbones.vocabulary import Vocabulary
 from spear_jax.errors import InputError
 
 
@@ -38,7 +38,7 @@ class Backbone:
         in `dtype` or int8, the rest (biases, norms, position and type embeddings: under 1 %) float32.
       word_table: a row per token of the vocabulary, in the file's own dtype, memory-mapped: a few
         rows are taken without reading the file.
-      head_table: gives the rows that read the vocabulary's logits, mapped as `word_table` is.
+      read_vocabulary: see `vocabulary`, which few need and not every file has.
       weights_folder: where the files lie; None for 'random:tiny'.
     """
 
@@ -52,7 +52,7 @@ class Backbone:
     module: Bert | Decoder
     params: Params = dataclasses.field(repr=False)
     word_table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable = dataclasses.field(repr=False)
-    head_table: Callable[[], Any] = dataclasses.field(repr=False)
+    read_vocabulary: Callable[[], Vocabulary] = dataclasses.field(repr=False)
     weights_folder: Path | None
 
     @property
@@ -80,14 +80,14 @@ class Backbone:
         """True where a position sees only itself and what stands before it."""
         return self.module.causal
 
-    def _rows(self, table: Any, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
+    def _known(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         ids = np.asarray(ids)
         outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
         if outside.size:
             raise InputError(
                 f"token id {outside[0]} is not in the vocabulary of {self.name} (0 to {self.vocabulary_size - 1})"
             )
-        return np.asarray(table[ids], np.float32)
+        return ids
 
     def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
         """Word embeddings as the model reads them, its own scale included, float32.
@@ -101,7 +101,8 @@ class Backbone:
         Raises:
           InputError: an id outside the vocabulary.
         """
-        return self._rows(self.word_table, ids) * np.float32(self.config.embedding_scale)
+        rows = np.asarray(self.word_table[self._known(ids)], np.float32)
+        return rows * np.float32(self.config.embedding_scale)
 
     def embed(self, token_ids: Int[np.ndarray, "batch time"]) -> Float[Array, "batch time hidden"]:
         """Word-level embeddings, float32, gathered on the host; positions are not added yet.
@@ -148,12 +149,18 @@ class Backbone:
         Raises:
           InputError: an id outside the vocabulary, or a model that predicts no next token.
         """
-        if not isinstance(self.config, DecoderConfig) or self.config.norm == "layer":
+        if self.config.masked:
             raise InputError(f"{self.name} is an encoder: it predicts no next token")
-        rows = jnp.asarray(self._rows(self.head_table(), token_ids))
-        logits = states.astype(jnp.float32) @ rows.T
-        cap = self.config.final_soft_cap
-        return cap * jnp.tanh(logits / cap) if cap else logits
+        return self.vocabulary.logits(states, self._known(token_ids))
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What reads the vocabulary's logits out of hidden states: of masked tokens, in a decoder of the next one.
+
+        Raises:
+          InputError: the file holds no such part.
+        """
+        return self.read_vocabulary()
 
     @functools.cached_property
     def _device_params(self) -> Params:

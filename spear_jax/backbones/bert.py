@@ -55,6 +55,7 @@ class BertConfig:
       type_vocabulary_size: rows of the table of token types, of which the first is added everywhere; 0 means none.
       layer_norm_eps: of every LayerNorm.
       first_position: row of the first position; 2 in RoBERTa, whose rows 0 and 1 are taken.
+      tied: the vocabulary's logits are read with the word table.
     """
 
     hidden_size: int
@@ -66,9 +67,18 @@ class BertConfig:
     type_vocabulary_size: int
     layer_norm_eps: float
     first_position: int = 0
+    tied: bool = True
 
-    embedding_scale = 1.0  # of word embeddings; see DecoderConfig
+    # See DecoderConfig.
+    embedding_scale = 1.0
+    final_soft_cap = 0.0
     causal = False
+    masked = True
+
+    @property
+    def norm_eps(self) -> float:
+        """As `layer_norm_eps`."""
+        return self.layer_norm_eps
 
     @property
     def max_positions(self) -> int:
@@ -102,6 +112,7 @@ class BertConfig:
             first_position=fields.whole("pad_token_id", default=1, least=0) + 1
             if fields.get("model_type") in ("roberta", "xlm-roberta")
             else 0,
+            tied=fields.flag("tie_word_embeddings", True),
         )
         if config.hidden_size % config.heads:
             raise InputError(

@@ -151,20 +151,6 @@ def _first(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def vocabulary_head(checkpoint: Checkpoint, naming: Naming, word_table: np.ndarray, tied: bool) -> np.ndarray:
-    """The rows that read the vocabulary's logits: the word table, or a table of their own.
-
-    Raises:
-      InputError: it is neither tied nor there.
-    """
-    for name in (f"{naming.head}.weight", f"language_model.{naming.head}.weight"):
-        if name in checkpoint.tensors and not tied:
-            return checkpoint.tensors[name]
-    if not tied:
-        raise InputError(f"{checkpoint.folder}: the tensor {naming.head}.weight is missing")
-    return word_table
-
-
 class RandomTable:
     """A word table that nobody trained: normal rows with standard deviation 0.02, each made when it is asked for."""
 
@@ -182,9 +168,11 @@ class RandomTable:
     def __getitem__(self, ids: Int[np.ndarray, "*shape"] | slice) -> Float[np.ndarray, "*shape columns"]:
         """Rows by token id, float32."""
         numbers = np.arange(*ids.indices(self.shape[0])) if isinstance(ids, slice) else np.asarray(ids)
-        rows = [np.random.default_rng((self._seed, 1, int(number))) for number in numbers.reshape(-1)]
-        made = [np.float32(0.02) * rng.standard_normal(self.shape[1], np.float32) for rng in rows]
-        return np.array(made, np.float32).reshape(*numbers.shape, self.shape[1])
+        used, places = np.unique(numbers.reshape(-1), return_inverse=True)
+        rngs = (np.random.default_rng((self._seed, 1, int(number))) for number in used)
+        made = [np.float32(0.02) * rng.standard_normal(self.shape[1], np.float32) for rng in rngs]
+        rows = np.array(made, np.float32).reshape(len(used), self.shape[1])
+        return rows[places].reshape(*numbers.shape, self.shape[1])
 
 
 def random_params(

@@ -115,6 +115,11 @@ class DecoderConfig:
     final_soft_cap: float = 0.0
     tied: bool = True
 
+    @property
+    def masked(self) -> bool:
+        """True of an encoder, which predicts masked tokens; a decoder predicts the next one."""
+        return self.family == "modernbert"
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str) -> "DecoderConfig":
         """Reads the content of a config.json of one of `FAMILIES`.
@@ -338,6 +343,7 @@ def _modernbert(family: str, fields: Fields) -> DecoderConfig:
     common = _common(family, fields, tied=True)
     every = fields.whole("global_attn_every_n_layers", 3)
     bias = fields.flag("attention_bias", False)
+    fields.only("classifier_activation", "gelu")
     return DecoderConfig(
         **common,
         **_rotaries(

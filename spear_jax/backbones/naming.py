@@ -19,6 +19,25 @@ class Source(NamedTuple):
     parts: int = 1
 
 
+class Head(NamedTuple):
+    """What reads the vocabulary's logits.
+
+    Attributes:
+      table: the module with a row per token, where it is not the word table.
+      biases: the tensor with a bias per token, and the table's own, which is the one that counts where the table is
+        not tied; none where there is no bias.
+      dense: the linear layer in front of the table, where there is one.
+      norm: the norm behind it.
+      biased: both have a bias in every file.
+    """
+
+    table: str
+    biases: tuple[str, ...] = ()
+    dense: str = ""
+    norm: str = ""
+    biased: bool = True
+
+
 @dataclasses.dataclass(frozen=True)
 class Naming:
     """How a family spells its parameters.
@@ -26,20 +45,20 @@ class Naming:
     Attributes:
       word_table: the tensor with a row per token.
       modules: module of ours (of a layer: its name behind 'layer/') -> where it lies in a checkpoint.
+      head: what reads the vocabulary's logits.
       tables: parameters of ours that belong to no module -> name in a checkpoint.
       prefixes: what may stand in front of all names.
       unused: tensors that nothing here needs, names without prefix.
       bare_first: our norm that the first layer does not have.
-      head: the module that reads the vocabulary's logits, where it is not the word table.
     """
 
     word_table: str
     modules: dict[str, Source]
+    head: Head
     tables: dict[str, str] = dataclasses.field(default_factory=dict)
     prefixes: tuple[str, ...] = ()
     unused: str = r"(?!)"
     bare_first: str = ""
-    head: str = "lm_head"
 
     def plain(self, name: str) -> str:
         """A checkpoint's name without prefix, in today's spelling: gamma and beta are called weight and bias."""
@@ -99,6 +118,16 @@ _BERT = Naming(
     },
     prefixes=("bert.", "roberta."),
     unused=r"(cls|pooler|classifier|lm_head)\..*|embeddings\.(position_ids|token_type_ids)",
+    head=Head(
+        "cls.predictions.decoder",
+        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+    ),
+)
+
+_ROBERTA = dataclasses.replace(
+    _BERT, head=Head("lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias"), "lm_head.dense", "lm_head.layer_norm")
 )
 
 _DISTILBERT = Naming(
@@ -117,6 +146,7 @@ _DISTILBERT = Naming(
     tables={"position_embeddings": "embeddings.position_embeddings.weight"},
     prefixes=("distilbert.",),
     unused=r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..*",
+    head=Head("vocab_projector", ("vocab_projector.bias",), "vocab_transform", "vocab_layer_norm"),
 )
 
 _MODERNBERT = Naming(
@@ -139,7 +169,7 @@ _MODERNBERT = Naming(
     prefixes=("model.",),
     unused=r"(head|decoder|classifier)\..*",
     bare_first="attention_norm",
-    head="decoder",
+    head=Head("decoder", ("decoder.bias",), "head.dense", "head.norm", biased=False),
 )
 
 _LLAMA = Naming(
@@ -159,6 +189,7 @@ _LLAMA = Naming(
         layer__down="layers.{}.mlp.down_proj",
     ),
     prefixes=("model.",),
+    head=Head("lm_head"),
     unused=r"lm_head\..*|score\..*|layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
 
@@ -181,8 +212,8 @@ _GEMMA3 = dataclasses.replace(
 
 NAMINGS: dict[str, Naming] = {
     "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
     "distilbert": _DISTILBERT,
     "modernbert": _MODERNBERT,
     "gemma": _LLAMA,

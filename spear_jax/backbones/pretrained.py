@@ -22,12 +22,12 @@ from spear_jax.backbones.checkpoint import (
     map_checkpoint,
     param_shapes,
     random_params,
-    vocabulary_head,
 )
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.decoder_config import DecoderConfig
 from spear_jax.backbones.finding import Place, find
 from spear_jax.backbones.naming import NAMINGS
+from spear_jax.backbones.vocabulary import random_vocabulary, read_vocabulary
 from spear_jax.backbones.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
 from spear_jax.errors import InputError
 
@@ -191,7 +191,7 @@ def load_backbone(
             found.module, size, seed=RANDOM_SEED, norm_start=0.0 if plus_one else 1.0, int8=int8, place=place
         )
         revision, word_table = f"seed={RANDOM_SEED}", RandomTable(config.vocabulary_size, size, RANDOM_SEED)
-        head_table = lambda: word_table  # noqa: E731
+        vocabulary = functools.partial(random_vocabulary, config, word_table, RANDOM_SEED)
     else:
         files = weight_files(found.place.folder)
         revision, sha256 = found.place.revision, sha256_of_files(files)
@@ -210,7 +210,7 @@ def load_backbone(
             int8=int8,
             place=place,
         )
-        head_table = functools.partial(vocabulary_head, checkpoint, naming, word_table, getattr(config, "tied", True))
+        vocabulary = functools.partial(read_vocabulary, checkpoint, naming, config, word_table)
 
     return Backbone(
         name=name_or_folder,
@@ -223,7 +223,7 @@ def load_backbone(
         module=found.module,
         params=params,
         word_table=word_table,
-        head_table=head_table,
+        read_vocabulary=vocabulary,
         weights_folder=None if found.place is None else found.place.folder,
     )
 

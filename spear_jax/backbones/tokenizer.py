@@ -85,4 +85,5 @@ def tiny_tokenizer() -> tokenizers.Tokenizer:
     model = tokenizers.models.WordLevel({word: number for number, word in enumerate(words)}, _SPECIAL_TOKENS["unk"])
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(_SPECIAL_TOKENS.values()))  # else '[MASK]' in a text would be three tokens
     return tokenizer

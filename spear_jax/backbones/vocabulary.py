@@ -1,0 +1,202 @@
+"""Hidden states to logits of the vocabulary's tokens: masked ones, or the next."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Shaped
+
+from spear_jax.backbones.bert import BertConfig
+from spear_jax.backbones.checkpoint import RandomTable
+from spear_jax.backbones.decoder_config import DecoderConfig
+from spear_jax.backbones.naming import Naming
+from spear_jax.backbones.weight_files import Checkpoint
+from spear_jax.errors import InputError
+
+CHUNK = 4096  # rows of the table on the device at a time
+
+
+class Transform(NamedTuple):
+    """What a masked model does to a hidden state before its vocabulary is read: linear, GELU, LayerNorm.
+
+    Attributes:
+      kernel: of the linear layer.
+      bias: of it.
+      norm_scale: of the LayerNorm.
+      norm_bias: of it.
+      norm_eps: of it.
+    """
+
+    kernel: Float[np.ndarray, "hidden hidden"]
+    bias: Float[np.ndarray, "hidden"]
+    norm_scale: Float[np.ndarray, "hidden"]
+    norm_bias: Float[np.ndarray, "hidden"]
+    norm_eps: float
+
+    def __call__(self, states: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+        """The states that the table reads."""
+        x = nn.gelu(states @ self.kernel + self.bias, approximate=False)
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        deviation = jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.norm_eps)
+        return x / deviation * self.norm_scale + self.norm_bias
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What reads the vocabulary's logits out of last hidden states.
+
+    Attributes:
+      table: a row per token, mapped: only the rows that are asked for are read.
+      bias: of each token's logit.
+      transform: what comes before the table; None in decoders.
+      soft_cap: no logit is larger; 0 means none.
+    """
+
+    table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable
+    bias: Float[np.ndarray, "vocabulary"]
+    transform: Transform | None = None
+    soft_cap: float = 0.0
+
+    def logits(
+        self, states: Float[Array, "*batch hidden"], ids: Int[np.ndarray, "tokens"]
+    ) -> Float[Array, "*batch tokens"]:
+        """Logits of some tokens, float32.
+
+        Args:
+          states: from `Backbone.encode`.
+          ids: of the tokens; only their rows are read.
+        """
+        return _logits(_read(states, self.transform), self.table[ids], self.bias[ids], self.soft_cap)
+
+    def log_probabilities(
+        self, states: Float[Array, "*batch hidden"], targets: Int[Array, "*batch"]
+    ) -> Float[Array, "*batch"]:
+        """Log-probability of one token per state, of the softmax over the whole vocabulary, float32.
+
+        The table comes to the device a chunk at a time, so that memory holds `CHUNK` logits per state.
+
+        Args:
+          states: from `Backbone.encode`.
+          targets: the tokens.
+        """
+        states = _read(states, self.transform)
+        zeros: Any = np.zeros(targets.shape, np.float32)
+        found = (zeros - np.inf, zeros, zeros)
+        for start in range(0, len(self.bias), CHUNK):
+            rows, bias = self.table[start : start + CHUNK], self.bias[start : start + CHUNK]
+            # Waited for: else all chunks would be on their way to the device at once.
+            found = jax.block_until_ready(_add_chunk(found, states, rows, bias, targets - start, self.soft_cap))
+        largest, total, chosen = found
+        return chosen - largest - jnp.log(total)
+
+
+@jax.jit
+def _read(states: Float[Array, "*batch hidden"], transform: Transform | None) -> Float[Array, "*batch hidden"]:
+    states = states.astype(jnp.float32)
+    return states if transform is None else transform(states)
+
+
+@functools.partial(jax.jit, static_argnames="soft_cap")
+def _logits(states: Array, rows: Array, bias: Array, soft_cap: float) -> Array:
+    logits = states @ rows.astype(jnp.float32).T + bias
+    return soft_cap * jnp.tanh(logits / soft_cap) if soft_cap else logits
+
+
+@functools.partial(jax.jit, static_argnames="soft_cap")
+def _add_chunk(
+    found: tuple[Array, Array, Array], states: Array, rows: Array, bias: Array, targets: Array, soft_cap: float
+) -> tuple[Array, Array, Array]:
+    """The largest logit, the sum of exp(logit - largest) and the target's logit, with a chunk's rows added."""
+    before, total, chosen = found
+    logits = _logits(states, rows, bias, soft_cap)
+    largest = jnp.maximum(before, jnp.max(logits, axis=-1))
+    total = total * jnp.exp(before - largest) + jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
+    here = (targets >= 0) & (targets < len(rows))
+    own = jnp.take_along_axis(logits, jnp.where(here, targets, 0)[..., None], axis=-1)[..., 0]
+    return largest, total, jnp.where(here, own, chosen)
+
+
+def read_vocabulary(
+    checkpoint: Checkpoint, naming: Naming, config: BertConfig | DecoderConfig, word_table: np.ndarray
+) -> Vocabulary:
+    """The part of a checkpoint that reads the vocabulary's logits.
+
+    Args:
+      checkpoint: the files.
+      naming: how they spell it.
+      config: the model's shape.
+      word_table: what is read with where the table is tied.
+
+    Raises:
+      InputError: a tensor is missing (a file may hold the encoder alone), or of the wrong shape.
+    """
+    head, size = naming.head, config.hidden_size
+    tensors = {naming.plain(name): tensor for name, tensor in checkpoint.tensors.items()}
+    spellings = head.biases if config.tied else head.biases[::-1]
+    bias_name = next((name for name in spellings if name in tensors), "".join(head.biases[:1]))
+    wanted: dict[str, tuple[int, ...]] = {} if config.tied else {f"{head.table}.weight": (config.vocabulary_size, size)}
+    if bias_name:
+        wanted[bias_name] = (config.vocabulary_size,)
+    if head.dense:
+        wanted |= {f"{head.dense}.weight": (size, size), f"{head.norm}.weight": (size,)}
+        if head.biased:
+            wanted |= {f"{head.dense}.bias": (size,), f"{head.norm}.bias": (size,)}
+    _check(tensors, wanted, checkpoint, config.masked)
+
+    def array(name: str, length: int) -> np.ndarray:
+        return np.asarray(tensors[name], np.float32) if name in tensors else np.zeros(length, np.float32)
+
+    transform = None
+    if head.dense:
+        transform = Transform(
+            kernel=array(f"{head.dense}.weight", 0).T,  # a checkpoint holds (out, in)
+            bias=array(f"{head.dense}.bias", size),
+            norm_scale=array(f"{head.norm}.weight", 0),
+            norm_bias=array(f"{head.norm}.bias", size),
+            norm_eps=config.norm_eps,
+        )
+    return Vocabulary(
+        table=word_table if config.tied else tensors[f"{head.table}.weight"],
+        bias=array(bias_name, config.vocabulary_size),
+        transform=transform,
+        soft_cap=config.final_soft_cap,
+    )
+
+
+def _check(
+    tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint, masked: bool
+) -> None:
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        kind = "head that predicts masked tokens" if masked else "table that predicts the next token"
+        advice = (
+            "; google-bert/bert-base-uncased, FacebookAI/roberta-base, distilbert/distilbert-base-uncased and"
+            " answerdotai/ModernBERT-base have one"
+        )
+        raise InputError(
+            f"{checkpoint.folder}: the file has no {kind}: {', '.join(missing)} missing{advice if masked else ''}"
+        )
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise InputError(f"{checkpoint.folder}: the tensor {name} is {tensors[name].shape} instead of {shape}")
+
+
+def random_vocabulary(config: BertConfig | DecoderConfig, word_table: RandomTable, seed: int) -> Vocabulary:
+    """What reads the vocabulary's logits of a model that nobody trained: as `random_params` would make it, tied.
+
+    Args:
+      config: the model's shape.
+      word_table: the table.
+      seed: equal seeds give equal ones.
+    """
+    size, transform = config.hidden_size, None
+    if config.masked:
+        kernel = np.float32(0.02) * np.random.default_rng((seed, 2)).standard_normal((size, size), np.float32)
+        zeros = np.zeros(size, np.float32)
+        transform = Transform(kernel, zeros, np.ones(size, np.float32), zeros, config.norm_eps)
+    return Vocabulary(word_table, np.zeros(config.vocabulary_size, np.float32), transform, config.final_soft_cap)
