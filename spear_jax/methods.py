@@ -18,6 +18,7 @@ from spear_jax.baselines.head_only import head_only
 from spear_jax.baselines.lstm import assemble_lstm
 from spear_jax.baselines.supervised import gradient_boosting, logistic_regression
 from spear_jax.baselines.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
+from spear_jax.baselines.zero_shot_api import check_zero_shot_api, zero_shot_api
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
 from spear_jax.detector import Detector
@@ -139,6 +140,20 @@ def score(
     return Scored(by_windows(dataset, scores), windows, controls)
 
 
+def check_untrained(config: ConfigDict, dataset: Dataset) -> None:
+    """Refuses what a method without a training loop cannot do, before anything is written.
+
+    Args:
+      config: a whole config.
+      dataset: what is to be scored.
+
+    Raises:
+      InputError: see `check_zero_shot_api`.
+    """
+    if config.method == "zero_shot_api":
+        check_zero_shot_api(config, dataset)
+
+
 def score_untrained(config: ConfigDict, dataset: Dataset) -> Scored:
     """The scores of a method that the training loop has no part in.
 
@@ -150,6 +165,9 @@ def score_untrained(config: ConfigDict, dataset: Dataset) -> Scored:
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=None, leave=False)
         return Scored(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
+    if config.method == "zero_shot_api":
+        answered, said = zero_shot_api(config, dataset)
+        return Scored(by_windows(dataset, answered), warnings=tuple(said))
     classify = SUPERVISED[config.method]
     found = classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
     return Scored(by_windows(dataset, found))

@@ -155,11 +155,13 @@ def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, bega
 
 def _apply(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
     """Scores with a method that the loop has no part in."""
+    methods.check_untrained(config, dataset)
     loaded = time.monotonic()
-    _open(folder, config)
     introduce(config, dataset, None, None)
     with plain_warnings():
         scored = methods.score_untrained(config, dataset)
+    _open(folder, config)  # last, for what an endpoint refuses is known when it is asked
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *scored.warnings))
     return _Outcome(dataset, scored, {"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded})
 
 

@@ -24,6 +24,7 @@ METHODS = {
     "sub_pca": "sub-PCA",
     "logistic_regression": "logistic regression",
     "gradient_boosting": "gradient boosting",
+    "zero_shot_api": "zero-shot, API",
 }
 COLUMNS = {
     "auroc": "AUROC",
