@@ -13,6 +13,12 @@ def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
     words = variants(arg, (*studies.PROTOCOL, "debug"))
     backbone = TINY if "debug" in words else f"random:{MINILM}"
+    data = next((word for word in studies.PROTOCOL if word in words), "nasa")
+    command = COMMAND.format(data=data, word="debug" if "debug" in words else "minilm", method="zero_shot_api")
+    fields = "".join(f" --config.{name}={value}" for name, value in studies.PROTOCOL[data].items())
+    api = f"OPENAI_API_KEY=... OPENAI_MODEL=... {command}{fields}"
+    if data == "mimic_iv":
+        api = "refused unless the model runs on this host (OPENAI_BASE_URL), as MIMIC-IV's data use agreement has it"
     return studies.one_data_set(
         arg,
         "methods",
@@ -33,4 +39,5 @@ def get_study(arg: str = "") -> studies.Study:
             "LSTM, causal": {"method": "lstm_causal"},
         },
         controls_of="SPEAR",
+        not_measured={"zero-shot, OpenAI-compatible API": api},
     )
