@@ -116,8 +116,20 @@ def default_config() -> ConfigDict:
             "head": {"kind": "step", "pooling": "mean", "init": "normal"},
             "lstm": {"hidden": 64, "layers": 2},
             "lora": {"rank": 8},
-            # '' is the method's own: a file of baselines/templates/, and the words that stand for the two answers.
-            "zero_shot": {"template": "", "normal": "", "anomalous": ""},
+            "zero_shot": {
+                # '' is the method's own: a file of baselines/templates/, and the words that stand for the two answers.
+                "template": "",
+                "normal": "",
+                "anomalous": "",
+                # Of method='zero_shot_api' alone:
+                "cache": "",  # '' is ~/.cache/spear_jax/zero_shot
+                "attempts": 3,  # at an answer of the form that was asked for
+                "requests_per_minute": 60,
+                "parallel": 4,
+                "price_in": 0.0,  # per million tokens; 0 is unknown
+                "price_out": 0.0,
+                "most_cost": 0.0,  # 0 is no limit
+            },
             "train": {
                 "parts": "prompt+head",
                 "init_from": "",  # a detector or run folder whose prompt and head training starts from
@@ -153,7 +165,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
         *("isolation_forest", "nearest_neighbours", "matrix_profile", "sub_pca"),
         *("logistic_regression", "gradient_boosting"),
-        *("zero_shot_masked", "zero_shot_yes_no", "zero_shot_surprise"),
+        *("zero_shot_masked", "zero_shot_yes_no", "zero_shot_surprise", "zero_shot_api"),
     ),
     "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),
@@ -228,6 +240,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "lstm.hidden": (1, math.inf),
     "lstm.layers": (1, math.inf),
     "lora.rank": (1, math.inf),
+    "zero_shot.attempts": (1, 100),
+    "zero_shot.requests_per_minute": (1, math.inf),
+    "zero_shot.parallel": (1, 256),
+    "zero_shot.price_in": (0, math.inf),
+    "zero_shot.price_out": (0, math.inf),
+    "zero_shot.most_cost": (0, math.inf),
     "train.warmup_steps": (0, math.inf),
     "train.decay_steps": (1, math.inf),
     "train.decay_to": (0, 1),
@@ -446,6 +464,12 @@ def _validate_together(config: ConfigDict) -> None:
             f"config.backbone.int8={config.backbone.int8!r}: weights that are fine-tuned cannot be int8; allowed is"
             " none, or config.method=lora"
         )
+    zero_shot = config.zero_shot
+    if zero_shot.most_cost and not (zero_shot.price_in and zero_shot.price_out):
+        raise InputError(
+            f"config.zero_shot.most_cost={zero_shot.most_cost:g}: needs config.zero_shot.price_in and price_out, per"
+            " million tokens"
+        )
     init = config.prompt.init
     if init not in PROMPT_INITS and not init.endswith(".npy"):
         raise InputError(f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, or a .npy file")
@@ -484,7 +508,11 @@ def check_length(config: ConfigDict, window: int, max_positions: int) -> None:
 
 # What may differ when a run goes on: it does not change the steps already done.
 EXTENDABLE = ("train.epochs", "train.early_stopping.patience")
-IRRELEVANT = ("data.dir", "train.save_seconds", "score.batch_size")
+IRRELEVANT = (
+    *("data.dir", "train.save_seconds", "score.batch_size"),
+    *("zero_shot.cache", "zero_shot.requests_per_minute", "zero_shot.parallel"),
+    *("zero_shot.price_in", "zero_shot.price_out", "zero_shot.most_cost"),
+)
 
 
 def differences(before: Mapping[str, Any], now: ConfigDict) -> list[str]:

@@ -77,11 +77,13 @@ class Scored:
       steps: one score per time step, by split.
       windows: a window head's scores per window, by split; else empty.
       controls: scores of controls that take the method's own model, by name and split.
+      warnings: what every output has to say about these scores.
     """
 
     steps: dict[str, StepScores]
     windows: dict[str, Float[np.ndarray, "windows"]] = dataclasses.field(default_factory=dict)
     controls: dict[str, dict[str, StepScores]] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def by_windows(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:

@@ -19,6 +19,7 @@ from spear_jax.baselines.lstm import assemble_lstm
 from spear_jax.baselines.supervised import gradient_boosting, logistic_regression
 from spear_jax.baselines.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
 from spear_jax.baselines.zero_shot import ZeroShot
+from spear_jax.baselines.zero_shot_api import zero_shot_api
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
 from spear_jax.detector import Detector
@@ -161,6 +162,9 @@ def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | 
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=None, leave=False)
         return Scored(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
+    if config.method == "zero_shot_api":
+        answered, said = zero_shot_api(config, dataset)
+        return Scored(by_windows(dataset, answered), warnings=tuple(said))
     classify = SUPERVISED[config.method]
     found = classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
     return Scored(by_windows(dataset, found))

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from spear_jax import config as configs
 from spear_jax import evaluation, memory, methods, parallel, preview, probing, report, tables, training
 from spear_jax.baselines import zero_shot
+from spear_jax.baselines.zero_shot_api import check_zero_shot_api
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files, mimic_iv, nab, nasa
 from spear_jax.data.files import File
@@ -169,11 +170,14 @@ def _apply(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, be
             warnings=(*dataset.warnings, *warn(config, backbone), *asked.warnings),
             notes={**dataset.notes, "zero_shot": asked.notes},
         )
+    if config.method == "zero_shot_api":
+        check_zero_shot_api(config, dataset)
     loaded = time.monotonic()
-    _open(folder, config)
     introduce(config, dataset, backbone, None)
     with plain_warnings():
         scored = methods.score_untrained(config, dataset, asked, mesh)
+    _open(folder, config)  # last, for what an endpoint refuses is known when it is asked
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *scored.warnings))
     return _Outcome(
         dataset=dataset,
         scored=scored,

@@ -27,6 +27,7 @@ METHODS = {
     "zero_shot_masked": "zero-shot, masked",
     "zero_shot_yes_no": "zero-shot, yes/no",
     "zero_shot_surprise": "zero-shot, surprise",
+    "zero_shot_api": "zero-shot, API",
 }
 COLUMNS = {
     "auroc": "AUROC",

@@ -14,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
+# Tests run side by side, and OpenMP's threads wait for one another by spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pandas as pd
 import pytest

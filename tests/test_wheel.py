@@ -57,7 +57,7 @@ def test_wheel_holds_all_that_is_not_python(wheel: Path) -> None:
     assert len(checksums.splitlines()) == 165
     assert "spear_jax/py.typed" in names
     templates = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "spear_jax").rglob("templates/*")}
-    assert len(templates) == 3
+    assert len(templates) == 4
     assert templates <= names
 
 

@@ -25,7 +25,8 @@ def get_study(arg: str = "") -> studies.Study:
         varied="backbone",
         rows=rows,
         not_measured={
-            word: f"python -m spear_jax.main --mode=study --config=configs/studies/backbones.py:{data},{word}"
+            word: "python -m spear_jax.main --mode=study"
+            f" --config=configs/studies/backbones.py:{data},{word} --workdir=runs/studies"
             for word in BACKBONES
             if word not in named
         },

@@ -19,6 +19,11 @@ def get_study(arg: str = "") -> studies.Study:
         of_all = [f" --config.{name}={value}" for name, value in studies.PROTOCOL[data].items()]
         return COMMAND.format(data=data, word=word, method=method) + "".join(of_all)
 
+    api = by_hand("debug" if "debug" in words else "minilm", "zero_shot_api")
+    api = f"OPENAI_API_KEY=... OPENAI_MODEL=... {api}"
+    if data == "mimic_iv":
+        api = "refused unless the model runs on this host (OPENAI_BASE_URL), as MIMIC-IV's data use agreement has it"
+
     return studies.one_data_set(
         arg,
         "methods",
@@ -46,8 +51,11 @@ def get_study(arg: str = "") -> studies.Study:
         },
         controls_of="SPEAR",
         not_measured={
+            "SPEAR-BERT (BERT-base)": by_hand("bert", "spear"),
+            "SPEAR-Gemma (Gemma 2B)": by_hand("gemma", "spear"),
             "zero-shot, masked word (BERT-base)": by_hand("bert", "zero_shot_masked"),
             "zero-shot, yes or no (Gemma 2B)": by_hand("gemma", "zero_shot_yes_no"),
             "zero-shot, surprise (Gemma 2B)": by_hand("gemma", "zero_shot_surprise"),
+            "zero-shot, OpenAI-compatible API": api,
         },
     )
