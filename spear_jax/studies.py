@@ -145,7 +145,8 @@ def one_data_set(
     """A study on the data set that a config's argument names, with the protocol that all methods are measured with.
 
     Args:
-      arg: 'nasa' (default), 'nab' or 'mimic_iv', and 'debug' for random:tiny, two epochs and two seeds.
+      arg: 'nasa' (default), 'nab' or 'mimic_iv'; 'time' or 'random' for another split than 'series'; and 'debug' for
+        random:tiny, two epochs and two seeds.
       name: of the study; the data set's is appended.
       title: see `Study`, as all that follow.
       question: ...
@@ -157,15 +158,16 @@ def one_data_set(
     Raises:
       InputError: the argument is another word.
     """
-    words = configs.variants(arg, (*PROTOCOL, "debug"))
+    words = configs.variants(arg, (*PROTOCOL, "time", "random", "debug"))
     data = next((name for name in PROTOCOL if name in words), "nasa")
     debug = "debug" in words
+    split = next((name for name in ("time", "random") if name in words), "")
     return Study(
-        name=f"{name}-{data}",
-        title=f"{title}, {data}",
+        name="-".join(filter(None, (name, data, split))),
+        title=f"{title}, {data}" + (f", split {split}" if split else ""),
         question=question,
         config=f"configs/{data}.py:{'debug' if debug else 'minilm'}",
-        base={**(DEBUG if debug else PROTOCOL[data]), **(base or {})},
+        base={**(DEBUG if debug else PROTOCOL[data]), **({"data.split": split} if split else {}), **(base or {})},
         varied=varied,
         rows=rows,
         seeds=SEEDS[:2] if debug else SEEDS,

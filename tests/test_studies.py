@@ -165,7 +165,7 @@ def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-@pytest.mark.parametrize("argument", ["", *studies.PROTOCOL, "debug", "nab,debug"])
+@pytest.mark.parametrize("argument", ["", *studies.PROTOCOL, "nasa,time", "debug", "nab,debug"])
 def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     if file.stem == "transfer" and set(argument.split(",")) & studies.PROTOCOL.keys():

@@ -11,7 +11,7 @@ from spear_jax.config import BACKBONES, variants
 
 def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny); words of `config.BACKBONES` beside minilm."""
-    words = variants(arg, (*studies.PROTOCOL, "debug", *BACKBONES))
+    words = variants(arg, (*studies.PROTOCOL, "time", "random", "debug", *BACKBONES))
     data = next((name for name in studies.PROTOCOL if name in words), "nasa")
     named = ["minilm", *sorted(words & BACKBONES.keys() - {"minilm"})]
     rows = {word: studies.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}

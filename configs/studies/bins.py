@@ -7,7 +7,7 @@ from spear_jax import studies
 
 
 def get_study(arg: str = "") -> studies.Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
     return studies.one_data_set(
         arg,
         "bins",

@@ -10,13 +10,14 @@ COMMAND = "python -m spear_jax.main --config=configs/{data}.py:{word} --config.m
 
 
 def get_study(arg: str = "") -> studies.Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    words = variants(arg, (*studies.PROTOCOL, "debug"))
+    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
+    words = variants(arg, (*studies.PROTOCOL, "time", "random", "debug"))
     backbone = TINY if "debug" in words else f"random:{MINILM}"
     data = next((name for name in studies.PROTOCOL if name in words), "nasa")
 
     def by_hand(word: str, method: str) -> str:
-        of_all = [f" --config.{name}={value}" for name, value in studies.PROTOCOL[data].items()]
+        fields = studies.PROTOCOL[data] | ({"data.split": min(split)} if (split := words & {"time", "random"}) else {})
+        of_all = [f" --config.{name}={value}" for name, value in fields.items()]
         return COMMAND.format(data=data, word=word, method=method) + "".join(of_all)
 
     api = by_hand("debug" if "debug" in words else "minilm", "zero_shot_api")

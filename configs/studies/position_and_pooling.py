@@ -10,7 +10,7 @@ WINDOW = {"head.kind": "window"}
 
 
 def get_study(arg: str = "") -> studies.Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
+    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
     rows = {
         f"{position}, a score per step": {**STEP, "prompt.position": position}
         for position in ("prefix", "after_cls", "suffix")
