@@ -2,60 +2,86 @@
 
 python results/build.py [FOLDER]
 
-Between <!-- configs/studies/FILE.py:ARGUMENT --> and <!-- end --> stands what the study's table says of results/*.json;
-its figure goes to docs/results/. FOLDER is a study's --workdir: the results of these studies are copied from it first.
+Between <!-- configs/studies/FILE.py:ARGUMENT --> and <!-- end --> stands what the study makes of *.json here; its
+figure goes to docs/results/. FOLDER is a study's --workdir: the results of these studies are copied from it first.
 """
 
 import json
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
+from spear_jax import config as configs
 from spear_jax import studies
+from spear_jax.errors import InputError
+from spear_jax.files import write_whole
 
 HERE = Path(__file__).parent
 PAGE, FIGURES = HERE.parent / "RESULTS.md", HERE.parent / "docs" / "results"
+DEFAULTS = HERE / "defaults.txt"
 SECTION = re.compile(r"(<!-- (configs/studies/\S+\.py\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(path: str, measured: Path | None) -> str:
-    """A study's table and figure; what is not measured yet is said below it.
+def defaults() -> dict[str, str]:
+    """Every field of a config and its default, as text."""
+    return {name: repr(value) for name, value in configs.flatten(configs.default_config()).items()}
+
+
+def check_defaults() -> None:
+    """Refuses results that were measured with other defaults: a run's name tells only what differs from them.
+
+    Raises:
+      InputError: a default has changed since; fields that were added do not matter.
+    """
+    before = dict(line.split("=", 1) for line in DEFAULTS.read_text().splitlines()) if DEFAULTS.exists() else {}
+    now = defaults()
+    changed = [f"{name} was {value}, is {now.get(name)}" for name, value in before.items() if now.get(name) != value]
+    if changed:
+        raise InputError(f"{DEFAULTS}: measured with other defaults ({'; '.join(changed)}): measure again")
+
+
+def copy(planned: list[studies.Planned], measured: Path) -> None:
+    """Takes over the results of runs that are done, as one line each."""
+    for one in planned:
+        source = measured / "runs" / one.name / "results.json"
+        if source.is_file():
+            numbers = json.loads(source.read_text())
+            write_whole(HERE / f"{one.name}.json", (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
+    write_whole(DEFAULTS, "".join(f"{name}={value}\n" for name, value in sorted(defaults().items())).encode())
+
+
+def section(path: str, folder: Path) -> str:
+    """A study's table; its figure is written to a folder, and what is not measured yet is said.
 
     Args:
       path: as behind --config=.
-      measured: the study's --workdir, whose results are copied.
+      folder: gets <name>.png, .md and .csv.
     """
     study = studies.load(path)
     planned = studies.plan(study, {})
-    for one in planned:
-        source = measured / "runs" / one.name / "results.json" if measured else None
-        if source and source.is_file():
-            numbers = json.loads(source.read_text())
-            (HERE / f"{one.name}.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
-    found = {one.name: HERE / f"{one.name}.json" for one in planned}
-    known = [one for one in planned if found[one.name].is_file()]
-    missing = sorted({one.row for one in planned} - {one.row for one in known}, key=list(study.rows).index)
-    if not known:
-        return f"Not measured yet: `--mode=study --config={path}`.\n"
-    with tempfile.TemporaryDirectory() as folder:
-        contents = {one.name: json.loads(found[one.name].read_text()) for one in known}
-        text = studies.publish(study, known, contents, Path(folder))
-        FIGURES.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(folder) / f"{study.name}.png", FIGURES)
+    known = [one for one in planned if (HERE / f"{one.name}.json").is_file()]
     command = f"`python -m spear_jax.main --mode=study --config={path} --workdir=runs/studies`"
-    lines = [text, f"![{study.title}](docs/results/{study.name}.png)", "", command, ""]
-    if missing:
-        lines.insert(1, f"Not measured yet: {'; '.join(missing)}.\n")
-    return "\n".join(lines)
+    if not known:
+        return f"Not measured yet: {command}\n"
+    contents = {one.name: json.loads((HERE / f"{one.name}.json").read_text()) for one in known}
+    text = studies.publish(study, known, contents, folder)
+    missing = [name for name in study.rows if name not in {one.row for one in known}]
+    left = f"Not measured yet: {'; '.join(missing)}.\n\n" if missing else ""
+    return f"{text}\n{left}![{study.title}](docs/results/{study.name}.png)\n\n{command}\n"
 
 
 def main() -> None:
-    """Rewrites RESULTS.md."""
-    measured = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    page = SECTION.sub(lambda found: found[1] + table(found[2], measured) + found[3], PAGE.read_text())
-    PAGE.write_text(page)
+    """Rewrites RESULTS.md and the figures."""
+    check_defaults()
+    page = PAGE.read_text()
+    if len(sys.argv) > 1:
+        for _, path, _ in SECTION.findall(page):
+            copy(studies.plan(studies.load(path), {}), Path(sys.argv[1]))
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    page = SECTION.sub(lambda found: found[1] + section(found[2], FIGURES) + found[3], page)
+    for beside in (*FIGURES.glob("*.md"), *FIGURES.glob("*.csv")):
+        beside.unlink()
+    write_whole(PAGE, page.encode())
 
 
 if __name__ == "__main__":
