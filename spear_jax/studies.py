@@ -20,7 +20,7 @@ from tqdm import tqdm
 from spear_jax import config as configs
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
-from spear_jax.study_tables import Layout, draw, markdown, summary
+from spear_jax.study_tables import COSTS, Layout, draw, markdown, summary
 from spear_jax.tables import NAMES
 
 
@@ -258,7 +258,7 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
         if one.row == study.controls_of and "error" not in content:
             for control, metrics in content["controls"].items():
                 own = {"row": NAMES[control], "seed": one.seed, "run": one.name}
-                lines.append({**own, **summary(content, metrics), "trainable": None, "cpu_seconds": None})
+                lines.append({**own, **summary(content, metrics), **dict.fromkeys(COSTS)})
     runs = pd.DataFrame(lines).sort_values("row", key=lambda rows: rows.isin(NAMES.values()), kind="stable")
     layout = Layout(
         title=study.title,

@@ -15,6 +15,12 @@ from spear_jax.files import write_whole
 from spear_jax.tables import COLUMNS
 
 METRICS = ("auroc", "aupr", "f1", "vus_pr")
+COSTS = {
+    "trainable": "trained numbers",
+    "optimizer_mib": "optimizer, MiB",
+    "peak_mib": "peak memory, MiB",
+    "cpu_seconds": "CPU seconds",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,8 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "base_rate": content["test"]["base_rate"],
         **{f"{split}_{name}": metrics[split].get(name) for split in ("validation", "test") for name in METRICS},
         "trainable": content["parameters"]["trainable"],
+        "optimizer_mib": content["memory"]["optimizer_bytes"] / 2**20 if "memory" in content else None,
+        "peak_mib": content["memory"]["peak_bytes"] / 2**20 if "memory" in content else None,
         "cpu_seconds": content["cpu_seconds"],
         "error": "",
     }
@@ -58,15 +66,16 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
 def markdown(layout: Layout, runs: pd.DataFrame) -> str:
     """A row each: mean and standard deviation over the seeds, and how many of them ended."""
     head = [layout.varied, "seeds", "base rate", "validation AUPR", *(f"test {COLUMNS[name]}" for name in METRICS)]
-    head += ["trained numbers", "CPU seconds"]
+    head += COSTS.values()
     lines = [f"### {layout.title}", "", layout.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, here in runs.groupby("row", sort=False):
         ended = here[here["error"] == ""]
         cells = [str(row), str(len(ended)) if len(ended) == len(here) else f"{len(ended)} of {len(here)}"]
         cells += [_spread(ended, name) for name in ("base_rate", "validation_aupr", *(f"test_{m}" for m in METRICS))]
-        for name in ("trainable", "cpu_seconds"):
+        for name in COSTS:
             told = ended.get(name, pd.Series(dtype=float)).dropna()
-            cells.append(f"{told.mean():,.0f}" if len(told) else "")
+            mean = told.mean()
+            cells.append("" if not len(told) else f"{mean:.2f}" if mean < 1 else f"{mean:,.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     for row in layout.not_measured:
         lines.append(f"| {row} | 0 |" + " |" * (len(head) - 3) + " not measured |")
