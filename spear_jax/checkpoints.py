@@ -33,6 +33,7 @@ class Progress:
       best: the best evaluation so far: metric, value, epoch, step; empty before the first.
       stale_epochs: evaluations since the best one.
       seconds: time spent in training, over all starts.
+      cpu_seconds: of all cores, likewise.
     """
 
     step: int = 0
@@ -44,6 +45,7 @@ class Progress:
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     stale_epochs: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Checkpoints:
@@ -142,7 +144,8 @@ def _reading(checkpoint: Any) -> Iterator[None]:
         if reason:
             gc.collect()  # the fault is let go of here, and with it the coroutines that nobody awaits any more
             raise InputError(
-                f"checkpoint {checkpoint}: cannot be read ({reason}); remove this folder to go on from the one before"
+                f"checkpoint {checkpoint}: cannot be read ({reason}); use the one before: a run goes on from it once"
+                " this folder is removed"
             )
 
 

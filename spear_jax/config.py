@@ -154,6 +154,7 @@ def default_config() -> ConfigDict:
                 "save_seconds": 60.0,
             },
             "score": {"batch_size": 128},
+            "metrics": {"point_adjusted_k": -1.0},  # PA%K with this K beside the other numbers; -1 leaves it out
             "threshold": {"rule": "best_f1", "false_positive_rate": 0.01, "precision": 0.9, "reuse": True},
             "controls": {"zscore_steps": 64, "head_only": True},
         }
@@ -194,6 +195,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.early_stopping.metric": ("aupr", "auroc"),
     "threshold.rule": ("best_f1", "false_positive_rate", "precision"),
 }
+_LEARNING = ("spear", "lstm", "lstm_causal", "fine_tuning", "lora", "logistic_regression", "gradient_boosting")
+# Fields that would be passed over in silence by other methods, and said of them in the results.
+OF_METHODS = {
+    "train.parts": ("spear",),
+    "train.init_from": ("spear",),
+    "train.shuffled_labels": _LEARNING,
+    "train.labelled_share": _LEARNING,
+}
 PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
 
 # Smallest and largest value; an open end of a half-open range is left out.
@@ -225,6 +234,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "embedding.length_scale": (1e-3, 10),
     "embedding.first_row": (0, math.inf),
     "prompt.length": (0, math.inf),
+    "metrics.point_adjusted_k": (-1, 100),
     "threshold.false_positive_rate": (0, 1),
     "threshold.precision": (0, 1),
     "train.labelled_share": (1e-6, 1),
@@ -456,6 +466,17 @@ def _validate_together(config: ConfigDict) -> None:
     if config.data.combine != "none" and config.data.name != "files":
         raise InputError(
             f"config.data.combine={config.data.combine!r}: is of the columns of own files (config.data.name='files')"
+        )
+    for field, methods in OF_METHODS.items():
+        value = flatten(config)[field]
+        if value != flatten(default_config())[field] and config.method not in methods:
+            raise InputError(
+                f"config.{field}={value!r}: is not of config.method={config.method!r}; it is of {', '.join(methods)}"
+            )
+    if config.tsmote.enabled and config.train.labelled_share < 1:
+        raise InputError(
+            f"config.train.labelled_share={config.train.labelled_share:g}: T-SMOTE reads all labels; allowed is 1, or"
+            " config.tsmote.enabled=False"
         )
     if config.method.startswith("lstm") and config.head.kind != "step":
         raise InputError(f"config.head.kind={config.head.kind!r}: the LSTM has a score per step; allowed is step")

@@ -27,7 +27,7 @@ from spear_jax.data.dataset import Dataset
 from spear_jax.data.splits import SPLITS
 from spear_jax.data.windows import StepScores, combine, stitch
 from spear_jax.files import write_whole
-from spear_jax.interval_metrics import mean_over_series, per_series_metrics
+from spear_jax.interval_metrics import mean_over_series, per_series_metrics, point_adjusted_at_k
 from spear_jax.metrics import Metrics, point_metrics
 from spear_jax.model import Assembled, count
 from spear_jax.nab_score import PROFILES, ScoredFile, sweep
@@ -117,6 +117,7 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
         return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
     steps = combined(scored.steps)
+    carried = threshold
     threshold = threshold or choose(config, steps["validation"].label, steps["validation"].score)
     controls = {
         name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
@@ -124,8 +125,8 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
     return Evaluation(
         steps=steps,
         threshold=threshold,
-        metrics={split: step_metrics(split, steps[split], threshold) for split in SPLITS},
-        window_metrics=_window_metrics(config, dataset, scored.windows) if scored.windows else {},
+        metrics={split: step_metrics(config, split, steps[split], threshold) for split in SPLITS},
+        window_metrics=_window_metrics(config, dataset, scored.windows, carried) if scored.windows else {},
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
         confidence={
             split: bootstrap(
@@ -150,13 +151,20 @@ def choose(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.n
     )
 
 
-def step_metrics(name: str, steps: StepScores, threshold: Threshold) -> dict[str, float | None]:
+def step_metrics(config: ConfigDict, name: str, steps: StepScores, threshold: Threshold) -> dict[str, float | None]:
     """Metrics of a split: pooled over its steps, and those of intervals as the mean over its stretches."""
-    pooled = point_metrics(name, steps.label, steps.score, steps.score >= threshold.value)
-    return {
+    predicted = steps.score >= threshold.value
+    pooled = point_metrics(name, steps.label, steps.score, predicted)
+    found = {
         **cast(dict[str, float | None], pooled),
         **mean_over_series(interval_metrics(steps, threshold)),
     }
+    k = config.metrics.point_adjusted_k
+    if k >= 0:
+        every = [point_adjusted_at_k(steps.label[here], predicted[here], k).f1 for here in _stretches(steps)]
+        defined = [one for one in every if one is not None]
+        found[f"point_adjusted_f1_at_{k:g}"] = float(np.mean(defined)) if defined else None
+    return found
 
 
 def interval_metrics(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
@@ -171,10 +179,14 @@ def _stretches(steps: StepScores) -> list[slice]:
 
 
 def _window_metrics(
-    config: ConfigDict, dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]]
+    config: ConfigDict,
+    dataset: Dataset,
+    scores: Mapping[str, Float[np.ndarray, "windows"]],
+    threshold: Threshold | None,
 ) -> dict[str, Metrics]:
+    """Metrics of windows, at a detector's own threshold, or at one of their own from validation."""
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
-    chosen = choose(config, labels["validation"], scores["validation"])
+    chosen = threshold or choose(config, labels["validation"], scores["validation"])
     return {
         split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= chosen.value)
         for split in SPLITS
@@ -208,7 +220,7 @@ def _control_metrics(
     never = name == "always_normal"
     validation = steps["validation"]
     threshold = Threshold(np.inf, "never") if never else choose(config, validation.label, validation.score)
-    return {split: step_metrics(f"{name}, {split}", steps[split], threshold) for split in SPLITS}
+    return {split: step_metrics(config, f"{name}, {split}", steps[split], threshold) for split in SPLITS}
 
 
 def _nab_scores(
@@ -255,9 +267,10 @@ def results(
     command: str,
     threshold_from: str,
     seconds: Mapping[str, float],
+    cpu_seconds: float = 0.0,
     training: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of results.json, as the contract names it."""
+    """The content of results.json, as the contract names it; `cpu_seconds` are those of earlier processes."""
     return {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -290,8 +303,8 @@ def results(
         **_parameters(model),
         "training": dict(training),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        # Of all cores, since the process began: it does not mind what else the machine does.
-        "cpu_seconds": round(time.process_time(), 1),
+        # Of all cores: it does not mind what else the machine does.
+        "cpu_seconds": round(cpu_seconds + time.process_time(), 1),
         "versions": versions(),
     }
 

@@ -74,15 +74,25 @@ def assemble(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | No
         return backbone, assemble_fine_tuning(config, backbone)
     assembled = model.assemble(config, backbone)
     if config.train.init_from:
-        assembled = _start_from(Detector.load(epath.Path(config.train.init_from)), assembled, config)
+        assembled = _start_from(config, assembled, backbone)
     return backbone, assembled
 
 
-def _start_from(detector: Detector, assembled: model.Assembled, config: ConfigDict) -> model.Assembled:
+def _start_from(config: ConfigDict, assembled: model.Assembled, backbone: Backbone) -> model.Assembled:
     """The model with a trained detector's prompt, head and embeddings; which of them are trained on is the config's.
 
     Where the head alone is, it is a new one.
     """
+    where = f"config.train.init_from={config.train.init_from!r}"
+    try:
+        detector = Detector.load(epath.Path(config.train.init_from))
+    except InputError as fault:
+        raise InputError(f"{where}: {str(fault).removeprefix('--detector=')}") from fault
+    if detector.backbone["sha256"] != backbone.sha256:
+        raise InputError(
+            f"{where}: was trained with {detector.backbone['name']} of sha256 {detector.backbone['sha256']}; this"
+            f" config's {backbone.name} has {backbone.sha256}"
+        )
     parts = {**assembled.trainable, **assembled.frozen}
     carried = {
         name: part for name, part in detector.trainable.items() if (name, config.train.parts) != ("head", "head")
@@ -90,10 +100,7 @@ def _start_from(detector: Detector, assembled: model.Assembled, config: ConfigDi
     for name, part in carried.items():
         found, needed = jax.tree.map(np.shape, part), jax.tree.map(np.shape, parts.get(name, {}))
         if found != needed:
-            raise InputError(
-                f"config.train.init_from={config.train.init_from!r}: its {name} has the shapes {found}; this config"
-                f" needs {needed or 'none'}"
-            )
+            raise InputError(f"{where}: its {name} has the shapes {found}; this config needs {needed or 'none'}")
 
     def taken(tree: model.Params) -> model.Params:
         return {name: carried.get(name, part) for name, part in tree.items()}

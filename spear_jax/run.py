@@ -60,6 +60,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
         command=command,
         threshold_from=dataset.name,
         seconds={**outcome.seconds, "evaluation": time.monotonic() - fitted},
+        cpu_seconds=outcome.cpu_seconds,
         training={
             "epochs": config.train.epochs,
             "patience": config.train.early_stopping.patience,
@@ -72,7 +73,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
         state = jax.eval_shape(training.make_optimizer(config).init, outcome.model.trainable)
         content["memory"] = {"optimizer_bytes": memory.size(state), "peak_bytes": memory.peak()}
     artifact = ""
-    if config.method == "spear" and outcome.model is not None:
+    if outcome.model is not None and config.method == "spear":
         artifact = ", detector/"
         if parallel.is_main():
             fixed = {name: part for name, part in outcome.model.frozen.items() if name == "prompt"}
@@ -109,6 +110,7 @@ class _Outcome:
       backbone: what is said of it.
       training: how training went.
       windows_per_second: while training.
+      cpu_seconds: of earlier starts.
     """
 
     dataset: datasets.Dataset
@@ -119,6 +121,7 @@ class _Outcome:
     backbone: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     windows_per_second: float | None = None
+    cpu_seconds: float = 0.0
 
 
 def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
@@ -134,6 +137,7 @@ def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, bega
     batch_size = config.score.batch_size
     read = probing.states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
     trained = training.fit(config, *read, mesh, folder)
+    source = Detector.load(epath.Path(config.train.init_from)) if config.train.init_from else None
     parallel.say(f"scoring with the best step ({trained.progress.best['step']}), and the controls ...")
     fitted = time.monotonic()
     scored = methods.score(config, model, trained.trainable, frozen, dataset, mesh)
@@ -153,8 +157,10 @@ def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, bega
             "steps": trained.progress.step,
             "stopped": trained.stopped,
             "best": trained.progress.best,
+            **({"trained_on": source.trained_on} if source else {}),
         },
         windows_per_second=trained.windows_per_second,
+        cpu_seconds=trained.cpu_seconds_before,
     )
 
 
@@ -222,6 +228,8 @@ def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | Non
         return None
     done = read_json(folder / "results.json")
     same = (config.train.epochs, config.train.early_stopping.patience)
+    if "epochs" not in done["training"]:
+        raise InputError(f"--workdir={folder}: holds an evaluation, not a training; use a new folder")
     return done if (done["training"]["epochs"], done["training"]["patience"]) == same else None
 
 
@@ -242,13 +250,14 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     """
     began = time.monotonic()
     for field in overridden:
-        if field.partition(".")[0] in CARRIED or field in ("data.window", "seed"):
+        section = field.partition(".")[0]
+        if section in CARRIED or field in ("data.window", "seed"):
             raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
+        if section in ("method", "train", "tsmote", "lstm", "lora", "zero_shot"):
+            raise InputError(f"--config.{field}: is of training; --mode=evaluate trains nothing")
+        if section == "threshold" and field != "threshold.reuse" and config.threshold.reuse:
+            raise InputError(f"--config.{field}: the detector has its threshold; add --config.threshold.reuse=False")
     folder = epath.Path(workdir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir={folder}: is a file; needed is a new folder")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"--workdir={folder}: is not empty; evaluate writes to a new folder")
     detector = Detector.load(epath.Path(detector_path))
     for part in CARRIED:
         config[part] = detector.config[part]
@@ -256,6 +265,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     if config.data.window:
         config.data.stride = min(config.data.stride, config.data.window)
     config.seed = detector.config.seed
+    _check_new(config, folder)
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     loaded = datasets.load(config)
     dataset = datasets.build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
@@ -288,6 +298,19 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
         report.draw(folder, dataset, evaluated)
         evaluation.write(folder, content, dataset, evaluated)
     parallel.say(tables.table(content))
+
+
+def _check_new(config: ConfigDict, folder: epath.Path) -> None:
+    """Refuses a folder that holds anything but the same evaluation, killed before its end."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir={folder}: is a file; needed is a new folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    begun = (folder / "config.json").exists() and not any(
+        (folder / n).exists() for n in ("results.json", "checkpoints")
+    )
+    if not begun or configs.differences(read_json(folder / "config.json"), config):
+        raise InputError(f"--workdir={folder}: is not empty; evaluate writes to a new folder")
 
 
 def prepare(config: ConfigDict) -> None:

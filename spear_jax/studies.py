@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from spear_jax import config as configs
+from spear_jax.data import mimic_iv
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
-from spear_jax.study_tables import COSTS, Layout, draw, markdown, summary
+from spear_jax.study_tables import COSTS, METRICS, Layout, draw, markdown, summary
 from spear_jax.tables import NAMES
 
 
@@ -58,7 +59,9 @@ class Study:
       seeds: each row is run with each of them.
       axis: the field that the figure draws along, if its values are numbers; '' means a place per row.
       controls_of: the row whose runs' controls get rows of their own; '' means none do.
-      not_measured: rows that take what is not at hand -> the command that would fill them.
+      metrics: of the test part, in the table's columns.
+      matrices: metrics of each of the matrices that cells name.
+      not_measured: rows that take what is not at hand -> the command that would measure them.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     axis: str = ""
     controls_of: str = ""
+    metrics: Sequence[str] = METRICS
+    matrices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -83,6 +88,8 @@ class Planned:
       seed: of it.
       arguments: its command line, without --workdir; in the place of {source} goes the source's folder.
       name: of its folder; equal for equal configs, so that studies may share a folder of runs.
+      config: the fields that shape it.
+      known: its results may be taken from where they are kept: it is of the data that they were measured on.
       source: the run whose detector this one begins with.
     """
 
@@ -90,6 +97,8 @@ class Planned:
     seed: int
     arguments: tuple[str, ...]
     name: str
+    config: Mapping[str, Any]
+    known: bool
     source: "Planned | None" = None
 
 
@@ -129,6 +138,7 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }
 DEBUG = {**_ALL, "train.epochs": 2, "data.limit_series": 8}
 SEEDS = (0, 1, 2)
+FREE = (*configs.IRRELEVANT, *configs.EXTENDABLE)
 
 
 def one_data_set(
@@ -159,9 +169,14 @@ def one_data_set(
       InputError: the argument is another word.
     """
     words = configs.variants(arg, (*PROTOCOL, "time", "random", "debug"))
+    for several in (words & PROTOCOL.keys(), words & {"time", "random"}):
+        if len(several) > 1:
+            raise InputError(f"config argument {arg!r}: {', '.join(sorted(several))} exclude each other")
     data = next((name for name in PROTOCOL if name in words), "nasa")
     debug = "debug" in words
     split = next((name for name in ("time", "random") if name in words), "")
+    if split and any("data.split" in fields for fields in (base or {}, *(row.fields for row in rows.values()))):
+        raise InputError(f"config argument {split!r}: this study has splits of its own")
     return Study(
         name="-".join(filter(None, (name, data, split))),
         title=f"{title}, {data}" + (f", split {split}" if split else ""),
@@ -185,6 +200,8 @@ def plan(study: Study, overrides: Mapping[str, str]) -> list[Planned]:
     Raises:
       InputError: a run's config is impossible.
     """
+    if "seed" in overrides:
+        raise InputError("--config.seed: a study has seeds of its own")
     return [_plan(study, name, row, seed, overrides) for name, row in study.rows.items() for seed in study.seeds]
 
 
@@ -192,6 +209,9 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     source = _plan(study, name, row.source, seed, overrides) if row.source else None
     path = row.config or study.config
     given = {**study.base, **row.fields, **({} if row.evaluate else {"seed": seed}), **overrides}
+    for field in overrides:
+        if row.evaluate and not field.startswith(("data.", "score.", "threshold.", "metrics.")):
+            raise InputError(f"--config.{field}: the row {name!r} applies a detector as it is")
     config = configs.load_config(path)
     for field, value in given.items():
         configs.override(config, field, str(value))
@@ -203,7 +223,20 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
             ["--mode=evaluate", "--detector={source}"] if row.evaluate else ["--config.train.init_from={source}"]
         )
         folder += f"-{'by' if row.evaluate else 'from'}-{source.name}"
-    return Planned(name, seed, tuple(arguments), folder, source)
+    own = configs.flatten(json.loads(configs.to_json(config)))
+    return Planned(name, seed, tuple(arguments), folder, own, _is_public(config), source)
+
+
+def _is_public(config: ConfigDict) -> bool:
+    """Whether a config's data are those that everybody has: no own copy or files, and of MIMIC-IV the demo."""
+    if config.data.dir or config.data.name == "files":
+        return False
+    if config.data.name != "mimic_iv":
+        return True
+    try:
+        return mimic_iv.is_demo(mimic_iv.local_copy(""))
+    except InputError:  # none is at hand
+        return True
 
 
 def run_name(config: ConfigDict) -> str:
@@ -230,12 +263,16 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
       The table, in Markdown.
     """
     planned = plan(study, overrides)
+    workdir = workdir.resolve()  # runs note where their sources lie
+    for folder in (workdir, workdir / "runs"):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--workdir={workdir}: {folder} is a file; needed is a folder, new or of studies")
     workdir.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
     with tqdm(planned, desc=study.title, unit="run", disable=None) as bar:
         for one in bar:
             if one.name not in found:
-                found[one.name] = _outcome(one, workdir / "runs", done)
+                found[one.name] = _outcome(one, workdir / "runs", done, found)
     return publish(study, planned, found, workdir)
 
 
@@ -266,6 +303,9 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
         varied=study.varied,
         along={name: float(row.fields[study.axis]) for name, row in study.rows.items()} if study.axis else {},
         axis=study.axis,
+        seeds=len(study.seeds),
+        metrics=study.metrics,
+        matrices=study.matrices,
         cells={cell: name for name, row in study.rows.items() for cell in row.cells},
         not_measured=study.not_measured,
     )
@@ -276,13 +316,24 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
     return text
 
 
-def _outcome(one: Planned, runs: Path, done: Path | None) -> dict[str, Any]:
-    """The results of a run, which is run if need be; {'error'} if it failed."""
-    known = done / f"{one.name}.json" if done else None
+def _outcome(one: Planned, runs: Path, done: Path | None, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The results of a run, which is run if need be; {'error'} if it failed.
+
+    Args:
+      one: the run.
+      runs: the folder of all runs.
+      done: a folder of results that are known; None where the run's own folder is needed.
+      found: outcomes so far; those of sources are added, as 'source <name>', for a failed one is not tried again.
+    """
+    known = done / f"{one.name}.json" if done and one.known else None
     if known is not None and known.is_file():
         return read_json(known)
-    if one.source is not None and "error" in (content := _outcome(one.source, runs, None)):
-        return {"error": f"its source {one.source.name} failed: {content['error']}"}
+    if one.source is not None:
+        name = f"source {one.source.name}"
+        if name not in found:
+            found[name] = _outcome(one.source, runs, None, found)
+        if "error" in found[name]:
+            return {"error": f"its {name} failed: {found[name]['error']}"}
     began = time.monotonic()
     runs.mkdir(parents=True, exist_ok=True)
     folder, path = runs / one.name, runs / f"{one.name}.log"
@@ -292,6 +343,10 @@ def _outcome(one: Planned, runs: Path, done: Path | None) -> dict[str, Any]:
         # as the run, whatever becomes of the study.
         fcntl.flock(log, fcntl.LOCK_EX)
         if (folder / "results.json").is_file():
+            before = configs.flatten(read_json(folder / "config.json")) if one.source is None else {}
+            changed = [f for f in before.keys() & one.config.keys() - set(FREE) if before[f] != one.config[f]]
+            if changed:
+                return {"error": f"{folder} was run with other defaults of {', '.join(sorted(changed))}; remove it"}
             return read_json(folder / "results.json")
         arguments = [argument.replace("{source}", str(source)) for argument in one.arguments]
         finished = subprocess.run(
@@ -300,8 +355,8 @@ def _outcome(one: Planned, runs: Path, done: Path | None) -> dict[str, Any]:
             stderr=subprocess.STDOUT,
             check=False,
         )
+        lines = path.read_text(errors="replace").split("\n")
     if finished.returncode == 0:
         return read_json(folder / "results.json")
-    lines = path.read_text(errors="replace").split("\n")
     said = next((line for line in reversed(lines) if line.strip()), "nothing was said")
     return {"error": f"exit code {finished.returncode} after {time.monotonic() - began:.0f} s: {said.strip()[:300]}"}

@@ -5,7 +5,7 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pandas as pd
 from spear_jax.files import write_whole
 from spear_jax.tables import COLUMNS
 
-METRICS = ("auroc", "aupr", "f1", "vus_pr")
+METRICS = ("auroc", "aupr", "f1", "vus_pr")  # of a table, unless a study says otherwise
+ENDS = ("low", "high")  # of the 95 % interval of the bootstrap over series
 COSTS = {
     "trainable": "trained numbers",
     "optimizer_mib": "optimizer, MiB",
@@ -33,7 +34,10 @@ class Layout:
       varied: head of the first column.
       along: where the figure draws each row, if it draws along an axis.
       axis: what that is.
-      cells: title, line and column of the cells of matrices -> the row that fills them.
+      seeds: that each row has.
+      metrics: of the test part, in the table's columns.
+      matrices: metrics of each of the matrices.
+      cells: matrix, line and column of a cell -> the row that fills it.
       not_measured: rows without runs -> the command that would fill them.
     """
 
@@ -42,6 +46,9 @@ class Layout:
     varied: str
     along: Mapping[str, float]
     axis: str
+    seeds: int
+    metrics: Sequence[str]
+    matrices: Mapping[str, Sequence[str]]
     cells: Mapping[tuple[str, str, str], str]
     not_measured: Mapping[str, str]
 
@@ -54,7 +61,13 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         "dataset": content["dataset"],
         "method": content["method"],
         "base_rate": content["test"]["base_rate"],
-        **{f"{split}_{name}": metrics[split].get(name) for split in ("validation", "test") for name in METRICS},
+        **{f"{split}_{name}": value for split in ("validation", "test") for name, value in metrics[split].items()},
+        **{
+            f"test_{name}_{end}": bounds[i]
+            for name, bounds in (content["confidence_intervals"]["test"] if metrics is content else {}).items()
+            for i, end in enumerate(ENDS)
+            if bounds
+        },
         "trainable": content["parameters"]["trainable"],
         "optimizer_mib": content["memory"]["optimizer_bytes"] / 2**20 if "memory" in content else None,
         "peak_mib": content["memory"]["peak_bytes"] / 2**20 if "memory" in content else None,
@@ -65,13 +78,20 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
 
 def markdown(layout: Layout, runs: pd.DataFrame) -> str:
     """A row each: mean and standard deviation over the seeds, and how many of them ended."""
-    head = [layout.varied, "seeds", "base rate", "validation AUPR", *(f"test {COLUMNS[name]}" for name in METRICS)]
+    head = [
+        layout.varied,
+        "seeds",
+        "base rate",
+        "validation AUPR",
+        *(f"test {COLUMNS[name]}" for name in layout.metrics),
+    ]
     head += COSTS.values()
     lines = [f"### {layout.title}", "", layout.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, here in runs.groupby("row", sort=False):
         ended = here[here["error"] == ""]
-        cells = [str(row), str(len(ended)) if len(ended) == len(here) else f"{len(ended)} of {len(here)}"]
-        cells += [_spread(ended, name) for name in ("base_rate", "validation_aupr", *(f"test_{m}" for m in METRICS))]
+        cells = [str(row), str(len(ended)) if len(ended) == layout.seeds else f"{len(ended)} of {layout.seeds}"]
+        shown = ("base_rate", "validation_aupr", *(f"test_{name}" for name in layout.metrics))
+        cells += [_spread(ended, name) for name in shown]
         for name in COSTS:
             told = ended.get(name, pd.Series(dtype=float)).dropna()
             mean = told.mean()
@@ -81,10 +101,12 @@ def markdown(layout: Layout, runs: pd.DataFrame) -> str:
         lines.append(f"| {row} | 0 |" + " |" * (len(head) - 3) + " not measured |")
     failed = runs[runs["error"] != ""]
     notes = [f"- failed: `{one['run']}` (seed {one['seed']}): {one['error']}" for _, one in failed.iterrows()]
-    for table in dict.fromkeys(table for table, _, _ in layout.cells):
-        for name in ("auroc", "aupr", "f1"):
+    for table, metrics in layout.matrices.items():
+        for name in metrics:
             lines += ["", f"{table}: test {COLUMNS[name]}; trained on (line), tested on (column)", ""]
-            lines += _pipes(_matrix(layout, runs, table, functools.partial(_spread, name=f"test_{name}")))
+            lines += _pipes(
+                _matrix(layout, runs, table, functools.partial(_spread, name=f"test_{name}", interval=False))
+            )
     notes += [f"- not measured, weights or API needed: {row}: `{way}`" for row, way in layout.not_measured.items()]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
@@ -96,7 +118,7 @@ def _matrix(layout: Layout, runs: pd.DataFrame, table: str, fill: Callable[[pd.D
     for (title, line, column), row in layout.cells.items():
         if title == table:
             found.setdefault(column, {})[line] = fill(ended[ended["row"] == row])
-    return pd.DataFrame(found).reindex(list(found))  # lines in the order of the columns
+    return pd.DataFrame(found, index=list(dict.fromkeys(line for t, line, _ in layout.cells if t == table)))
 
 
 def _pipes(matrix: pd.DataFrame) -> list[str]:
@@ -107,11 +129,15 @@ def _pipes(matrix: pd.DataFrame) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _spread(runs: pd.DataFrame, name: str) -> str:
+def _spread(runs: pd.DataFrame, name: str, interval: bool = True) -> str:
     values = pd.to_numeric(runs[name], errors="coerce").dropna() if name in runs else pd.Series(dtype=float)
     if not len(values):
         return "-"
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    text = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    bounds = [runs[f"{name}_{end}"].mean() for end in ENDS if f"{name}_{end}" in runs]
+    if interval and bounds and not any(map(math.isnan, bounds)):
+        text += f" [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+    return text
 
 
 def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
@@ -121,7 +147,8 @@ def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    if layout.cells:
+    runs = runs.reindex(columns=[*runs.columns.union(["test_aupr", "test_auroc", "base_rate"], sort=False)])
+    if layout.matrices:
         figure = _heat_maps(layout, runs)
     elif layout.along:
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
@@ -156,7 +183,7 @@ def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
 def _heat_maps(layout: Layout, runs: pd.DataFrame) -> Any:
     from matplotlib import pyplot
 
-    tables = list(dict.fromkeys(table for table, _, _ in layout.cells))
+    tables = [table for table, metrics in layout.matrices.items() if "auroc" in metrics]
     figure, panels = pyplot.subplots(
         1, len(tables), figsize=(4.6 * len(tables), 4.6), layout="constrained", squeeze=False
     )

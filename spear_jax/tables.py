@@ -33,6 +33,7 @@ COLUMNS = {
     "auroc": "AUROC",
     "aupr": "AUPR",
     "vus_pr": "VUS-PR",
+    "vus_roc": "VUS-ROC",
     "f1": "F1",
     "precision": "precision",
     "recall": "recall",

@@ -50,12 +50,14 @@ class Trained:
       progress: where training ended.
       stopped: 'epochs' or 'early'.
       windows_per_second: over the epochs of this start; None if there were none.
+      cpu_seconds_before: spent by earlier starts.
     """
 
     trainable: Params
     progress: Progress
     stopped: str
     windows_per_second: float | None
+    cpu_seconds_before: float
 
 
 def loss_sum(
@@ -199,6 +201,7 @@ def fit(
         head = fit_head(read, examples, spear=model.spear, positive_weight=train.positive_weight, seed=config.seed)
         state["trainable"] = {**trainable, "head": parallel.place(head, everywhere)}
     log = Log(workdir / "metrics.jsonl", progress.step)
+    cpu_seconds_before = progress.cpu_seconds
     windows_here, seconds_here = 0, 0.0
 
     with StopSignal() as stop:
@@ -209,6 +212,7 @@ def fit(
             check_order(calls, progress)
             began = saved = time.monotonic()
             seconds_before = progress.seconds
+            cpu = CpuSeconds(progress)
             epoch_windows = 0
             with progress_bar(progress, calls[-1].end, train.epochs) as bar:
                 for call in calls:
@@ -229,6 +233,7 @@ def fit(
                     progress.step += steps
                     progress.step_in_epoch = call.end
                     progress.seconds = seconds_before + time.monotonic() - began
+                    cpu.count()
                     epoch_windows += int((call.rows >= 0).sum())
                     bar.update(steps)
                     loss = float(np.average(rows[:, LOSS], weights=np.maximum(rows[:, STEPS], 1e-9)))
@@ -260,6 +265,7 @@ def fit(
             if line["best"]:
                 state["best"] = jax.tree.map(jnp.copy, state["trainable"])
             progress.seconds = seconds_before + time.monotonic() - began
+            cpu.count()
             log.write(line)
             left = (train.epochs - progress.epoch) * progress.seconds / progress.epoch
             parallel.say(epoch_line(line, train.epochs, epoch_windows / seconds, left))
@@ -275,7 +281,21 @@ def fit(
         progress=progress,
         stopped="epochs" if progress.epoch >= train.epochs else "early",
         windows_per_second=windows_here / seconds_here if seconds_here else None,
+        cpu_seconds_before=cpu_seconds_before,
     )
+
+
+class CpuSeconds:
+    """Adds what this process uses to `Progress.cpu_seconds`."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._last = progress, time.process_time()
+
+    def count(self) -> None:
+        """Up to now, since it was last counted."""
+        now = time.process_time()
+        self._progress.cpu_seconds += now - self._last
+        self._last = now
 
 
 def check_order(calls: Sequence[Call], progress: Progress) -> None:

@@ -21,15 +21,16 @@ def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tm
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     (paper,) = [line for line in rows if line.startswith("| paper: SPEAR-BERT")]
     assert "| 0.91 |" in paper and "| 0.9 |" in paper and "| 0.7 |" in paper
-    (lstm,) = [line for line in rows if "LSTM" in line]
+    (lstm,) = [line for line in rows if "LSTM" in line and "control" not in line]
     values = [results(runs / f"lstm-{seed}")["test"]["auroc"] for seed in (0, 1)]
     assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} [" in lstm
     assert "| 2 |" in lstm
-    (prompted,) = [line for line in rows if "SPEAR, prompt.length=5" in line]
+    (prompted,) = [line for line in rows if ". SPEAR, prompt.length=5" in line]
     assert "random:tiny (RANDOM WEIGHTS)" in prompted
     low, high = results(runs / "spear")["confidence_intervals"]["test"]["aupr"]
     assert f"{results(runs / 'spear')['test']['aupr']:.3f} [{low:.2f}, {high:.2f}]" in prompted
-    assert "with `--config.seed=` 0, 1" in page
+    assert ", seeds 0, 1" in page
+    assert sum("control: bin lookup" in line for line in rows) == 2
     assert "--config.method=lstm" in page
     # Copies of results.json, as they lie in results/, give the same page.
     copies = tmp_path / "copies"
@@ -40,7 +41,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tm
     assert spear("--mode=compare", f"--workdir={copies}").out == page
 
 
-@pytest.mark.parametrize("content", [None, [], {"schema": 1}])
+@pytest.mark.parametrize("content", [None, [], {"schema": 1}, {"command": "x"}])
 def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content: object) -> None:
     folder = tmp_path / "runs"
     if content is not None:

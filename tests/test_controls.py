@@ -1,5 +1,6 @@
 """Controls that are configs: a prompt that is not trained, labels of other windows, and starting from a detector."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,28 @@ def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Pat
     refused = spear(*quick_on(nasa, tmp_path / "third", {"train.init_from": first, "prompt.length": 5}))
     check_refusal(refused, "config.train.init_from", "its prompt has the shapes", "(4, 32)", "(5, 32)")
     refused = spear(*quick(tmp_path / "fourth", {"train.init_from": tmp_path / "nothing"}))
-    check_refusal(refused, "no detector.json there")
+    check_refusal(refused, "config.train.init_from=", "no detector.json there")
+    about = json.loads((first / "detector" / "detector.json").read_text())
+    about["backbone"]["sha256"] = "0" * 64
+    (first / "detector" / "detector.json").write_text(json.dumps(about))
+    refused = spear(*quick_on(nasa, tmp_path / "fifth", {"train.init_from": first}))
+    check_refusal(refused, "config.train.init_from=", "of sha256 0000")
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("lstm", "train.init_from", "x"),
+        ("gradient_boosting", "train.parts", "head"),
+        ("sub_pca", "train.shuffled_labels", True),
+        ("isolation_forest", "train.labelled_share", 0.5),
+    ],
+)
+def test_what_a_method_would_pass_over_is_refused(
+    method: str, field: str, value: object, spear: Spear, tmp_path: Path
+) -> None:
+    refused = spear(*quick(tmp_path / "run", {"method": method, field: value}))
+    check_refusal(refused, f"config.{field}={value!r}", f"config.method={method!r}")
 
 
 def test_a_prompt_of_other_data_gets_a_new_head(spear: Spear, nasa: Path, tmp_path: Path) -> None:
@@ -97,7 +119,9 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
     plain = build(config, loaded)
     config.train.labelled_share = 0.25
     few = build(config, loaded)
-    assert len(few.training) == round(len(plain.training) / 4)
+    anomalous = plain.training.targets.any(axis=1)
+    kept = few.training.targets.any(axis=1)
+    assert (kept.sum(), (~kept).sum()) == (round(anomalous.sum() / 4), round((~anomalous).sum() / 4))
     whole = {part.tobytes() for part in plain.training.bins}
     assert all(part.tobytes() in whole for part in few.training.bins)
     for split in ("train", "validation", "test"):
@@ -126,3 +150,15 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(shuffled.examples[split].targets, plain.examples[split].targets)
     assert any("labels that belong to other windows" in warning for warning in shuffled.warnings)
+
+
+def test_shuffled_labels_keep_the_base_rate_where_windows_differ_in_length() -> None:
+    config = default_config()
+    config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
+    loaded = Loaded("synthetic", generate(series=12, length=120, shortest=20, past=64, rate=0.4, seed=3))
+    plain = build(config, loaded).training
+    config.train.shuffled_labels = True
+    shuffled = build(config, loaded).training
+    assert len(np.unique(plain.mask.sum(axis=1))) > 2
+    assert not np.array_equal(shuffled.targets, plain.targets)
+    assert shuffled.targets[plain.mask].sum() == plain.targets[plain.mask].sum() == shuffled.targets.sum()

@@ -194,3 +194,46 @@ def test_damaged_detector(spear: Spear, finished: Run, tmp_path: Path, fault: st
     outcome = spear(*evaluate(detector, tmp_path / "run"))
     check_refusal(outcome, *parts)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("method=lstm", "trains nothing"),
+        ("train.epochs=3", "trains nothing"),
+        ("threshold.rule=precision", "add --config.threshold.reuse=False"),
+        ("prompt.length=3", "comes from the detector"),
+    ],
+)
+def test_what_an_evaluation_does_not_follow_is_refused(
+    field: str, said: str, spear: Spear, finished: Run, tmp_path: Path
+) -> None:
+    outcome = spear(*evaluate(finished.workdir, tmp_path / "run"), f"--config.{field}")
+    check_refusal(outcome, field.partition("=")[0], said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_evaluation_is_done_again_and_no_other(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    arguments = evaluate(finished.workdir, tmp_path / "run")
+    assert spear(*arguments).code == 0
+    numbers = results(tmp_path / "run")["test"]
+    check_refusal(spear(*arguments), "is not empty")
+    (tmp_path / "run" / "results.json").unlink()
+    check_refusal(spear(*arguments, "--config.threshold.reuse=False"), "is not empty")
+    assert spear(*arguments).code == 0
+    assert results(tmp_path / "run")["test"] == numbers
+    check_refusal(spear(*quick(tmp_path / "run", {"controls.head_only": "true"})), "--workdir=")
+
+
+def test_point_adjustment_is_there_when_asked_for_and_called_by_its_name(
+    spear: Spear, finished: Run, tmp_path: Path
+) -> None:
+    name = "point_adjusted_f1_at_20"
+    assert spear(*evaluate(finished.workdir, tmp_path / "run"), "--config.metrics.point_adjusted_k=20").code == 0
+    content = results(tmp_path / "run")
+    plain = results(finished.workdir)
+    assert {key for key in content["test"] if "adjusted" in key} == {name}
+    assert not any("adjusted" in key for key in plain["test"])
+    assert {key: value for key, value in content["test"].items() if key != name} == plain["test"]
+    # Random scores are never worse for it.
+    assert content["controls"]["random_scores"]["test"][name] >= 0

@@ -13,10 +13,11 @@ def get_study(arg: str = "") -> studies.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny); words of `config.BACKBONES` beside minilm."""
     words = variants(arg, (*studies.PROTOCOL, "time", "random", "debug", *BACKBONES))
     data = next((name for name in studies.PROTOCOL if name in words), "nasa")
+    split = "".join(f",{word}" for word in ("time", "random") if word in words)
     named = ["minilm", *sorted(words & BACKBONES.keys() - {"minilm"})]
     rows = {word: studies.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
-    rows["random weights of minilm's shape"] = studies.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
-    rows["random:tiny"] = studies.Row({"backbone.name": "random:tiny"})
+    rows["random weights of minilm's shape, one draw"] = studies.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
+    rows["random:tiny, one draw"] = studies.Row({"backbone.name": "random:tiny"})
     return studies.one_data_set(
         ",".join(sorted(words - BACKBONES.keys())),
         "backbones",
@@ -26,7 +27,7 @@ def get_study(arg: str = "") -> studies.Study:
         rows=rows,
         not_measured={
             word: "python -m spear_jax.main --mode=study"
-            f" --config=configs/studies/backbones.py:{data},{word} --workdir=runs/studies"
+            f" --config=configs/studies/backbones.py:{data}{split},{word} --workdir=runs/studies"
             for word in BACKBONES
             if word not in named
         },

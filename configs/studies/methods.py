@@ -1,62 +1,73 @@
 """Every method and control on the same splits, with the same labels, scored by the same code.
 
 python -m spear_jax.main --mode=study --config=configs/studies/methods.py:nasa --workdir=runs/studies
+
+Where weights of BERT-base or Gemma 2B are to be had, or a chat model, the words bert, gemma and api add their rows:
+methods.py:nasa,bert.
 """
 
 from spear_jax import studies
 from spear_jax.config import MINILM, TINY, variants
+from spear_jax.studies import Row
 
-COMMAND = "python -m spear_jax.main --config=configs/{data}.py:{word} --config.method={method} --workdir=runs/{method}"
+MORE = {
+    "bert": {
+        "SPEAR-BERT (BERT-base)": {},
+        "zero-shot, masked word (BERT-base)": {"method": "zero_shot_masked"},
+    },
+    "gemma": {
+        "SPEAR-Gemma (Gemma 2B)": {},
+        "zero-shot, yes or no (Gemma 2B)": {"method": "zero_shot_yes_no"},
+        "zero-shot, surprise (Gemma 2B)": {"method": "zero_shot_surprise"},
+    },
+    "api": {"zero-shot, OpenAI-compatible API": {"method": "zero_shot_api"}},
+}
 
 
 def get_study(arg: str = "") -> studies.Study:
-    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
-    words = variants(arg, (*studies.PROTOCOL, "time", "random", "debug"))
-    backbone = TINY if "debug" in words else f"random:{MINILM}"
+    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); bert, gemma, api; debug (minutes)."""
+    words = variants(arg, (*studies.PROTOCOL, "time", "random", *MORE, "debug"))
     data = next((name for name in studies.PROTOCOL if name in words), "nasa")
-
-    def by_hand(word: str, method: str) -> str:
-        fields = studies.PROTOCOL[data] | ({"data.split": min(split)} if (split := words & {"time", "random"}) else {})
-        of_all = [f" --config.{name}={value}" for name, value in fields.items()]
-        return COMMAND.format(data=data, word=word, method=method) + "".join(of_all)
-
-    api = by_hand("debug" if "debug" in words else "minilm", "zero_shot_api")
-    api = f"OPENAI_API_KEY=... OPENAI_MODEL=... {api}"
-    if data == "mimic_iv":
-        api = "refused unless the model runs on this host (OPENAI_BASE_URL), as MIMIC-IV's data use agreement has it"
-
+    rest = sorted(words - MORE.keys())
+    rows = {
+        "SPEAR": Row(),
+        "SPEAR, bin embeddings trained too": Row({"embedding.kind": "trained"}),
+        "control: head only (m = 0), by gradient descent": Row({"prompt.length": 0}),
+        "control: random prompt, not trained": Row({"train.parts": "head", "prompt.init": "normal"}),
+        "control: vocabulary rows as prompt, not trained": Row({"train.parts": "head"}),
+        "control: random backbone (one draw)": Row({"backbone.name": TINY if "debug" in words else f"random:{MINILM}"}),
+        "control: shuffled labels": Row({"train.shuffled_labels": True}),
+        "fine-tuning of all weights": Row({"method": "fine_tuning"}),
+        "LoRA, rank 8": Row({"method": "lora"}),
+        "LSTM, both ways": Row({"method": "lstm"}),
+        "LSTM, causal": Row({"method": "lstm_causal"}),
+        "gradient boosting on local statistics": Row({"method": "gradient_boosting"}),
+        "logistic regression on local statistics": Row({"method": "logistic_regression"}),
+        "isolation forest, reads no labels": Row({"method": "isolation_forest"}),
+        "1-nearest neighbour, reads no labels": Row({"method": "nearest_neighbours"}),
+        "matrix profile, reads no labels": Row({"method": "matrix_profile"}),
+        "sub-PCA, reads no labels": Row({"method": "sub_pca"}),
+    }
+    not_measured = {}
+    for word, more in MORE.items():
+        config = f"configs/{data}.py:{'minilm' if word == 'api' else word}"
+        if word in words:
+            rows |= {name: Row(fields, config) for name, fields in more.items()}
+            continue
+        study = f"configs/studies/methods.py:{','.join([*rest, word])}"
+        command = f"python -m spear_jax.main --mode=study --config={study} --workdir=runs/studies"
+        if word == "api":
+            command = f"OPENAI_MODEL=... OPENAI_API_KEY=... {command}"
+            if data == "mimic_iv":  # its data use agreement forbids passing it on
+                command = f"OPENAI_BASE_URL=http://localhost:8000/v1 {command}"
+        not_measured |= dict.fromkeys(more, command)
     return studies.one_data_set(
-        arg,
+        ",".join(rest),
         "methods",
         title="All methods",
         question="Is a soft prompt on a frozen language model worth it, beside its controls and cheaper methods?",
         varied="method",
-        rows={
-            "SPEAR": studies.Row(),
-            "SPEAR, bin embeddings trained too": studies.Row({"embedding.kind": "trained"}),
-            "control: head only (m = 0), by gradient descent": studies.Row({"prompt.length": 0}),
-            "control: random prompt, not trained": studies.Row({"train.parts": "head", "prompt.init": "normal"}),
-            "control: vocabulary rows as prompt, not trained": studies.Row({"train.parts": "head"}),
-            "control: random backbone": studies.Row({"backbone.name": backbone}),
-            "control: shuffled labels": studies.Row({"train.shuffled_labels": True}),
-            "fine-tuning of all weights": studies.Row({"method": "fine_tuning"}),
-            "LoRA, rank 8": studies.Row({"method": "lora"}),
-            "LSTM, both ways": studies.Row({"method": "lstm"}),
-            "LSTM, causal": studies.Row({"method": "lstm_causal"}),
-            "gradient boosting on local statistics": studies.Row({"method": "gradient_boosting"}),
-            "logistic regression on local statistics": studies.Row({"method": "logistic_regression"}),
-            "isolation forest, reads no labels": studies.Row({"method": "isolation_forest"}),
-            "1-nearest neighbour, reads no labels": studies.Row({"method": "nearest_neighbours"}),
-            "matrix profile, reads no labels": studies.Row({"method": "matrix_profile"}),
-            "sub-PCA, reads no labels": studies.Row({"method": "sub_pca"}),
-        },
+        rows=rows,
         controls_of="SPEAR",
-        not_measured={
-            "SPEAR-BERT (BERT-base)": by_hand("bert", "spear"),
-            "SPEAR-Gemma (Gemma 2B)": by_hand("gemma", "spear"),
-            "zero-shot, masked word (BERT-base)": by_hand("bert", "zero_shot_masked"),
-            "zero-shot, yes or no (Gemma 2B)": by_hand("gemma", "zero_shot_yes_no"),
-            "zero-shot, surprise (Gemma 2B)": by_hand("gemma", "zero_shot_surprise"),
-            "zero-shot, OpenAI-compatible API": api,
-        },
+        not_measured=not_measured,
     )

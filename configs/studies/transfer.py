@@ -36,9 +36,14 @@ def get_study(arg: str = "") -> Study:
     anew = "prompt and head, threshold chosen anew"
     prompt = "prompt alone, head trained anew"
     rows = {
-        name: Row(fields, files[name], cells=tuple((table, name, name) for table in (kept, anew, prompt)))
-        for name, fields in data.items()
+        name: Row(fields, files[name], cells=((kept, name, name), (anew, name, name))) for name, fields in data.items()
     }
+    for name, fields in data.items():
+        alone = {**fields, "train.parts": "head"}
+        rows |= {
+            f"{name} to {name}: {prompt}": Row(alone, files[name], rows[name], False, ((prompt, name, name),)),
+            f"no prompt's training, {name}": Row(alone, files[name], cells=((prompt, "prompt not trained", name),)),
+        }
     for source, target in itertools.permutations(data, 2):
         # What a detector carries is not given again.
         of_data = {name: value for name, value in data[target].items() if name in ("data.limit_series", *OF_SYNTHETIC)}
@@ -62,4 +67,6 @@ def get_study(arg: str = "") -> Study:
         varied="detector",
         rows=rows,
         seeds=SEEDS[:1] if debug else SEEDS,
+        # Ranking metrics do not depend on the threshold.
+        matrices={kept: ("auroc", "aupr", "f1"), anew: ("f1",), prompt: ("auroc", "aupr", "f1")},
     )

@@ -21,7 +21,7 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> Assembled:
       backbone: its parameters in host memory.
 
     Returns:
-      The model: {'head', 'backbone'} are trained. The bin embeddings stay as they are.
+      The model: {'head', 'backbone'} are trained. The bin embeddings are where `assemble` puts them.
     """
     bare = config.copy_and_resolve_references()
     bare.prompt.length = 0

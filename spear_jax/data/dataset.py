@@ -140,12 +140,9 @@ def build(
         part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
         training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
     if config.train.labelled_share < 1:
-        rng = np.random.default_rng((config.seed, 5))
-        kept = rng.permutation(len(training))[: max(round(config.train.labelled_share * len(training)), 1)]
-        training = Examples(*(getattr(training, field.name)[np.sort(kept)] for field in dataclasses.fields(Examples)))
+        training = _labelled(training, config.train.labelled_share, np.random.default_rng((config.seed, 5)))
     if config.train.shuffled_labels:
-        others = np.random.default_rng((config.seed, 4)).permutation(len(training))
-        training = dataclasses.replace(training, targets=training.targets[others])
+        training = _shuffled(training, np.random.default_rng((config.seed, 4)))
     return Dataset(
         name=loaded.name,
         recorded=recorded,
@@ -222,6 +219,27 @@ def _resample(
     )
     both = windows.concatenate([kept, positive])
     return both, np.concatenate([scaled[normal], drawn.values.astype(scaled.dtype)]), drawn.report
+
+
+def _labelled(training: Examples, share: float, rng: np.random.Generator) -> Examples:
+    """A share of the windows with an anomaly and of those without, at least one of each that there are."""
+    anomalous = (training.targets * training.mask).any(axis=1)
+    kept = [
+        rng.permutation(rows)[: max(round(share * len(rows)), 1)]
+        for rows in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous))
+    ]
+    rows = np.sort(np.concatenate(kept))
+    return Examples(*(getattr(training, field.name)[rows] for field in dataclasses.fields(Examples)))
+
+
+def _shuffled(training: Examples, rng: np.random.Generator) -> Examples:
+    """Every window gets the labels of another one of its length, so that the base rate stays and no padding is read."""
+    targets = training.targets.copy()
+    lengths = training.mask.sum(axis=1)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        targets[rows] = targets[rng.permutation(rows)]
+    return dataclasses.replace(training, targets=targets)
 
 
 def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def load(
         if signal not in SIGNALS:
             raise InputError(f"data.mimic_iv.signals: {signal!r} is unknown; allowed: {', '.join(SIGNALS)}")
     signals = tuple(signals) or tuple(SIGNALS)
-    source = _local_copy(directory)
+    source = local_copy(directory)
     demo = is_demo(source)
     numbers = {name: i for i, name in enumerate(SIGNALS)}
     series: list[Series] = []
@@ -164,7 +164,7 @@ def prepare(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
     Raises:
       InputError: there is no copy, it cannot be read, or the prepared data cannot be kept.
     """
-    source = _local_copy(directory)
+    source = local_copy(directory)
     for name in (STAYS, ITEMS, EVENTS):
         if not (source / name).exists():
             raise InputError(f"{source / name}: no such file; expected {LAYOUT}")
@@ -244,7 +244,12 @@ def parse(source: epath.PathLike) -> Iterator[Stay]:
         yield Stay(int(subjects[i]), int(ids[i]), *_averaged(number[here], time[here], value[here]))
 
 
-def _local_copy(directory: str) -> epath.Path:
+def local_copy(directory: str) -> epath.Path:
+    """Where the release lies; see `load`.
+
+    Raises:
+      InputError: there is no copy.
+    """
     found = prepared.local_copy(directory, "mimic_iv") or prepared.local_copy("", "mimic_iv_demo")
     if found is None:
         raise InputError(ACCESS)
