@@ -144,15 +144,15 @@ def _temporary(compiled: Any) -> int:
 
 
 def peak() -> int:
-    """Bytes that the first device, or on a CPU the process, has held at most."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    """Bytes that this process' first device, or on a CPU the process itself, has held at most."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _available() -> str:
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" not in statistics:
         return ""
     return f" The device offers {readable(statistics['bytes_limit'])}."

@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -19,10 +18,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONFIGS, SPLITS, Spear, check_refusal, check_scores, quick, refuse_untouched, results
+from conftest import SPLITS, Spear, check_refusal, check_scores, quick, refuse_untouched, results
 
 from spear_jax import config as configs
-from spear_jax import main, studies
+from spear_jax import main
 from spear_jax.baselines import zero_shot_api as module
 from spear_jax.baselines.zero_shot_api import Anomaly, parse
 from spear_jax.data import dataset as datasets
@@ -620,23 +619,6 @@ def test_costs(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
 def test_a_cache_that_is_a_file(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     refuse_untouched(spear, asking(tmp_path), "config.zero_shot.cache", "is a file")
-
-
-@pytest.mark.parametrize("data", studies.PROTOCOL)
-def test_the_study_of_methods_says_how_to_measure_it(data: str) -> None:
-    study = studies.load(f"{CONFIGS / 'studies' / 'methods.py'}:{data}")
-    way = study.not_measured["zero-shot, OpenAI-compatible API"]
-    if data == "mimic_iv":
-        assert "refused unless" in way
-        return
-    words = shlex.split(way)
-    flags = main.parse(words[words.index("spear_jax.main") + 1 :])
-    config = configs.load_config(str(CONFIGS.parent / flags.config))
-    for field, text in flags.overrides.items():
-        configs.override(config, field, text)
-    configs.validate(config)
-    assert config.method == "zero_shot_api"
-    assert config.data.name == data
 
 
 # --- Answers ---------------------------------------------------------------
