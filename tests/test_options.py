@@ -101,6 +101,7 @@ def possible(attention: str, position: str, pooling: str) -> bool:
     return not (attention == "causal" and pooling == "cls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "gemma"])
 def test_every_option_means_what_it_says_and_no_two_are_one(
     backbones: dict[tuple[str, str], Backbone], kind: str
