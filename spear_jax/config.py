@@ -153,9 +153,19 @@ def default_config() -> ConfigDict:
                 "early_stopping": {"metric": "aupr", "patience": 8},
                 "save_seconds": 60.0,
             },
-            "score": {"batch_size": 128},
+            "score": {
+                "batch_size": 128,
+                # Of --mode=score: rows from one window to the next (0: a window); whether a row in several windows gets
+                # the mean of their scores or the first ('': the mean, but the first where rows come live); and what the
+                # scores are written as.
+                "stride": 0,
+                "overlap": "",
+                "format": "parquet",
+            },
             "metrics": {"point_adjusted_k": -1.0},  # PA%K with this K beside the other numbers; -1 leaves it out
             "threshold": {"rule": "best_f1", "false_positive_rate": 0.01, "precision": 0.9, "reuse": True},
+            # How predicted steps become alarms; -1 and 0: chosen on validation.
+            "alarms": {"merge_gap": -1, "min_length": 0},
             "controls": {"zscore_steps": 64, "head_only": True},
         }
     )
@@ -193,6 +203,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.parts": ("prompt+head", "head"),
     "train.schedule": ("constant", "linear", "cosine"),
     "train.early_stopping.metric": ("aupr", "auroc"),
+    "score.overlap": ("", "mean", "first"),
+    "score.format": ("parquet", "csv"),
     "threshold.rule": ("best_f1", "false_positive_rate", "precision"),
 }
 _LEARNING = ("spear", "lstm", "lstm_causal", "fine_tuning", "lora", "logistic_regression", "gradient_boosting")
@@ -264,7 +276,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.early_stopping.patience": (1, math.inf),
     "train.save_seconds": (0, math.inf),
     "score.batch_size": (1, math.inf),
+    "score.stride": (0, math.inf),
     "controls.zscore_steps": (2, math.inf),
+    "alarms.merge_gap": (-1, math.inf),
+    "alarms.min_length": (0, math.inf),
 }
 
 

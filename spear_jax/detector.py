@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from safetensors.numpy import load, save
 
+from spear_jax import alarms
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.checkpoints import read_trainable
 from spear_jax.data.quantizer import Quantizer
@@ -35,6 +36,7 @@ class Detector:
       quantizer: bins and edges.
       typical_width: the scaler's stand-in for the range of a constant reference.
       threshold: chosen on the validation part of `trained_on`.
+      alarm_rule: chosen there too.
       trained_on: name of the data set.
       backbone: name, revision, sha256, dtype, pretrained.
       table_sha256: of the bin embeddings, frozen or trained.
@@ -46,6 +48,7 @@ class Detector:
     quantizer: Quantizer
     typical_width: float
     threshold: Threshold
+    alarm_rule: alarms.Rule
     trained_on: str
     backbone: dict[str, Any]
     table_sha256: str
@@ -66,6 +69,7 @@ class Detector:
             "trained": sorted(self.trainable),
             "trained_on": self.trained_on,
             "threshold": self.threshold._asdict(),
+            "alarms": self.alarm_rule._asdict(),
             "typical_width": self.typical_width,
             "backbone": self.backbone,
             "table_sha256": self.table_sha256,
@@ -128,6 +132,7 @@ class Detector:
             quantizer=Quantizer(config.quantizer.bins, edges),
             typical_width=about["typical_width"],
             threshold=Threshold(**about["threshold"]),
+            alarm_rule=alarms.Rule(**about.get("alarms", {})),
             trained_on=about["trained_on"],
             backbone=about["backbone"],
             table_sha256=about["table_sha256"],

@@ -19,7 +19,7 @@ from etils import epath
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from spear_jax import thresholds
+from spear_jax import alarms, thresholds
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.baselines.classical import bin_lookup, rolling_zscores
 from spear_jax.confidence import bootstrap
@@ -53,6 +53,7 @@ class Evaluation:
     Attributes:
       steps: one score per time step, by split.
       threshold: applied to them.
+      alarm_rule: makes alarms of what is predicted.
       metrics: per step, by split.
       window_metrics: per window, by split; empty for step heads.
       controls: metrics of each control, by control and split, each at a threshold of its own from validation.
@@ -62,6 +63,7 @@ class Evaluation:
 
     steps: dict[str, StepScores]
     threshold: Threshold
+    alarm_rule: alarms.Rule
     metrics: dict[str, dict[str, float | None]]
     window_metrics: dict[str, Metrics]
     controls: dict[str, dict[str, dict[str, float | None]]]
@@ -101,7 +103,14 @@ def by_series(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[
     }
 
 
-def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold: Threshold | None = None) -> Evaluation:
+def evaluate(
+    config: ConfigDict,
+    dataset: Dataset,
+    scored: Scored,
+    *,
+    threshold: Threshold | None = None,
+    alarm_rule: alarms.Rule | None = None,
+) -> Evaluation:
     """Judges the scores of a method, and those of all controls.
 
     Args:
@@ -109,6 +118,7 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
       dataset: what was scored.
       scored: by the method.
       threshold: a detector's own; without it one is chosen on the validation split.
+      alarm_rule: a detector's own, likewise.
     """
 
     def combined(found: Mapping[str, StepScores]) -> dict[str, StepScores]:
@@ -119,13 +129,15 @@ def evaluate(config: ConfigDict, dataset: Dataset, scored: Scored, *, threshold:
     steps = combined(scored.steps)
     carried = threshold
     threshold = threshold or choose(config, steps["validation"].label, steps["validation"].score)
+    alarm_rule = alarm_rule or choose_alarms(config, steps["validation"], threshold)
     controls = {
         name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
     }
     return Evaluation(
         steps=steps,
         threshold=threshold,
-        metrics={split: step_metrics(config, split, steps[split], threshold) for split in SPLITS},
+        alarm_rule=alarm_rule,
+        metrics={split: step_metrics(config, split, steps[split], threshold, alarm_rule) for split in SPLITS},
         window_metrics=_window_metrics(config, dataset, scored.windows, carried) if scored.windows else {},
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
         confidence={
@@ -151,13 +163,29 @@ def choose(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.n
     )
 
 
-def step_metrics(config: ConfigDict, name: str, steps: StepScores, threshold: Threshold) -> dict[str, float | None]:
-    """Metrics of a split: pooled over its steps, and those of intervals as the mean over its stretches."""
+def choose_alarms(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
+    """The config's alarm rule; of what it leaves open, the best on validation."""
+    given = config.alarms
+    gaps = alarms.GAPS if given.merge_gap < 0 else (given.merge_gap,)
+    lengths = (given.min_length,) if given.min_length else alarms.LENGTHS
+    return alarms.choose(_judged(validation, threshold), gaps, lengths)
+
+
+def _judged(steps: StepScores, threshold: Threshold) -> list[alarms.Stretch]:
+    predicted = steps.score >= threshold.value
+    return [alarms.Stretch(steps.label[here], steps.score[here], predicted[here]) for here in _stretches(steps)]
+
+
+def step_metrics(
+    config: ConfigDict, name: str, steps: StepScores, threshold: Threshold, alarm_rule: alarms.Rule
+) -> dict[str, float | None]:
+    """Metrics of a split: pooled over its steps, those of intervals as the mean over its stretches, and of alarms."""
     predicted = steps.score >= threshold.value
     pooled = point_metrics(name, steps.label, steps.score, predicted)
     found = {
         **cast(dict[str, float | None], pooled),
         **mean_over_series(interval_metrics(steps, threshold)),
+        **alarms.metrics(_judged(steps, threshold), alarm_rule),
     }
     k = config.metrics.point_adjusted_k
     if k >= 0:
@@ -216,11 +244,12 @@ def _controls(
 def _control_metrics(
     config: ConfigDict, name: str, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, float | None]]:
-    """Each control gets its own threshold from validation, as the model does."""
+    """Each control gets its own threshold and alarm rule from validation, as the model does."""
     never = name == "always_normal"
     validation = steps["validation"]
     threshold = Threshold(np.inf, "never") if never else choose(config, validation.label, validation.score)
-    return {split: step_metrics(config, f"{name}, {split}", steps[split], threshold) for split in SPLITS}
+    rule = choose_alarms(config, validation, threshold)
+    return {split: step_metrics(config, f"{name}, {split}", steps[split], threshold, rule) for split in SPLITS}
 
 
 def _nab_scores(
@@ -294,6 +323,7 @@ def results(
             "chosen_on": "validation",
             "from": threshold_from,
         },
+        "alarms": evaluation.alarm_rule._asdict(),
         **evaluation.metrics,
         **({"windows": evaluation.window_metrics} if evaluation.window_metrics else {}),
         "confidence_intervals": evaluation.confidence,

@@ -89,7 +89,7 @@ def event_wise(labels: Flags, predicted: Flags) -> PrecisionRecall:
       ValueError: shapes differ.
     """
     labels, predicted = _flags(labels, predicted)
-    starts, ends = _intervals(labels)
+    starts, ends = intervals(labels)
     return _with_f1(_mean(labels[predicted]), _mean(_count(predicted, starts, ends) > 0))
 
 
@@ -110,7 +110,7 @@ def point_adjusted_at_k(labels: Flags, predicted: Flags, k: float) -> PrecisionR
     if not 0 <= k <= 100:
         raise ValueError(f"k={k}: allowed are numbers from 0 to 100")
     labels, predicted = _flags(labels, predicted)
-    starts, ends = _intervals(labels)
+    starts, ends = intervals(labels)
     lengths = ends - starts
     adjusted = predicted.copy()
     adjusted[labels] |= np.repeat(100 * _count(predicted, starts, ends) > k * lengths, lengths)
@@ -139,7 +139,7 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
       ValueError: shapes differ.
     """
     labels, predicted = _flags(labels, predicted)
-    starts, ends = _intervals(labels)
+    starts, ends = intervals(labels)
     if not len(starts):
         return PrecisionRecall(None, None, None)
     cuts = (ends[:-1] + starts[1:]) / 2
@@ -156,7 +156,7 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
 
     time = _quarters(labels)
     zone = np.searchsorted(cuts, time)
-    first, end = _intervals(predicted)
+    first, end = intervals(predicted)
     before = np.append(-np.inf, end)[np.searchsorted(end, time)]
     after = np.append(first, np.inf)[np.searchsorted(first, time)]
     distance = np.minimum(
@@ -221,7 +221,7 @@ def vus(
     if labels.all() or not labels.any():
         return Volumes(None, None)
     window = default_window(labels) if window is None else window
-    starts, ends = _intervals(labels)
+    starts, ends = intervals(labels)
     n, positives = len(labels), int(labels.sum())
 
     order = np.argsort(scores, kind="stable")[::-1]
@@ -267,7 +267,7 @@ def default_window(labels: Flags) -> int:
     Raises:
       ValueError: no step is anomalous.
     """
-    starts, ends = _intervals(*_flags(labels))
+    starts, ends = intervals(*_flags(labels))
     if not len(starts):
         raise ValueError("labels: without an anomalous step there is no window")
     return int(np.clip(np.median(ends - starts), 1, MAX_DEFAULT_WINDOW))
@@ -316,7 +316,7 @@ def _flags(*flags: Flags) -> tuple[Bool[np.ndarray, "steps"], ...]:
     return tuple(np.asarray(one).astype(bool) for one in flags)
 
 
-def _intervals(flags: Bool[np.ndarray, "steps"]) -> tuple[Int[np.ndarray, "intervals"], Int[np.ndarray, "intervals"]]:
+def intervals(flags: Bool[np.ndarray, "steps"]) -> tuple[Int[np.ndarray, "intervals"], Int[np.ndarray, "intervals"]]:
     """First step of each run of True, and the step after its last."""
     edges = np.diff(flags.astype(np.int8), prepend=0, append=0)
     return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
@@ -348,8 +348,8 @@ def _overlap(
     cardinality: Cardinality,
 ) -> Float[np.ndarray, "intervals"]:
     """What each interval of `flags` gets for its overlap with the intervals of `other`."""
-    starts, ends = _intervals(flags)
-    other_starts, other_ends = _intervals(other)
+    starts, ends = intervals(flags)
+    other_starts, other_ends = intervals(other)
     lengths = ends - starts
     number = np.repeat(np.arange(len(starts)), lengths)
     steps = np.flatnonzero(flags)

@@ -39,7 +39,8 @@ flags:
   --config.FIELD=VALUE             overrides a field, e.g. --config.train.epochs=5
   --workdir=FOLDER                 where the run's files go
   --detector=FOLDER                a detector or run folder, or checkpoints/<step> of a run (evaluate, score)
-  --input=FILE|FOLDER              what to score: CSV or Parquet, compressed or not (score)
+  --input=FILE|FOLDER|-            what to score: CSV or Parquet, compressed or not; - reads lines of CSV as they come
+                                   and writes a line for each to standard output, without --workdir (score)
   --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
   --help                           this text
 
@@ -108,7 +109,10 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise InputError("--config is not of --mode=compare: it reads what runs have left in --workdir")
     if not flags.config and flags.mode not in ("score", "compare"):
         raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
-    if flags.mode not in ("prepare", "preview", "memory") and not flags.workdir:
+    live = flags.mode == "score" and flags.input == "-"
+    if live and flags.workdir:
+        raise InputError("--workdir is not of --input=-: the scores go to standard output")
+    if flags.mode not in ("prepare", "preview", "memory") and not live and not flags.workdir:
         raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
     of_mode = {"detector": ("evaluate", "score"), "input": ("score",)}
     for name, modes in of_mode.items():
@@ -130,7 +134,7 @@ def run(flags: Flags) -> None:
     from absl import logging
 
     from spear_jax import config as configs
-    from spear_jax import memory, parallel, run
+    from spear_jax import memory, parallel, run, score_mode
 
     # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
     logging.set_verbosity(logging.FATAL)
@@ -138,7 +142,10 @@ def run(flags: Flags) -> None:
         raise InputError(f"--distributed={flags.distributed!r}: allowed are {', '.join(parallel.DISTRIBUTED)}")
     if flags.mode == "score":
         parallel.start(flags.distributed)
-        run.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+        if flags.input == "-":
+            score_mode.live(flags.detector, sys.stdin.buffer, sys.stdout, flags.overrides)
+        else:
+            score_mode.score(flags.detector, flags.input, flags.workdir, flags.overrides)
         return
     if flags.mode == "compare":
         from spear_jax.compare import compare

@@ -16,12 +16,9 @@ from spear_jax import evaluation, memory, methods, parallel, preview, probing, r
 from spear_jax.baselines import zero_shot
 from spear_jax.baselines.zero_shot_api import check_zero_shot_api
 from spear_jax.data import dataset as datasets
-from spear_jax.data import files, mimic_iv, nab, nasa
-from spear_jax.data.files import File
-from spear_jax.data.scaler import LOOKS_AHEAD
+from spear_jax.data import mimic_iv, nab, nasa
 from spear_jax.detector import CARRIED, Detector, table_sha256
 from spear_jax.errors import InputError
-from spear_jax.file_scoring import Scorer, write_scores
 from spear_jax.files import read_json, write_whole
 from spear_jax.model import Assembled, Params, count, warn
 
@@ -83,6 +80,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
                 quantizer=dataset.quantizer,
                 typical_width=dataset.typical_width,
                 threshold=evaluated.threshold,
+                alarm_rule=evaluated.alarm_rule,
                 trained_on=dataset.name,
                 backbone=outcome.backbone,
                 table_sha256=table_sha256(outcome.model),
@@ -255,8 +253,10 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
             raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
         if section in ("method", "train", "tsmote", "lstm", "lora", "zero_shot"):
             raise InputError(f"--config.{field}: is of training; --mode=evaluate trains nothing")
-        if section == "threshold" and field != "threshold.reuse" and config.threshold.reuse:
-            raise InputError(f"--config.{field}: the detector has its threshold; add --config.threshold.reuse=False")
+        if section in ("threshold", "alarms") and field != "threshold.reuse" and config.threshold.reuse:
+            raise InputError(
+                f"--config.{field}: the detector has its threshold and alarm rule; add --config.threshold.reuse=False"
+            )
     folder = epath.Path(workdir)
     detector = Detector.load(epath.Path(detector_path))
     for part in CARRIED:
@@ -280,7 +280,8 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     reuse = config.threshold.reuse
     with plain_warnings():
         scored = methods.score(config, model, trainable, frozen, dataset, mesh)
-        evaluated = evaluation.evaluate(config, dataset, scored, threshold=detector.threshold if reuse else None)
+        carried = (detector.threshold, detector.alarm_rule) if reuse else (None, None)
+        evaluated = evaluation.evaluate(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
     content = evaluation.results(
         config,
         model,
@@ -336,79 +337,6 @@ def show(config: ConfigDict) -> None:
         parallel.say(line)
     for warning in dataset.warnings:
         parallel.say(f"WARNING: {warning}")
-
-
-SCORED = ("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine", "score.batch_size")
-
-
-def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
-    """Scores files with a trained detector.
-
-    Args:
-      detector_path: a detector or run folder.
-      source: a CSV or Parquet file, or a folder of them.
-      workdir: a new folder, which gets scores.parquet.
-      overrides: of the fields in `SCORED`.
-
-    Raises:
-      InputError: bad input; the folder is as it was.
-    """
-    began = time.monotonic()
-    folder = epath.Path(workdir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
-    detector = Detector.load(epath.Path(detector_path))
-    config = configs.default_config()
-    config.data.name = "files"
-    for field in CARRIED:
-        config[field] = detector.config[field]
-    config.data.window, config.data.labels = detector.config.data.window, "column"
-    config.data.stride = max(config.data.window, 1)
-    for field, text in overrides.items():
-        if field not in SCORED:
-            raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(SCORED)}")
-        configs.override(config, field, text)
-    configs.validate(config)
-    data = config.data
-    found = [
-        File(
-            path,
-            name,
-            time=data.timestamp_column,
-            values=datasets.names(data.value_columns),
-            label=data.label_column,
-        )
-        for path, name in files.find(source)
-    ]
-    series = [name for file in found for name in file.series_names]
-    for name in series:
-        if series.count(name) > 1:
-            raise InputError(f"{source}: two series are named {name!r}")
-    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    backbone = methods.load(config, parallel.make_mesh())
-    window = data.window or backbone.max_positions - config.prompt.length - 1  # trained on series as a whole
-    scorer = Scorer.place(detector, detector.assemble(backbone))
-    said = [f"the detector's training data: {warning}" for warning in detector.warnings]
-    said += [LOOKS_AHEAD] if config.quantizer.scale == "series" else []
-    for warning in said:
-        parallel.say(f"WARNING: {warning}")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "scores.parquet"
-    try:
-        counted = write_scores(scorer, found, path, window=window, stride=window, combine=data.combine, said=said)
-    except BaseException:
-        if new:
-            folder.rmdir()
-        raise
-    for file in found:
-        for remark in file.remarks:
-            parallel.say(f"WARNING: {file.path}: {remark}")
-    parallel.say(
-        f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold"
-        f" {detector.threshold.value:.4g} ({detector.threshold.rule} on {detector.trained_on}): {path}"
-        f" ({time.monotonic() - began:.0f} s)"
-    )
 
 
 def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, model: Any) -> None:

@@ -41,7 +41,11 @@ COLUMNS = {
     "range_f1": "range F1",
     "event_f1": "event F1",
     "affiliation_f1": "affil. F1",
+    "false_alarms": "false al.",
+    "detection_delay": "delay",
 }
+# Alarms that touch no anomaly, per 10 000 steps; mean steps from the start of an anomaly that is found to its alarm.
+DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -49,7 +53,8 @@ def table(content: Mapping[str, Any]) -> str:
 
     def cells(metrics: Mapping[str, Any]) -> str:
         return "".join(
-            f"{'-' if metrics.get(column) is None else format(metrics[column], '.3f'):>10}" for column in COLUMNS
+            f"{'-' if metrics.get(column) is None else format(metrics[column], DIGITS.get(column, '.3f')):>10}"
+            for column in COLUMNS
         )
 
     backbone, method = content["backbone"], METHODS[content["method"]]
@@ -83,6 +88,13 @@ def table(content: Mapping[str, Any]) -> str:
         f"threshold {threshold['value']:.4g} ({threshold['rule']}, chosen on {threshold['chosen_on']} of"
         f" {threshold['from']}); a '-' is undefined",
     ]
+    if "alarms" in content:
+        rule = content["alarms"]
+        lines.append(
+            f"alarms: gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}"
+            " dropped; false al.: alarms that touch no anomaly, per 10,000 steps; delay: mean steps until an anomaly"
+            " that is found is noticed"
+        )
     return "\n".join(lines)
 
 

@@ -8,23 +8,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run, Spear, check_refusal, contents
+from conftest import Run, Spear, check_refusal, contents, results
 from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spear_jax.alarms import Rule, find
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data.files import CHUNK_ROWS, File
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
-from spear_jax.file_scoring import Scorer, _scaler, score_file
+from spear_jax.file_scoring import score_file
+from spear_jax.score_figure import Envelope
+from spear_jax.streaming import Scorer, fit_scaler
 
 
 @pytest.fixture(scope="module")
 def scorer(finished: Run) -> Scorer:
     detector = Detector.load(epath.Path(finished.workdir))
-    return Scorer.place(detector, detector.assemble(load_backbone("random:tiny")))
+    return Scorer.place(detector, load_backbone("random:tiny"), 8)
 
 
 def write(path: Path, rows: int, columns: int = 2) -> Path:
@@ -43,7 +46,7 @@ def test_pieces_give_the_scores_of_the_whole(
     file = File(epath.Path(write(tmp_path / "t.csv", rows)), "t")
     whole = file.chunks
     file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
-    found = pd.concat(list(score_file(scorer, file, window=32, stride=stride, combine="none")))
+    found = pd.concat(list(score_file(scorer, file, stride=stride)))
     assert len(found) == 2 * rows
     for i, name in enumerate("ab"):
         one = found[found["series"] == f"t/{name}"]
@@ -51,7 +54,7 @@ def test_pieces_give_the_scores_of_the_whole(
         series = Series(name, file.read().values[:, i], np.zeros(rows, bool))
         windows = cut([series], [name], 32, stride)
         file.chunks = whole  # type: ignore[method-assign]
-        scaler = _scaler(scorer.detector.config, file, scorer.detector.typical_width)
+        scaler = fit_scaler(scorer.detector, file.read().values)
         scores = scorer(windows.values, windows.real, scaler, np.full(len(windows), i))
         np.testing.assert_allclose(one["score"], stitch(windows, scores, [series]).score, atol=1e-6)
         np.testing.assert_allclose(one["value"], series.values)
@@ -126,9 +129,47 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     assert contents(out) == before
 
 
+def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", 400)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}")
+    own = ("--config.alarms.merge_gap=2", "--config.alarms.min_length=3", "--config.score.format=csv")
+    told = spear(*common, f"--workdir={tmp_path / 'o'}", *own)
+    assert told.code == 0, told.err
+    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 dropped)" in told.out
+    scores = pd.read_csv(tmp_path / "o" / "scores.csv", parse_dates=["timestamp"])
+    alarms = pd.read_csv(tmp_path / "o" / "alarms.csv", parse_dates=["start_time", "end_time", "peak_time"])
+    assert len(scores) == 800 and len(alarms) > 0
+    assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
+    expected = []
+    for name, one in scores.groupby("series", sort=False):
+        found = find(one["score"].to_numpy(), one["predicted"].to_numpy(), Rule(2, 3))
+        expected += [(name, a.start, a.end, a.peak) for a in found]
+    columns = ["series", "start", "end", "peak"]
+    assert list(alarms[columns].itertuples(index=False, name=None)) == expected
+    at = scores.set_index(["series", "step"])["timestamp"]
+    for end in ("start", "end", "peak"):
+        assert alarms[f"{end}_time"].tolist() == [at[pair] for pair in zip(alarms["series"], alarms[end], strict=True)]
+    told = spear(*common, f"--workdir={tmp_path / 'p'}")
+    rule = results(finished.workdir)["alarms"]
+    assert f"(gaps of up to {rule['merge_gap']} rows closed, alarms of fewer than {rule['min_length']}" in told.out
+
+
+def test_the_envelope_of_a_long_series_keeps_its_extremes() -> None:
+    rng = np.random.default_rng(0)
+    values, scores = rng.normal(size=50_001), rng.random(50_001)
+    envelope = Envelope()
+    for begin in range(0, len(values), 777):
+        envelope.add(values[begin : begin + 777], scores[begin : begin + 777])
+    assert len(envelope.steps) <= 4096
+    for i, step in enumerate(envelope.steps):
+        here = slice(step, step + envelope.width)
+        expected = [values[here].min(), values[here].max(), scores[here].max()]
+        np.testing.assert_array_equal(envelope.extremes[i], expected)
+
+
 @pytest.mark.slow
-def test_a_million_rows_are_scored_in_bounded_memory(finished: Run, tmp_path: Path) -> None:
-    rows = 1_000_000
+def test_two_million_rows_are_scored_in_bounded_memory(finished: Run, tmp_path: Path) -> None:
+    rows = 2_000_000
     table = tmp_path / "million.csv"
     write(table, rows, columns=1)
     code = (
@@ -150,7 +191,7 @@ def test_a_million_rows_are_scored_in_bounded_memory(finished: Run, tmp_path: Pa
 
     small, _ = peak(write(tmp_path / "small.csv", 100_000, columns=1), "small")
     large, said = peak(table, "large")
-    assert "1,000,000 rows scored" in said
+    assert "2,000,000 rows scored" in said
     assert len(pd.read_parquet(tmp_path / "large" / "scores.parquet")) == rows
-    print(f"peak memory: {small:.0f} MiB for 100,000 rows, {large:.0f} MiB for 1,000,000")
+    print(f"peak memory: {small:.0f} MiB for 100,000 rows, {large:.0f} MiB for 2,000,000")
     assert large < small + 150

@@ -144,7 +144,7 @@ class File:
           InputError: it is neither CSV nor Parquet, or lacks a column.
         """
         self.path, self.name = path, name
-        self.size = path.stat().length
+        self.size = self._size()
         self.bytes_read = 0  # of the chunk under way, for progress
         self._parquet = path.suffix.lower() in (".parquet", ".pq")
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
@@ -205,13 +205,19 @@ class File:
     def _decompressed(self, raw: IO[bytes]) -> IO[bytes]:
         return _OPENERS[self.path.suffix.lower()](raw) if self.path.suffix.lower() in _OPENERS else raw
 
-    def _sniff(self) -> dict[str, Any]:
-        """Delimiter and decimal sign."""
+    def _size(self) -> int:
+        return self.path.stat().length
+
+    def _beginning(self) -> bytes:
         try:
             with self.path.open("rb") as raw, self._decompressed(raw) as file:
-                start = file.read(_SNIFFED_BYTES)
+                return file.read(_SNIFFED_BYTES)
         except _UNREADABLE as fault:
             raise InputError(f"{self.path}: cannot be read ({one_line(fault)})") from fault
+
+    def _sniff(self) -> dict[str, Any]:
+        """Delimiter and decimal sign."""
+        start = self._beginning()
         if not start.strip():
             raise InputError(f"{self.path}: is empty; needed is a CSV with a line of column names")
         if b"\0" in start:
@@ -245,9 +251,12 @@ class File:
         with self.path.open("rb") as raw, self._decompressed(raw) as file:
             for frame in pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False):
                 self.bytes_read = raw.tell()
-                if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
-                    raise InputError(f"{self.path}: rows have more fields than the {len(frame.columns)} column names")
+                self._check_fields(frame)
                 yield frame
+
+    def _check_fields(self, frame: pd.DataFrame) -> None:
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
+            raise InputError(f"{self.path}: rows have more fields than the {len(frame.columns)} column names")
 
     def _check_twice(self, names: Sequence[str]) -> None:
         for name in names:
@@ -321,6 +330,49 @@ class File:
                 f"{self.path}: row {first + place + 1}, column {column.name!r}: {_shown(column.iloc[place])} is no time"
             )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
+
+
+class LiveFile(File):
+    """A CSV that is still being written: its rows are given out as they come, those that came together at once.
+
+    A row is a line. Times, delimiter and columns are recognized by the first row.
+    """
+
+    def __init__(self, raw: IO[bytes], *, time: str = "", values: Sequence[str] = (), label: str = "") -> None:
+        """Waits for the line of column names and the first row.
+
+        Args:
+          raw: where the lines come from.
+          time: see `File`.
+          values: see `File`.
+          label: see `File`.
+
+        Raises:
+          InputError: see `File`.
+        """
+        self._raw, self._names, self._first = raw, raw.readline(), raw.readline()
+        super().__init__(epath.Path("standard input"), "input", time=time, values=values, label=label)
+
+    def _size(self) -> int:
+        return 0
+
+    def _beginning(self) -> bytes:
+        return self._names + self._first
+
+    def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
+        whole, begun = self._first, b""
+        while True:
+            if whole.strip():
+                lines = io.BytesIO(self._names + whole)
+                frame = pd.read_csv(lines, **self._format, encoding="utf-8-sig", low_memory=False)
+                self._check_fields(frame)
+                yield frame
+            came = self._raw.read1(_SNIFFED_BYTES)  # type: ignore[attr-defined]  # waits for something, not for all
+            if not came and not begun:
+                return
+            # What follows the last line break is a row of which more is to come.
+            whole, newline, begun = (begun + came).rpartition(b"\n") if came else (begun, b"", b"")
+            whole += newline
 
 
 def find(path: str) -> list[tuple[epath.Path, str]]:

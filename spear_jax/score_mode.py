@@ -1,0 +1,170 @@
+"""--mode=score: files, or rows as they come, scored with a trained detector."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from typing import IO, Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import alarms, methods, parallel
+from spear_jax import config as configs
+from spear_jax.data import dataset as datasets
+from spear_jax.data import files
+from spear_jax.data.files import File, LiveFile
+from spear_jax.data.scaler import LOOKS_AHEAD
+from spear_jax.detector import CARRIED, Detector
+from spear_jax.errors import InputError
+from spear_jax.file_scoring import score_file, write_scores
+from spear_jax.streaming import Scorer
+
+OVERRIDABLE = (
+    *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
+    *("score.batch_size", "score.stride", "score.overlap", "score.format"),
+    *("alarms.merge_gap", "alarms.min_length"),
+)
+
+
+def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
+    """Scores files.
+
+    Args:
+      detector_path: a detector or run folder.
+      source: a CSV or Parquet file, or a folder of them.
+      workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
+      overrides: of the fields in `OVERRIDABLE`.
+
+    Raises:
+      InputError: bad input; the folder is as it was.
+    """
+    began = time.monotonic()
+    folder = epath.Path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
+    detector, config = _open(detector_path, overrides)
+    found = [File(path, name, **_columns(config)) for path, name in files.find(source)]
+    series = [name for file in found for name in file.series_names]
+    for name in series:
+        if series.count(name) > 1:
+            raise InputError(f"{source}: two series are named {name!r}")
+    scorer = _place(detector, config, config.score.batch_size)
+    said = _warnings(detector)
+    for warning in said:
+        parallel.say(f"WARNING: {warning}")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        counted = write_scores(
+            scorer,
+            found,
+            folder,
+            form=config.score.format,
+            stride=config.score.stride,
+            overlap=config.score.overlap or "mean",
+            combine=config.data.combine,
+            said=said,
+        )
+    except BaseException:
+        if new:
+            folder.rmtree()
+        raise
+    for file in found:
+        for remark in file.remarks:
+            parallel.say(f"WARNING: {file.path}: {remark}")
+    threshold, rule = detector.threshold, detector.alarm_rule
+    parallel.say(
+        f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold {threshold.value:.4g}"
+        f" ({threshold.rule} on {detector.trained_on}), {counted['alarms']:,} alarms (gaps of up to {rule.merge_gap}"
+        f" rows closed, alarms of fewer than {rule.min_length} dropped)\n"
+        f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - began:.0f} s)"
+    )
+
+
+def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[str, str]) -> None:
+    """Scores rows as they come: a line goes out for each as soon as its score is final.
+
+    Args:
+      detector_path: a detector or run folder.
+      rows: lines of CSV, column names first.
+      out: gets CSV with the columns series, step, timestamp, value, score, predicted.
+      overrides: of the fields in `OVERRIDABLE`.
+
+    Raises:
+      InputError: bad input, or a detector that looks ahead.
+    """
+    detector, config = _open(detector_path, overrides)
+    if detector.config.quantizer.scale == "series":
+        raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
+    if config.score.format != "parquet":  # the default, which nobody gave
+        raise InputError("--config.score.format: --input=- writes lines of CSV to standard output")
+    stride, overlap = config.score.stride, config.score.overlap or "first"
+    scorer = _place(detector, config, 1)
+    for line in (*_warnings(detector), latency(scorer, stride, overlap)):
+        print(line, file=sys.stderr)
+    file = LiveFile(rows, **_columns(config))
+    # One window of each column at a time: a single shape, compiled once.
+    scorer = dataclasses.replace(scorer, batch_size=len(file.columns.values))
+    header = True
+    for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
+        table.to_csv(out, index=False, header=header)
+        out.flush()
+        header = False
+
+
+def latency(scorer: Scorer, stride: int, overlap: str) -> str:
+    """How long a row of a live stream waits for its score, in rows; computing comes on top."""
+    window, stride = scorer.window, stride or scorer.window
+    quantizer = scorer.detector.config.quantizer
+    first = max(window, quantizer.reference_steps if quantizer.scale == "train" else 0)
+    wait = stride - 1 if overlap == "first" else window
+    return (
+        f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
+        f" {window} rows, one every {stride}, score.overlap={overlap})"
+    )
+
+
+def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
+    """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
+    detector = Detector.load(epath.Path(detector_path))
+    config = configs.default_config()
+    config.data.name = "files"
+    for section in CARRIED:
+        config[section] = detector.config[section]
+    config.data.window, config.data.labels = detector.config.data.window, "column"
+    config.data.stride = max(config.data.window, 1)
+    for field, text in overrides.items():
+        if field not in OVERRIDABLE:
+            raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(OVERRIDABLE)}")
+        configs.override(config, field, text)
+    configs.validate(config)
+    if config.data.window and config.score.stride > config.data.window:
+        raise InputError(
+            f"config.score.stride={config.score.stride}: allowed is at most the detector's data.window="
+            f"{config.data.window}, so that every row lies in a window"
+        )
+    own = detector.alarm_rule
+    gap = own.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
+    detector = dataclasses.replace(detector, alarm_rule=alarms.Rule(gap, config.alarms.min_length or own.min_length))
+    return detector, config
+
+
+def _columns(config: ConfigDict) -> dict[str, Any]:
+    data = config.data
+    return {
+        "time": data.timestamp_column,
+        "values": datasets.names(data.value_columns),
+        "label": data.label_column,
+    }
+
+
+def _place(detector: Detector, config: ConfigDict, batch_size: int) -> Scorer:
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    return Scorer.place(detector, methods.load(config, parallel.make_mesh()), batch_size)
+
+
+def _warnings(detector: Detector) -> list[str]:
+    said = [f"the detector's training data: {warning}" for warning in detector.warnings]
+    return said + ([LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else [])

@@ -1,0 +1,119 @@
+"""Live rows: each gets its score as soon as its window is complete, and the one that the whole file would give it."""
+
+import io
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Run, Spear, check_refusal, quick
+from test_file_scoring import write
+
+ROWS = 150
+
+
+@pytest.fixture(scope="module", params=["train", "window"])
+def trained(request: pytest.FixtureRequest, spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by the scale of its quantizer."""
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    fields = {"quantizer.scale": request.param, "quantizer.reference_steps": "64"}
+    outcome = spear(*quick(workdir, fields))
+    assert outcome.code == 0, outcome.err
+    return workdir
+
+
+@pytest.mark.parametrize("stride", [32, 5, 1])
+def test_live_scores_are_those_of_the_file(
+    spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    table = write(tmp_path / "t.csv", ROWS)
+    common = ("--mode=score", f"--detector={trained}", f"--config.score.stride={stride}")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.read_bytes())))
+    told = spear(*common, "--input=-")
+    assert told.code == 0, told.err
+    assert f"from then on a row waits for at most {stride - 1} more" in told.err
+    live = pd.read_csv(io.StringIO(told.out), parse_dates=["timestamp"])
+    whole = spear(*common, f"--input={table}", f"--workdir={tmp_path / 'o'}", "--config.score.overlap=first")
+    assert whole.code == 0, whole.err
+    batch = pd.read_parquet(tmp_path / "o" / "scores.parquet")
+    assert live["series"].str.removeprefix("input").tolist() == batch["series"].str.removeprefix("t").tolist()
+    for column in ("step", "timestamp", "predicted"):
+        assert live[column].tolist() == batch[column].tolist()
+    np.testing.assert_allclose(live["score"], batch["score"], atol=1e-6)
+    np.testing.assert_allclose(live["value"], batch["value"])
+
+
+def test_a_row_goes_out_as_soon_as_its_window_is_complete(finished: Run, tmp_path: Path) -> None:
+    lines = write(tmp_path / "t.csv", 300, columns=1).read_bytes().splitlines(keepends=True)
+    command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={finished.workdir}", "--input=-"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(
+        [*command, "--config.score.stride=8"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+
+        def send(rows: list[bytes]) -> None:
+            process.stdin.write(b"".join(rows))
+            process.stdin.flush()
+
+        def receive(seconds: float) -> int:
+            """Lines that come, until none has come for so long."""
+            count = 0
+            while select.select([process.stdout], [], [], seconds)[0]:
+                came = os.read(process.stdout.fileno(), 1 << 16)
+                if not came:
+                    break
+                count += came.count(b"\n")
+            return count
+
+        first = 256  # what the scale is taken from
+        send(lines[:1] + lines[1 : 1 + first])
+        deadline = time.monotonic() + 120
+        while not select.select([process.stdout], [], [], 1)[0]:
+            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+        assert receive(3) == 1 + first  # a head, and what is complete
+        send([*lines[1 + first : 8 + first], lines[8 + first][:9]])  # seven rows and the beginning of one
+        assert receive(1) == 0
+        send([lines[8 + first][9:]])
+        assert receive(3) == 8
+        process.stdin.close()
+        assert receive(10) == 0
+        assert process.wait(20) == 0
+
+
+def test_what_cannot_be_done_live_is_refused(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    common = ("--mode=score", f"--detector={finished.workdir}", "--input=-")
+    check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir is not of --input=-")
+    for text, said in (
+        ("", "standard input: is empty"),
+        ("1,2\n3,4\n", "standard input: row 1 is '1,2'; needed is a line of column names"),
+        ("a,b\nx,y\n", "standard input: no column of numbers"),
+    ):
+        give(text)
+        outcome = spear(*common)
+        assert outcome.code == 2 and said in outcome.err and outcome.out == ""
+    give("time,a\n2024-01-01,1\n2024-01-02,broken\n")
+    outcome = spear(*common)
+    assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is no number" in outcome.err
+    check_refusal(spear(*common, "--config.score.format=csv"), "--config.score.format")
+    check_refusal(spear(*common, "--config.score.stride=33"), "config.score.stride=33: allowed is at most")
+
+
+def test_a_detector_that_looks_ahead_is_refused(spear: Spear, tmp_path: Path) -> None:
+    assert spear(*quick(tmp_path / "run", {"quantizer.scale": "series"})).code == 0
+    common = ("--mode=score", f"--detector={tmp_path / 'run'}", "--input=-")
+    check_refusal(spear(*common), "quantizer.scale='series' looks ahead; allowed are train, window")
