@@ -22,17 +22,9 @@ def get_config(arg: str = "") -> ConfigDict:
     With debug a short training of random:tiny, unless a backbone is named.
     """
     words = defaults.variants(arg, (*defaults.BACKBONES, "series", "debug"))
-    config = defaults.default_config()
-    config.data.name = "files"
-    config.data.labels = "column"
+    config = defaults.own_data_config()
     # One file can only be divided in time; its end is the test.
     config.data.split = "series" if "series" in words else "time"
-    config.data.stride = 64
-    config.quantizer.margin = 0.25
-    config.embedding.kind = "numbers"  # what measured best on NASA
-    config.head.init = "fitted"
-    config.train.head_learning_rate = 1e-3
-    config.backbone.name = defaults.MINILM
     defaults.choose_backbone(config, words)
     if "debug" in words:
         config.train.epochs = 2

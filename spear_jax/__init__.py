@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spear_jax.backbones.pretrained import load_backbone
+    from spear_jax.estimator import SpearDetector
 
 __version__ = "0.1.0"
-__all__ = ["load_backbone"]
+__all__ = ["SpearDetector", "load_backbone"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from spear_jax.backbones.pretrained import load_backbone
 
         return load_backbone
+    if name == "SpearDetector":
+        from spear_jax.estimator import SpearDetector
+
+        return SpearDetector
     raise AttributeError(f"module 'spear_jax' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from safetensors.numpy import load, save
 from spear_jax import alarms
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.checkpoints import read_trainable
+from spear_jax.data.dataset import Dataset
 from spear_jax.data.quantizer import Quantizer
+from spear_jax.data.series import Range
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
 from spear_jax.model import Assembled, Params, assemble
@@ -35,6 +38,7 @@ class Detector:
         was trained.
       quantizer: bins and edges.
       typical_width: the scaler's stand-in for the range of a constant reference.
+      ranges: where 0 and 1 lie for the series that it was trained on, where more of them is to come.
       threshold: chosen on the validation part of `trained_on`.
       alarm_rule: chosen there too.
       trained_on: name of the data set.
@@ -47,12 +51,60 @@ class Detector:
     trainable: Params
     quantizer: Quantizer
     typical_width: float
+    ranges: Mapping[str, Range]
     threshold: Threshold
     alarm_rule: alarms.Rule
     trained_on: str
     backbone: dict[str, Any]
     table_sha256: str
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def trained(
+        cls,
+        config: ConfigDict,
+        model: Assembled,
+        trainable: Params,
+        dataset: Dataset,
+        *,
+        backbone: dict[str, Any],
+        threshold: Threshold,
+        alarm_rule: alarms.Rule,
+    ) -> "Detector":
+        """What training ends with.
+
+        Args:
+          config: of the run.
+          model: as it was before training.
+          trainable: its trained parameters.
+          dataset: that it was trained on.
+          backbone: what is said of it, see `evaluation.backbone_about`.
+          threshold: chosen on the validation part.
+          alarm_rule: likewise.
+        """
+        fixed = {name: part for name, part in model.frozen.items() if name == "prompt"}
+        return cls(
+            config=config,
+            trainable=jax.device_get({**trainable, **fixed}),
+            quantizer=dataset.quantizer,
+            typical_width=dataset.typical_width,
+            ranges=dataset.ranges,
+            threshold=threshold,
+            alarm_rule=alarm_rule,
+            trained_on=dataset.name,
+            backbone=backbone,
+            table_sha256=table_sha256(model),
+            warnings=dataset.warnings,
+        )
+
+    def range_of(self, name: str, column: str) -> tuple[float, float] | None:
+        """Where 0 and 1 lie for a series that this detector was trained on.
+
+        It is known by its name, or by the column's where only one series that was trained on had it; None if not.
+        """
+        alike = [one for one in self.ranges.values() if one.column == column]
+        known = self.ranges.get(name) or (alike[0] if len(alike) == 1 else None)
+        return (known.low, known.high) if known else None
 
     def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
         """Writes detector.json and detector.safetensors; the json comes last and makes the folder whole."""
@@ -71,6 +123,7 @@ class Detector:
             "threshold": self.threshold._asdict(),
             "alarms": self.alarm_rule._asdict(),
             "typical_width": self.typical_width,
+            "ranges": {name: list(one) for name, one in self.ranges.items()},
             "backbone": self.backbone,
             "table_sha256": self.table_sha256,
             "warnings": list(self.warnings),
@@ -131,6 +184,7 @@ class Detector:
             trainable=trainable,
             quantizer=Quantizer(config.quantizer.bins, edges),
             typical_width=about["typical_width"],
+            ranges={name: Range(*one) for name, one in about.get("ranges", {}).items()},
             threshold=Threshold(**about["threshold"]),
             alarm_rule=alarms.Rule(**about.get("alarms", {})),
             trained_on=about["trained_on"],

@@ -17,7 +17,7 @@ from spear_jax.data.scaler import Scaler
 from spear_jax.errors import InputError
 from spear_jax.files import write_whole
 from spear_jax.score_figure import Envelopes
-from spear_jax.streaming import Scored, Scorer, Stream, fit_scaler
+from spear_jax.streaming import Column, Scored, Scorer, Stream, fit_scaler
 
 TIMES = ("start_time", "end_time", "peak_time")
 
@@ -37,9 +37,8 @@ def score_file(
     Yields:
       Tables with the columns of scores/<split>.parquet, without label, as soon as their rows are final.
     """
-    stream = Stream(
-        scorer, len(file.columns.values), stride=stride, overlap=overlap, scaler=_scaler_that_looks_ahead(scorer, file)
-    )
+    scaler = _scaler_that_looks_ahead(scorer, file)
+    stream = Stream(scorer, columns(file), stride=stride, overlap=overlap, scaler=scaler)
     for rows in file.chunks():
         scored = stream.add(rows.values, rows.times)
         if len(scored.values):
@@ -58,7 +57,12 @@ def _scaler_that_looks_ahead(scorer: Scorer, file: File) -> Scaler | None:
         [extreme.reduce(rows.values, axis=0, initial=np.nan) for extreme in (np.fmin, np.fmax)]
         for rows in file.chunks(CHUNK_ROWS)
     ]
-    return fit_scaler(scorer.detector, np.array(extremes).reshape(-1, len(file.columns.values)))
+    return fit_scaler(scorer.detector, columns(file), np.array(extremes).reshape(-1, len(file.columns.values)))
+
+
+def columns(file: File) -> list[Column]:
+    """The value columns of a file."""
+    return [Column(*pair) for pair in zip(file.series_names, file.columns.values, strict=True)]
 
 
 def _table(scorer: Scorer, file: File, scored: Scored, combine: str) -> pd.DataFrame:

@@ -167,7 +167,7 @@ def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | 
         return Scored(by_windows(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
     if config.method in UNSUPERVISED:
         detect = UNSUPERVISED[config.method]
-        series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=None, leave=False)
+        series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=parallel.no_bar(), leave=False)
         return Scored(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
     if config.method == "zero_shot_api":
         answered, said = zero_shot_api(config, dataset)

@@ -1,6 +1,9 @@
 """Devices and processes: one code path from one device to a pod."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -124,7 +127,25 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside it `say` says nothing, and no bar is drawn."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
 def say(text: str) -> None:
     """Prints a line, in the main process only."""
-    if is_main():
+    if is_main() and not _quiet.get():
         print(text, flush=True)
+
+
+def no_bar() -> bool | None:
+    """What tqdm's `disable` is: a bar is for the main process, and for a terminal."""
+    return None if is_main() and not _quiet.get() else True

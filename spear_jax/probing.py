@@ -74,7 +74,7 @@ def features(
 ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]]:
     """Rows of `examples`, batch by batch, longest first, and what the head reads for them."""
     batches = scoring_batches(examples.lengths, batch_size)
-    for rows, length in tqdm(batches, desc=progress, unit="batch", leave=False, disable=None):
+    for rows, length in tqdm(batches, desc=progress, unit="batch", leave=False, disable=parallel.no_bar()):
         batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
         read = np.asarray(_features(spear, trainable, frozen, batch, parallel.replicated(mesh)))
         real = rows[rows >= 0]

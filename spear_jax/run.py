@@ -17,7 +17,7 @@ from spear_jax.baselines import zero_shot
 from spear_jax.baselines.zero_shot_api import check_zero_shot_api
 from spear_jax.data import dataset as datasets
 from spear_jax.data import mimic_iv, nab, nasa
-from spear_jax.detector import CARRIED, Detector, table_sha256
+from spear_jax.detector import CARRIED, Detector
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
 from spear_jax.model import Assembled, Params, count, warn
@@ -73,18 +73,14 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
     if outcome.model is not None and config.method == "spear":
         artifact = ", detector/"
         if parallel.is_main():
-            fixed = {name: part for name, part in outcome.model.frozen.items() if name == "prompt"}
-            detector = Detector(
-                config=config,
-                trainable=jax.device_get({**outcome.trainable, **fixed}),
-                quantizer=dataset.quantizer,
-                typical_width=dataset.typical_width,
+            detector = Detector.trained(
+                config,
+                outcome.model,
+                outcome.trainable,
+                dataset,
+                backbone=outcome.backbone,
                 threshold=evaluated.threshold,
                 alarm_rule=evaluated.alarm_rule,
-                trained_on=dataset.name,
-                backbone=outcome.backbone,
-                table_sha256=table_sha256(outcome.model),
-                warnings=dataset.warnings,
             )
             detector.save(folder / "detector", evaluation.versions())
     if parallel.is_main():

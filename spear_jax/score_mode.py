@@ -3,14 +3,14 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from spear_jax import alarms, methods, parallel
+from spear_jax import alarms, methods, parallel, preview
 from spear_jax import config as configs
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files
@@ -18,8 +18,8 @@ from spear_jax.data.files import File, LiveFile
 from spear_jax.data.scaler import LOOKS_AHEAD
 from spear_jax.detector import CARRIED, Detector
 from spear_jax.errors import InputError
-from spear_jax.file_scoring import score_file, write_scores
-from spear_jax.streaming import Scorer
+from spear_jax.file_scoring import columns, score_file, write_scores
+from spear_jax.streaming import Scorer, rows_for_scale
 
 OVERRIDABLE = (
     *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
@@ -45,7 +45,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
     detector, config = _open(detector_path, overrides)
-    found = [File(path, name, **_columns(config)) for path, name in files.find(source)]
+    found = [File(path, name, **_chosen(config)) for path, name in files.find(source)]
     series = [name for file in found for name in file.series_names]
     for name in series:
         if series.count(name) > 1:
@@ -74,6 +74,8 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     for file in found:
         for remark in file.remarks:
             parallel.say(f"WARNING: {file.path}: {remark}")
+    for line in _scales(detector, found):
+        parallel.say(line)
     threshold, rule = detector.threshold, detector.alarm_rule
     parallel.say(
         f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold {threshold.value:.4g}"
@@ -102,9 +104,11 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
         raise InputError("--config.score.format: --input=- writes lines of CSV to standard output")
     stride, overlap = config.score.stride, config.score.overlap or "first"
     scorer = _place(detector, config, 1)
-    for line in (*_warnings(detector), latency(scorer, stride, overlap)):
+    for warning in _warnings(detector):
+        print(f"WARNING: {warning}", file=sys.stderr)
+    file = LiveFile(rows, **_chosen(config))
+    for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
-    file = LiveFile(rows, **_columns(config))
     # One window of each column at a time: a single shape, compiled once.
     scorer = dataclasses.replace(scorer, batch_size=len(file.columns.values))
     header = True
@@ -114,16 +118,27 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
         header = False
 
 
-def latency(scorer: Scorer, stride: int, overlap: str) -> str:
+def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:
     """How long a row of a live stream waits for its score, in rows; computing comes on top."""
     window, stride = scorer.window, stride or scorer.window
-    quantizer = scorer.detector.config.quantizer
-    first = max(window, quantizer.reference_steps if quantizer.scale == "train" else 0)
+    first = max(window, rows_for_scale(scorer.detector, columns(file)))
     wait = stride - 1 if overlap == "first" else window
     return (
         f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
         f" {window} rows, one every {stride}, score.overlap={overlap})"
     )
+
+
+def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
+    """What each series is scaled by, where that is a choice."""
+    if detector.config.quantizer.scale != "train":
+        return []
+    several = [column for file in found for column in columns(file)]
+    known = [column.series for column in several if detector.range_of(*column)]
+    new = [column.series for column in several if not detector.range_of(*column)]
+    said = [f"scaled as in training: {preview.shortened(known)}"] if known else []
+    own = f"scaled by their own first {detector.config.quantizer.reference_steps} rows: {preview.shortened(new)}"
+    return said + ([own] if new else [])
 
 
 def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
@@ -151,7 +166,7 @@ def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, C
     return detector, config
 
 
-def _columns(config: ConfigDict) -> dict[str, Any]:
+def _chosen(config: ConfigDict) -> dict[str, Any]:
     data = config.data
     return {
         "time": data.timestamp_column,

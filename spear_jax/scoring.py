@@ -55,7 +55,8 @@ def score_windows(
 
     pending: list[Any] = []
     batches = scoring_batches(examples.lengths, batch_size)
-    for rows, length in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True, leave=False):
+    hidden = parallel.no_bar() if progress else True
+    for rows, length in tqdm(batches, desc=progress, unit="batch", disable=hidden, leave=False):
         batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
         found = _probabilities(spear, trainable, frozen, batch, parallel.replicated(mesh))
         pending.append((rows, length, found))

@@ -1,6 +1,7 @@
 """Rows in, scores out, as soon as they are final and in bounded memory: the one way in which new series are scored."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,18 @@ class Scorer:
         return score_windows(self.model.spear, self.trainable, self.frozen, examples, batch_size=size, mesh=self.mesh)
 
 
+class Column(NamedTuple):
+    """What is known of a column of a table.
+
+    Attributes:
+      series: the name of the series that it is.
+      name: its own.
+    """
+
+    series: str
+    name: str
+
+
 class Scored(NamedTuple):
     """Consecutive rows whose scores are final.
 
@@ -100,12 +113,19 @@ class Scored(NamedTuple):
 class Stream:
     """Scores the rows of one table; what has come so far is all it looks at.
 
-    Windows begin every `stride` rows and the last one ends with the table. A detector whose scale is that of a
-    reference stretch (`quantizer.scale='train'`) waits for `quantizer.reference_steps` rows before it scores the first.
+    Windows begin every `stride` rows and the last one ends with the table. Where the scale is that of a reference
+    stretch (`quantizer.scale='train'`), and of a series that was not trained on, `quantizer.reference_steps` rows are
+    waited for before the first is scored.
     """
 
     def __init__(
-        self, scorer: Scorer, columns: int, *, stride: int = 0, overlap: str = "mean", scaler: Scaler | None = None
+        self,
+        scorer: Scorer,
+        columns: Sequence[Column],
+        *,
+        stride: int = 0,
+        overlap: str = "mean",
+        scaler: Scaler | None = None,
     ) -> None:
         """Nothing seen yet.
 
@@ -117,13 +137,12 @@ class Stream:
             final up to `stride` rows after it came.
           scaler: fitted already; without it, one is fitted on the first rows.
         """
-        self._scorer, self._scaler = scorer, scaler
+        self._scorer, self._scaler, self._columns = scorer, scaler, columns
         self._window, self._stride = scorer.window, stride or scorer.window
         self._overlap = overlap
-        quantizer = scorer.detector.config.quantizer
-        self._needed = quantizer.reference_steps if quantizer.scale == "train" else 0
-        self._values, self._times = np.zeros((0, columns)), np.zeros(0, np.int64)
-        self._sums, self._counts = np.zeros((0, columns)), np.zeros(0)
+        self._needed = rows_for_scale(scorer.detector, columns)
+        self._values, self._times = np.zeros((0, len(columns))), np.zeros(0, np.int64)
+        self._sums, self._counts = np.zeros((0, len(columns))), np.zeros(0)
         self._base = 0  # number of the buffer's first row
         self._next = 0  # where the next window begins
         self._given = 0  # rows that were given out
@@ -168,7 +187,7 @@ class Stream:
     def _score(self, starts: Int[np.ndarray, "windows"], length: int) -> None:
         """Adds the scores of windows that begin at these rows."""
         if self._scaler is None:
-            self._scaler = fit_scaler(self._scorer.detector, self._values)
+            self._scaler = fit_scaler(self._scorer.detector, self._columns, self._values)
         columns = self._values.shape[1]
         cut = np.full((len(starts), columns, self._window), np.nan)
         rows = np.lib.stride_tricks.sliding_window_view(self._values, length, axis=0)
@@ -196,15 +215,32 @@ class Stream:
         return given
 
 
-def fit_scaler(detector: Detector, values: Float[np.ndarray, "rows columns"]) -> Scaler:
-    """The ranges that new series get: of their first rows, or of all of them where the detector looks ahead.
+def rows_for_scale(detector: Detector, columns: Sequence[Column]) -> int:
+    """How many rows must have come before the first can be scaled.
 
     Args:
       detector: how it scales.
+      columns: of the table.
+    """
+    quantizer = detector.config.quantizer
+    known = all(detector.range_of(*column) for column in columns)
+    return 0 if known or quantizer.scale != "train" else quantizer.reference_steps
+
+
+def fit_scaler(detector: Detector, columns: Sequence[Column], values: Float[np.ndarray, "rows columns"]) -> Scaler:
+    """The ranges of a new table's series.
+
+    A series that the detector was trained on keeps its range; another gets that of its first rows, or of all of them
+    where the detector looks ahead.
+
+    Args:
+      detector: how it scales.
+      columns: of the table.
       values: the first rows, or all.
     """
     quantizer = detector.config.quantizer
-    series = [Series(str(i), column, np.zeros(len(column), bool)) for i, column in enumerate(values.T)]
+    series = [Series(str(i), one, np.zeros(len(one), bool)) for i, one in enumerate(values.T)]
+    known = {str(i): detector.range_of(*column) for i, column in enumerate(columns)}
     return Scaler(
         quantizer.scale,
         series,
@@ -212,4 +248,5 @@ def fit_scaler(detector: Detector, values: Float[np.ndarray, "rows columns"]) ->
         reference_steps=quantizer.reference_steps,
         margin=quantizer.margin,
         typical_width=detector.typical_width,
+        ranges={name: limits for name, limits in known.items() if limits},
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,7 +39,15 @@ class TrainingDivergedError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A signal asked the run to stop; it has been saved."""
+    """A signal asked the run to stop; it has been saved.
+
+    Attributes:
+      trained: the best so far, or before the first evaluation the last.
+    """
+
+    def __init__(self, message: str, trained: "Trained") -> None:
+        super().__init__(message)
+        self.trained = trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Trained:
     Attributes:
       trainable: the parameters of the best evaluation, on the devices.
       progress: where training ended.
-      stopped: 'epochs' or 'early'.
+      stopped: 'epochs', 'early', or 'asked' by a signal.
       windows_per_second: over the epochs of this start; None if there were none.
       cpu_seconds_before: spent by earlier starts.
     """
@@ -154,6 +163,7 @@ def fit(
     frozen: Params,
     mesh: Mesh,
     workdir: epath.Path,
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
 ) -> Trained:
     """Trains, or goes on with training, until the epochs are done or nothing gets better.
 
@@ -164,6 +174,7 @@ def fit(
       frozen: the model's frozen tree on the devices.
       mesh: the devices.
       workdir: the run's folder.
+      on_epoch: is given the line that metrics.jsonl gets at the end of each epoch.
 
     Returns:
       The best parameters and where training ended.
@@ -203,6 +214,20 @@ def fit(
     log = Log(workdir / "metrics.jsonl", progress.step)
     cpu_seconds_before = progress.cpu_seconds
     windows_here, seconds_here = 0, 0.0
+
+    def outcome(stopped: str) -> Trained:
+        return Trained(
+            trainable=state["best" if progress.best else "trainable"],
+            progress=progress,
+            stopped=stopped,
+            windows_per_second=windows_here / seconds_here if seconds_here else None,
+            cpu_seconds_before=cpu_seconds_before,
+        )
+
+    def stop_now() -> None:
+        checkpoints.close()
+        said = f"stopped at step {progress.step}; the same command goes on from there"
+        raise StoppedError(said, outcome("asked"))
 
     with StopSignal() as stop:
         while not finished(config, progress):
@@ -253,7 +278,7 @@ def fit(
                         checkpoints.save(state, progress)
                         saved = time.monotonic()
                     if stopping:
-                        stop_now(checkpoints, progress)
+                        stop_now()
             seconds = time.monotonic() - began
             windows_here, seconds_here = windows_here + epoch_windows, seconds_here + seconds
 
@@ -272,17 +297,13 @@ def fit(
             for warning in diagnose(len(model.trainable.get("prompt", {}).get("vectors", ())), line):
                 parallel.say(f"  WARNING: {warning}")
             checkpoints.save(state, progress)
+            if on_epoch:
+                on_epoch(line)
             if parallel.agree(stop.asked) and not finished(config, progress):
-                stop_now(checkpoints, progress)
+                stop_now()
 
     checkpoints.close()
-    return Trained(
-        trainable=state["best"],
-        progress=progress,
-        stopped="epochs" if progress.epoch >= train.epochs else "early",
-        windows_per_second=windows_here / seconds_here if seconds_here else None,
-        cpu_seconds_before=cpu_seconds_before,
-    )
+    return outcome("epochs" if progress.epoch >= train.epochs else "early")
 
 
 class CpuSeconds:
@@ -436,18 +457,14 @@ def take_evaluation(config: ConfigDict, progress: Progress, evaluation: dict[str
     return True
 
 
-def stop_now(checkpoints: Checkpoints, progress: Progress) -> None:
-    """Ends a run that was asked to stop, after it was saved."""
-    checkpoints.close()
-    raise StoppedError(f"stopped at step {progress.step}; the same command goes on from there")
-
-
 class StopSignal:
     """SIGTERM and SIGINT, remembered until the call under way is done; a second one ends the program at once."""
 
     def __enter__(self) -> "StopSignal":
         self.asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        # Signals reach the main thread alone, and only there can be listened to.
+        heard = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def _ask(self, number: int, frame: Any) -> None:

@@ -37,7 +37,7 @@ def progress_bar(progress: Progress, steps: int, epochs: int) -> tqdm:
         desc=f"epoch {progress.epoch + 1}/{epochs}",
         unit="step",
         leave=False,
-        disable=None if parallel.is_main() else True,
+        disable=parallel.no_bar(),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run, Spear, check_refusal, contents, results
+from conftest import TINY, Run, Spear, check_refusal, command, contents, results
 from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from spear_jax.data.files import CHUNK_ROWS, File
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
-from spear_jax.file_scoring import score_file
+from spear_jax.file_scoring import columns, score_file
 from spear_jax.score_figure import Envelope
 from spear_jax.streaming import Scorer, fit_scaler
 
@@ -54,7 +54,7 @@ def test_pieces_give_the_scores_of_the_whole(
         series = Series(name, file.read().values[:, i], np.zeros(rows, bool))
         windows = cut([series], [name], 32, stride)
         file.chunks = whole  # type: ignore[method-assign]
-        scaler = fit_scaler(scorer.detector, file.read().values)
+        scaler = fit_scaler(scorer.detector, columns(file), file.read().values)
         scores = scorer(windows.values, windows.real, scaler, np.full(len(windows), i))
         np.testing.assert_allclose(one["score"], stitch(windows, scores, [series]).score, atol=1e-6)
         np.testing.assert_allclose(one["value"], series.values)
@@ -127,6 +127,29 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     write(table, 50)
     check_refusal(spear(*common, f"--input={table}"), "is not a new or empty folder")
     assert contents(out) == before
+
+
+def test_a_series_that_was_trained_on_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"level": np.linspace(0, 8, 1000) + rng.normal(0, 0.1, 1000), "flow": rng.normal(size=1000)})
+    table["label"] = ((table.index % 300) > 280).astype(int)
+    table.to_csv(tmp_path / "first.csv", index=False)
+    fields = {"backbone.name": "random:tiny", "data.dir": tmp_path / "first.csv", "train.epochs": 1, "data.gap": 0}
+    own = TINY | {name: str(value) for name, value in fields.items()}
+    trained = spear(*command("files", own, workdir=tmp_path / "run"))
+    assert trained.code == 0, trained.err
+    later = table.iloc[608:].rename(columns={"flow": "new"}).reset_index(drop=True)
+    later.drop(columns="label").to_csv(tmp_path / "later.csv", index=False)
+    common = ("--mode=score", f"--detector={tmp_path / 'run'}")
+    told = spear(*common, f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
+    assert told.code == 0, told.err
+    assert "scaled as in training: later/level\nscaled by their own first 256 rows: later/new\n" in told.out
+    again = spear(*common, f"--input={tmp_path / 'first.csv'}", f"--workdir={tmp_path / 'p'}")
+    assert "scaled as in training: first/level first/flow\n" in again.out
+    now, then = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("o", "p"))
+    now, then = now[now["series"] == "later/level"], then[(then["series"] == "first/level") & (then["step"] >= 608)]
+    # Windows of 32 begin at the same rows, 608 being 19 of them; the last ones end with the file.
+    np.testing.assert_allclose(now["score"].to_numpy()[:352], then["score"].to_numpy()[:352], atol=1e-6)
 
 
 def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class ZeroShot:
             lengths = np.minimum(lengths, self.backbone.max_positions)
             size = max(min(batch_size, len(texts), MOST_TOKENS // int(lengths.max())), 1)
             for rows, length in tqdm(
-                scoring_batches(lengths, size), desc=split, unit="batch", disable=None, leave=False
+                scoring_batches(lengths, size), desc=split, unit="batch", disable=parallel.no_bar(), leave=False
             ):
                 batch = [texts[row] for row in rows if row >= 0]
                 scores[split][rows[rows >= 0]] = self._score(batch, size, length, mesh, self.shapes[split][1])

@@ -11,7 +11,7 @@ from spear_jax.data import files, labelling, mimic_iv, nab, nasa, splits, synthe
 from spear_jax.data.batches import Examples, buckets
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import Loaded, Range, Series
 from spear_jax.errors import InputError
 
 
@@ -27,6 +27,7 @@ class Dataset:
       training: what it is trained on: the train split, or what T-SMOTE made of it.
       quantizer: fitted on the training split.
       typical_width: the scaler's stand-in for the range of a constant reference.
+      ranges: where 0 and 1 lie for each series that was trained on, if new values of it are to be scaled alike.
       notes: what the results say of labels, lengths and synthesized windows.
       warnings: what every output has to say about these numbers.
     """
@@ -38,6 +39,7 @@ class Dataset:
     training: Examples
     quantizer: Quantizer
     typical_width: float
+    ranges: dict[str, Range]
     notes: dict[str, Any]
     warnings: tuple[str, ...]
 
@@ -88,6 +90,7 @@ def build(
     config: ConfigDict,
     loaded: Loaded,
     *,
+    parts: Mapping[str, list[Series]] | None = None,
     quantizer: Quantizer | None = None,
     typical_width: float = 0.0,
 ) -> Dataset:
@@ -96,6 +99,7 @@ def build(
     Args:
       config: a whole config.
       loaded: the recorded series.
+      parts: stretches of them by split, if that is decided; a split may be missing. Else the config decides.
       quantizer: a finished detector's; without it one is fitted on the training split.
       typical_width: a finished detector's.
 
@@ -106,7 +110,7 @@ def build(
     _check(data, loaded)
     window = data.window or max(len(one) for one in recorded)  # 0: each stretch whole, as one window
     stride = data.stride if data.window else window
-    parts = splits.split_series(
+    parts = parts or splits.split_series(
         recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
     )
     # Fitted before anything is injected: a scale of its own would give an injected anomaly away.
@@ -151,9 +155,24 @@ def build(
         training=training,
         quantizer=quantizer,
         typical_width=scaler.typical_width,
+        ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
         warnings=(*loaded.warnings, *_warnings(config, recorded)),
     )
+
+
+def _ranges(
+    config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
+) -> dict[str, Range]:
+    """Of own series alone, of which more is to come: other sources are never seen again, or bring a reference."""
+    if config.data.name != "files" or config.quantizer.scale != "train":
+        return {}
+    trained = {one.name for one in train}
+    return {
+        one.name: Range(one.column, *limits)
+        for one, limits in zip(recorded, scaler.ranges, strict=True)
+        if one.name in trained
+    }
 
 
 def _lengths(cut: Mapping[str, windows.Windows]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -460,6 +460,7 @@ def _series(file: File, rows: Rows) -> list[Series]:
             labels=labels.copy(),
             timestamps=rows.times.view("datetime64[ns]"),
             group=file.name,
+            column=file.columns.values[i],
             labelled=rows.labels is not None,
         )
         for i, name in enumerate(file.series_names)

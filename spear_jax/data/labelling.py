@@ -35,7 +35,7 @@ def by_injection(data: ConfigDict, recorded: Sequence[Series], parts: Mapping[st
     Returns:
       The series with the changed values and their labels.
     """
-    splits = relabelled_splits(recorded)
+    splits = [split for split in relabelled_splits(recorded) if split in parts]
     whole = {one.name: dataclasses.replace(one, values=one.values.copy(), labels=one.labels.copy()) for one in recorded}
     for split in splits:
         for stretch in inject(parts[split], data.injected.rate, data.injected.seed):
@@ -68,7 +68,7 @@ def by_rules(
       The series with the new labels, and how often each rule fired, by split.
     """
     rules = data.rules
-    splits = relabelled_splits(recorded)
+    splits = [split for split in relabelled_splits(recorded) if split in windows]
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
     labels = np.concatenate([one.labels for one in recorded])
     fired: dict[str, Any] = {}

@@ -32,6 +32,7 @@ class Scaler:
         reference_steps: int,
         margin: float,
         typical_width: float = 0.0,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Fits the ranges.
 
@@ -42,6 +43,7 @@ class Scaler:
           reference_steps: steps of a series without a past that serve as its reference.
           margin: share of the range that is added below and above it.
           typical_width: width for a reference that does not vary; 0 means: the median over `train`.
+          ranges: where 0 and 1 lie for series of these names, whatever their reference is.
         """
         self.scale, self.margin = scale, margin
         references = _references(scale, recorded, train, reference_steps)
@@ -57,6 +59,14 @@ class Scaler:
         constant = ~(self._width > 1e-6 * np.maximum(1.0, np.abs(self._low)))
         self._low = np.where(constant, self._low - self.typical_width / 2, self._low)
         self._width = np.where(constant, self.typical_width, self._width)
+        for i, one in enumerate(recorded):
+            if ranges and one.name in ranges:
+                self._low[i], self._width[i] = ranges[one.name][0], ranges[one.name][1] - ranges[one.name][0]
+
+    @property
+    def ranges(self) -> list[tuple[float, float]]:
+        """Where 0 and 1 lie for each recorded series, margin left out."""
+        return list(zip(self._low.tolist(), (self._low + self._width).tolist(), strict=True))
 
     def __call__(self, windows: Windows) -> Float[np.ndarray, "windows time"]:
         """Scaled values: within [0, 1] inside the reference range, beyond it outside; NaN stays NaN."""

@@ -22,6 +22,7 @@ class Series:
       start: index of `values[0]` in the recorded series that this is a stretch of.
       timestamps: time of each step, or empty.
       group: what must not be divided between splits, e.g. a patient; '' where the series stands alone.
+      column: of the table that it comes from, where it comes from one; what a sensor is called in other files too.
       labelled: False where nobody recorded labels; `labels` say nothing then.
     """
 
@@ -32,6 +33,7 @@ class Series:
     start: int = 0
     timestamps: Shaped[np.ndarray, "stamps"] = dataclasses.field(default_factory=lambda: np.zeros(0, "datetime64[ns]"))
     group: str = ""
+    column: str = ""
     labelled: bool = True
 
     def __post_init__(self) -> None:
@@ -67,3 +69,17 @@ class Loaded(NamedTuple):
     name: str
     series: list[Series]
     warnings: tuple[str, ...] = ()
+
+
+class Range(NamedTuple):
+    """Where 0 and 1 lie for a series.
+
+    Attributes:
+      column: of the table that it comes from.
+      low: what is scaled to 0.
+      high: what is scaled to 1.
+    """
+
+    column: str
+    low: float
+    high: float

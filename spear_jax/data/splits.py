@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
@@ -45,7 +46,7 @@ def split_series(
     """
     rng = np.random.default_rng(seed)
     if kind == "series":
-        parts = _by_series(series, fractions, rng)
+        parts = dict(zip(SPLITS, _by_series(series, fractions, rng), strict=True))
     elif kind == "time":
         parts = _by_time(series, fractions, gap)
     else:
@@ -59,12 +60,10 @@ def split_series(
     return parts
 
 
-def _by_series(
-    series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator
-) -> dict[str, list[Series]]:
-    """Each series, or group of them, goes whole to the split that lacks most, in order of its share of anomalous steps.
+def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator) -> list[list[Series]]:
+    """Each series, or group of them, goes whole to the part that lacks most, in order of its share of anomalous steps.
 
-    Neighbours in that order are alike, so every split gets some of each kind; ties fall at random.
+    Neighbours in that order are alike, so every part gets some of each kind; ties fall at random.
     """
     together: dict[str, list[Series]] = {}
     for one in series:
@@ -72,8 +71,8 @@ def _by_series(
     groups = list(together.values())
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     ordered = sorted(shuffled, key=_share)
-    dealt: list[list[list[Series]]] = [[], [], []]
-    owed = rng.permuted(np.array([1e-6, 2e-6, 3e-6]))
+    dealt: list[list[list[Series]]] = [[] for _ in fractions]
+    owed = rng.permuted(1e-6 * np.arange(1, len(fractions) + 1))
     for group in ordered:
         owed = owed + fractions
         split = int(np.argmax(owed))
@@ -83,7 +82,52 @@ def _by_series(
         largest = max(dealt, key=len)
         if not groups and len(largest) > 1:
             groups.append(largest.pop())
-    return {split: [one for group in groups for one in group] for split, groups in zip(SPLITS, dealt, strict=True)}
+    return [[one for group in groups for one in group] for groups in dealt]
+
+
+def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> dict[str, list[Series]]:
+    """Divides recorded series into train and validation, so that both have anomalies where that can be.
+
+    Whole series are held out where both parts then have anomalies, or where nobody recorded any and there are several;
+    else the end of each series.
+
+    Args:
+      series: the recorded series.
+      share: of the validation part.
+      gap: steps left out between the two parts of one series.
+      seed: decides which series are held out.
+
+    Raises:
+      InputError: a part would be empty.
+    """
+    if len({one.group or one.name for one in series}) > 1:
+        train, validation = _by_series(series, (1 - share, share), np.random.default_rng(seed))
+        if all(any(one.labels.any() for one in part) for part in (train, validation)):
+            return {"train": train, "validation": validation}
+        if not any(one.labels.any() for one in series):
+            return {"train": train, "validation": validation}
+    train, validation = [], []
+    for one in series:
+        cut = _cut(one.labels, share)
+        train.append(one.stretch(0, cut))
+        validation.append(one.stretch(min(cut + gap, len(one) - 1), len(one)))
+    parts = {"train": [one for one in train if len(one)], "validation": [one for one in validation if len(one)]}
+    if not all(parts.values()):
+        raise InputError(f"n_samples={sum(map(len, series))}: too few to hold out some of them for validation")
+    return parts
+
+
+def _cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
+    """Where the last part of a series begins: not in an anomaly, and with anomalies on both sides where it has two."""
+    usual = round((1 - share) * len(labels))
+    change = np.diff(labels.astype(np.int8), prepend=0, append=0)
+    starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    if not len(starts):
+        return usual
+    if len(starts) == 1:  # it is learned from
+        return max(usual, int(ends[0])) if ends[0] < (len(labels) + usual) / 2 else usual
+    between = np.clip(usual, ends[:-1], starts[1:])
+    return int(between[np.argmin(np.abs(between - usual))])
 
 
 def _share(group: Sequence[Series]) -> float:

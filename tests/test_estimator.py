@@ -1,0 +1,213 @@
+"""SpearDetector: scikit-learn's habits, any kind of series, and the same scores as the command line."""
+
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from conftest import Spear
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from spear_jax import SpearDetector
+from spear_jax.errors import InputError
+
+TINY: dict[str, Any] = {"window": 16, "prompt_length": 2, "epochs": 2, "batch_size": 8, "verbose": False}
+
+
+def tiny(**changed: Any) -> SpearDetector:
+    return SpearDetector("random:tiny", **{**TINY, **changed})
+
+
+def make(rows: int = 300, columns: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with three anomalies, high in all columns."""
+    values, labels = np.random.default_rng(seed).normal(size=(rows, columns)), np.zeros(rows, int)
+    for begin in (60, 150, 270):
+        labels[begin : begin + 15] = 1
+    values[labels == 1] += 6
+    return values, labels
+
+
+@pytest.fixture(scope="module")
+def fitted(spear: Spear) -> SpearDetector:
+    return tiny().fit(*make())
+
+
+class AnyLabels(SpearDetector):
+    """The checks draw labels of any kind; what lies above their median is anomalous."""
+
+    def fit(self, series: Any, labels: Any = None, *rest: Any) -> "AnyLabels":
+        if labels is not None and np.asarray(labels).dtype.kind in "biuf":
+            labels = (np.asarray(labels) > np.median(labels)).astype(int)
+        super().fit(series, labels, *rest)
+        return self
+
+
+CANNOT = {
+    "check_fit_score_takes_y": "the second argument is called labels, as a series has one for each step",
+    "check_dtype_object": "labels that are neither 0 nor 1 are refused in words of our own, which name the row",
+    "check_methods_sample_order_invariance": "the order of a series is what it is about",
+    "check_methods_subset_invariance": "a step is judged by what stands around it",
+    "check_fit1d": "an array of one axis is one series",
+    "check_fit2d_predict1d": "a single series can be scored by a detector of many",
+}
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [AnyLabels("random:tiny", **{**TINY, "epochs": 1})], expected_failed_checks=lambda estimator: CANNOT
+)
+@pytest.mark.filterwarnings("ignore")
+def test_checks_of_scikit_learn(spear: Spear, estimator: SpearDetector, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+def test_every_row_has_a_score_and_anomalies_have_higher_ones(fitted: SpearDetector) -> None:
+    values, labels = make(seed=1)
+    scores = fitted.decision_function(values)
+    assert scores.shape == (300,) and ((scores >= 0) & (scores <= 1)).all()
+    assert scores[labels == 1].mean() > scores[labels == 0].mean()
+    np.testing.assert_array_equal(fitted.predict(values), (scores >= fitted.threshold_).astype(int))
+    assert fitted.decision_scores_.shape == fitted.labels_.shape == (300,)
+    np.testing.assert_array_equal(fitted.labels_, fitted.predict(make()[0]))
+    assert [line["epoch"] for line in fitted.history_] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda values: pd.DataFrame(values),
+        lambda values: pl.DataFrame(values, schema=["0", "1"]),
+        lambda values: pd.DataFrame(values, index=pd.date_range("2025-01-01", periods=len(values), freq="h")),
+        lambda values: np.asfortranarray(values.astype(np.float32)),
+    ],
+    ids=["pandas", "polars", "times", "float32"],
+)
+@pytest.mark.filterwarnings("ignore:X has feature names")
+def test_it_does_not_matter_what_holds_the_numbers(fitted: SpearDetector, frame: Callable[[np.ndarray], Any]) -> None:
+    values = make(seed=1)[0].round(3)
+    found = fitted.decision_function(frame(values))
+    np.testing.assert_allclose(found, fitted.decision_function(values), atol=1e-3)
+
+
+def test_series_of_any_lengths(spear: Spear) -> None:
+    several = [make(rows=200 + 40 * seed, columns=1, seed=seed) for seed in range(4)]
+    values, labels = [one[0][:, 0] for one in several], [one[1] for one in several]
+    detector = tiny().fit(values, labels)
+    assert not hasattr(detector, "n_features_in_")
+    scores = detector.decision_function([*values, values[0][:5]])
+    assert [len(one) for one in scores] == [200, 240, 280, 320, 5]
+    np.testing.assert_allclose(scores[1], detector.decision_function(values[1].tolist()), atol=1e-6)
+    assert [len(one) for one in detector.predict(values)] == [200, 240, 280, 320]
+    frames = [pd.DataFrame({"time": pd.date_range("2025-01-01", periods=200, freq="s"), "x": values[0]}), values[1]]
+    found = detector.intervals(frames)
+    assert list(found.columns[:4]) == ["series", "start", "end", "peak"]
+    for row in found.itertuples():
+        assert (detector.predict(values[int(row.series)])[[row.start, row.end, row.peak]] == 1).all()
+        assert row.score == scores[int(row.series)][row.start : row.end + 1].max()
+    first = found[found["series"] == "0"]
+    assert (first["start_time"] == frames[0]["time"][first["start"]].to_numpy()).all()
+    assert found[found["series"] == "1"]["start_time"].isna().all()
+
+
+def test_without_labels_it_learns_from_injected_anomalies_and_says_so(spear: Spear) -> None:
+    values = np.sin(np.arange(600) / 5)
+    with pytest.warns(UserWarning, match="anomalies that were put in, not recorded"):
+        detector = tiny().fit(values)
+    assert detector.decision_scores_.shape == (600,)
+    assert any("put in" in warning for warning in detector.detector_.warnings)
+
+
+def test_validation_data_decide_on_the_threshold(spear: Spear) -> None:
+    values, labels = make(columns=1)
+    given = make(columns=1, seed=5)
+    seen: list[int] = []
+    detector = tiny().fit(values, labels, validation=given, callback=lambda line: seen.append(line["epoch"]))
+    assert seen == [1, 2]
+    assert detector.history_[0]["validation_base_rate"] == pytest.approx(given[1].mean())
+    scores = detector.decision_function(given[0])
+    predicted = scores >= detector.threshold_ - 1e-6
+    best = max(
+        2 * (given[1] & (scores >= one)).sum() / (given[1].sum() + (scores >= one).sum()) for one in np.unique(scores)
+    )
+    own = 2 * (given[1] & predicted).sum() / (given[1].sum() + predicted.sum())
+    assert own > 0.9 * best  # windows overlap in validation and lie side by side when it scores
+
+
+def test_control_c_keeps_the_best_prompt_so_far(spear: Spear) -> None:
+    def interrupt(line: dict[str, Any]) -> None:
+        if line["epoch"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(UserWarning, match="the best prompt so far is kept"):
+        detector = tiny(epochs=50).fit(*make(), callback=interrupt)
+    assert len(detector.history_) == 2
+    shorter = tiny(epochs=2).fit(*make())
+    np.testing.assert_allclose(detector.decision_scores_, shorter.decision_scores_, atol=1e-6)
+
+
+def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
+    fitted = tiny().fit(pd.DataFrame(make()[0], columns=["a", "b"]), make()[1])
+    values = pd.DataFrame(make(seed=2)[0].round(3), columns=["a", "b"])
+    expected = fitted.decision_function(values)
+    fitted.save(str(tmp_path / "detector"))
+    loaded = SpearDetector.load(str(tmp_path / "detector"))
+    assert loaded.get_params() == {**fitted.get_params(), "stride": 8, "verbose": True}
+    np.testing.assert_array_equal(loaded.decision_function(values), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).decision_function(values), expected)
+    assert loaded.threshold_ == fitted.threshold_
+    with pytest.raises(NotFittedError):
+        clone(fitted).predict(values)
+    values.to_csv(tmp_path / "values.csv", index=False)
+    outcome = spear(
+        "--mode=score",
+        f"--detector={tmp_path / 'detector'}",
+        f"--input={tmp_path / 'values.csv'}",
+        f"--workdir={tmp_path / 'scored'}",
+        "--config.data.combine=max",
+    )
+    assert outcome.code == 0, outcome.err
+    assert "scaled as in training: values/a values/b" in outcome.out
+    scored = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
+    np.testing.assert_allclose(scored["score"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "series", "labels", "said"),
+    [
+        ({"epochs": 0}, None, None, "epochs=0: allowed is at least 1"),
+        ({"scale": "all"}, None, None, "scale='all': allowed are train, series, window"),
+        ({"window": 600}, None, None, "has 512 positions and 2 are prompt"),
+        ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed are 0 and 1"),
+        ({}, None, np.zeros(299), r"labels: has the shape \(299,\); needed is a label for each of the 300 rows"),
+        ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),
+        ({}, np.zeros((3, 3, 3)), None, "dim 3"),
+        ({}, np.array(["a", "b"]), None, "could not convert string"),
+        ({}, [np.zeros(50), np.zeros(50)], [np.zeros(50)], "labels: 1 for 2 series"),
+        ({}, pd.DataFrame({"t": pd.to_datetime(["2025-01-01", None]), "x": [1, 2]}), [0, 1], "row 1 has no time"),
+    ],
+)
+def test_bad_input_is_named(changed: dict[str, Any], series: Any, labels: Any, said: str) -> None:
+    values, flags = make()
+    with pytest.raises(ValueError, match=said):
+        tiny(**changed).fit(values if series is None else series, flags if labels is None else labels)
+
+
+def test_columns_must_be_those_of_fit(fitted: SpearDetector) -> None:
+    with pytest.raises(ValueError, match="X has 3 features, but SpearDetector is expecting 2"):
+        fitted.decision_function(np.zeros((50, 3)))
+    assert len(fitted.decision_function([np.zeros((50, 3))])) == 1  # several series are series, whatever they are
+
+
+def test_not_fitted(tmp_path: Path) -> None:
+    for use in (tiny().predict, tiny().intervals, tiny().save):
+        with pytest.raises(NotFittedError):
+            use(np.zeros(10))
+    with pytest.raises(InputError, match=r"no detector\.json"):
+        SpearDetector.load(str(tmp_path))
