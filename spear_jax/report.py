@@ -1,5 +1,6 @@
 """Figures of one run."""
 
+import io
 import textwrap
 
 import matplotlib
@@ -12,6 +13,7 @@ from etils import epath
 
 from spear_jax.data.dataset import Dataset
 from spear_jax.evaluation import Evaluation
+from spear_jax.files import write_whole
 
 SHOWN = 4
 
@@ -60,5 +62,7 @@ def draw(workdir: epath.Path, dataset: Dataset, evaluation: Evaluation) -> None:
         wrapped = [line for warning in dataset.warnings for line in textwrap.wrap(warning, 150)]
         figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=7, color="#c00000")
     about = {"Description": " | ".join(dataset.warnings)}
-    figure.savefig(str(workdir / "figures" / "test_series.png"), dpi=110, metadata=about)
+    drawn = io.BytesIO()  # matplotlib knows no gs://
+    figure.savefig(drawn, dpi=110, metadata=about)
+    write_whole(workdir / "figures" / "test_series.png", drawn.getvalue())
     plt.close(figure)

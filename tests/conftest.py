@@ -77,7 +77,7 @@ def command(config: str, fields: Mapping[str, object] | None = None, **flags: ob
     )
 
 
-def quick(workdir: Path, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
+def quick(workdir: Path | str, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
     """The command of a run of about a second, on generated telemetry."""
     return command("quickstart:debug", SYNTHETIC | dict(fields or {}), workdir=workdir)
 
