@@ -41,6 +41,8 @@ def start(distributed: str) -> None:
             "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
             "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
             "process_id": int(os.environ["JAX_PROCESS_ID"]),
+            # Else JAX still asks the cluster around it: Kubernetes' API needs a package and a role that pods lack.
+            "cluster_detection_method": "deactivate",
         }
     try:
         jax.distributed.initialize(**explicit)

@@ -360,6 +360,22 @@ def test_auto_joins_a_cluster_that_the_environment_names(plain_host: pytest.Monk
         parallel.start("auto")
 
 
+def test_a_named_coordinator_is_all_that_is_asked(plain_host: pytest.MonkeyPatch) -> None:
+    """In a pod JAX would else ask Kubernetes' API, for which pods have neither the package nor the role."""
+    environment = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in (environment | {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).items():
+        plain_host.setenv(name, value)
+    given: dict[str, Any] = {}
+    plain_host.setattr(jax.distributed, "initialize", given.update)
+    parallel.start("auto")
+    assert given == {
+        "coordinator_address": "127.0.0.1:1",
+        "num_processes": 2,
+        "process_id": 1,
+        "cluster_detection_method": "deactivate",
+    }
+
+
 def test_half_a_coordinator_is_refused_by_name(plain_host: pytest.MonkeyPatch) -> None:
     plain_host.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     plain_host.setenv("JAX_NUM_PROCESSES", "2")
