@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 
 from spear_jax import config as configs
 from spear_jax import main
@@ -174,6 +175,53 @@ def spear(tmp_path_factory: pytest.TempPathFactory) -> Spear:
         return Outcome(code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """The folder of a BERT of one small layer."""
+    hidden, inner, vocabulary, positions = 16, 24, 1000, 64
+    shape = {
+        "model_type": "bert",
+        "hidden_size": hidden,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": positions,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    }
+    layer = "encoder.layer.0"
+    matrices = {
+        f"{layer}.attention.self.query": (hidden, hidden),
+        f"{layer}.attention.self.key": (hidden, hidden),
+        f"{layer}.attention.self.value": (hidden, hidden),
+        f"{layer}.attention.output.dense": (hidden, hidden),
+        f"{layer}.intermediate.dense": (inner, hidden),
+        f"{layer}.output.dense": (hidden, inner),
+    }
+    norms = ["embeddings.LayerNorm", f"{layer}.attention.output.LayerNorm"]
+    norms.append(f"{layer}.output.LayerNorm")
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (vocabulary, hidden),
+        "embeddings.position_embeddings.weight": (positions, hidden),
+        "embeddings.token_type_embeddings.weight": (2, hidden),
+    }
+    for name, (out, into) in matrices.items():
+        shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    for name in norms:
+        shapes |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(shape))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(vocabulary - 5))]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    return folder
 
 
 @dataclasses.dataclass(frozen=True)

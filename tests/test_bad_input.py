@@ -1,12 +1,12 @@
 """What is refused, in one line, before anything is written."""
 
-import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -199,53 +199,6 @@ def test_column_that_a_channel_does_not_have(spear: Spear, nasa: Path, tmp_path:
 # --- Weights ------------------------------------------------------------
 
 
-@pytest.fixture
-def bert(tmp_path: Path) -> Path:
-    """The folder of a BERT of one small layer."""
-    hidden, inner, vocabulary, positions = 16, 24, 1000, 64
-    shape = {
-        "model_type": "bert",
-        "hidden_size": hidden,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": positions,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-    }
-    layer = "encoder.layer.0"
-    matrices = {
-        f"{layer}.attention.self.query": (hidden, hidden),
-        f"{layer}.attention.self.key": (hidden, hidden),
-        f"{layer}.attention.self.value": (hidden, hidden),
-        f"{layer}.attention.output.dense": (hidden, hidden),
-        f"{layer}.intermediate.dense": (inner, hidden),
-        f"{layer}.output.dense": (hidden, inner),
-    }
-    norms = ["embeddings.LayerNorm", f"{layer}.attention.output.LayerNorm"]
-    norms.append(f"{layer}.output.LayerNorm")
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (vocabulary, hidden),
-        "embeddings.position_embeddings.weight": (positions, hidden),
-        "embeddings.token_type_embeddings.weight": (2, hidden),
-    }
-    for name, (out, into) in matrices.items():
-        shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
-    for name in norms:
-        shapes |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
-    rng = np.random.default_rng(0)
-    tensors = {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(shape))
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(vocabulary - 5))]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
-    return folder
-
-
 def without(file: Path, name: str) -> None:
     tensors = safetensors.numpy.load_file(file)
     del tensors[name]
@@ -303,16 +256,8 @@ def test_local_model_is_pretrained_and_a_detector_is_tied_to_its_weights(
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty cache, and a Hub at a port where nobody listens."""
-    from huggingface_hub import constants
-
-    address = "http://127.0.0.1:9"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return address
+    hub_server.leave(tmp_path, monkeypatch)
+    return hub_server.NOWHERE
 
 
 def test_hub_that_cannot_be_reached(spear: Spear, no_hub: str, tmp_path: Path) -> None:

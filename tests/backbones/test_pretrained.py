@@ -1,21 +1,21 @@
 """Finding, checking and loading of backbones: every door and every known fault, offline."""
 
 import hashlib
-import http.server
 import json
 import mmap
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
+import hub_server
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
+from hub_server import COMMIT
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,20 +101,10 @@ def assert_same_weights(found, expected):
     np.testing.assert_array_equal(found.word_rows(ids), expected.word_rows(ids))
 
 
-def place_hub(monkeypatch, address):
-    """What the environment variable HF_ENDPOINT does before huggingface_hub is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture(autouse=True)
 def no_hub(tmp_path, monkeypatch):
     """An empty cache, and a Hub at a port where nobody listens."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    place_hub(monkeypatch, "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    hub_server.leave(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -446,8 +436,6 @@ def test_weight_package_that_is_not_installed(monkeypatch):
 
 # --- The Hugging Face cache and Hub -------------------------------------
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
 
 def test_cache(plain, tmp_path):
     cached = tmp_path / "hub" / "models--some--model"
@@ -475,60 +463,13 @@ def test_offline(monkeypatch):
     refusal("some/model", "the Hub", "OfflineModeIsEnabled")
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hub as a download needs, over the files of `folder`."""
-
-    folder: Path
-    gated = False
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        route = self.path.partition("?")[0]
-        if not route.startswith(("/api/models/some/model/", f"/some/model/resolve/{COMMIT}/")):
-            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif route.startswith("/api/models/some/model/revision/"):
-            self.answer(200, json.dumps({"id": "some/model", "sha": COMMIT}).encode())
-        elif route.startswith("/api/models/some/model/tree/"):
-            files = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                for file in self.folder.iterdir()
-            ]
-            self.answer(200, json.dumps(files).encode())
-        elif self.gated:
-            self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        else:
-            content = (self.folder / route.rpartition("/")[2]).read_bytes()
-            etag = f'"{hashlib.sha1(content).hexdigest()}"'
-            self.answer(200, content, {"X-Repo-Commit": COMMIT, "ETag": etag})
-
-    def answer(self, status, content, headers=None):
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     folder = write(tmp_path / "served")
     write_vocabulary(folder)
     (folder / "pytorch_model.bin").write_bytes(b"not wanted")
-    handler = type("ThisHub", (Hub,), {"folder": folder})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        place_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    with hub_server.serve(folder, monkeypatch) as handler:
         yield handler
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("name", ["some/model", f"some/model@{COMMIT}"])
@@ -538,7 +479,7 @@ def test_download_and_then_from_the_cache(plain, hub, monkeypatch, name):
     assert backbone.revision == COMMIT
     assert backbone.tokenize("one") == [5]
     assert not (backbone.weights_folder / "pytorch_model.bin").exists()
-    place_hub(monkeypatch, "http://127.0.0.1:9")
+    hub_server.place(hub_server.NOWHERE, monkeypatch)
     assert_same_weights(load_backbone(name), plain)
 
 
