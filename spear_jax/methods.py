@@ -79,9 +79,9 @@ def assemble(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | No
 
 
 def _start_from(config: ConfigDict, assembled: model.Assembled, backbone: Backbone) -> model.Assembled:
-    """The model with a trained detector's prompt, head and embeddings; which of them are trained on is the config's.
+    """The model with a trained detector's prompt, head and trained embeddings; which are trained on is the config's.
 
-    Where the head alone is, it is a new one.
+    Where the head alone is, it is a new one. Embeddings that were frozen are the config's own.
     """
     where = f"config.train.init_from={config.train.init_from!r}"
     try:
@@ -94,9 +94,9 @@ def _start_from(config: ConfigDict, assembled: model.Assembled, backbone: Backbo
             f" config's {backbone.name} has {backbone.sha256}"
         )
     parts = {**assembled.trainable, **assembled.frozen}
-    carried = {
-        name: part for name, part in detector.trainable.items() if (name, config.train.parts) != ("head", "head")
-    }
+    left = {"head"} if config.train.parts == "head" else set()
+    left |= {"embedding"} if detector.config.embedding.kind != "trained" else set()
+    carried = {name: part for name, part in detector.trainable.items() if name not in left}
     for name, part in carried.items():
         found, needed = jax.tree.map(np.shape, part), jax.tree.map(np.shape, parts.get(name, {}))
         if found != needed:

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from spear_jax import hub, peft_format
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.errors import InputError
 
@@ -119,6 +120,7 @@ def initial_prompt(
     normal      normal vectors with the word table's mean and standard deviation
     uniform     uniform in [-0.5, 0.5]
     *.npy       an array of this shape
+    FOLDER      of an adapter of PEFT's prompt tuning, or its id on the Hub
 
     Raises:
       InputError: the file cannot be read, or its array has another shape.
@@ -136,10 +138,7 @@ def initial_prompt(
         return (mean + deviation * rng.normal(size=(length, len(mean)))).astype(np.float32)
     if init == "uniform":
         return rng.uniform(-0.5, 0.5, (length, backbone.hidden_size)).astype(np.float32)
-    try:
-        prompt = np.load(init, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as fault:
-        raise InputError(f"prompt.init={init!r}: cannot read this array ({fault})") from fault
+    prompt = _read_array(init) if init.endswith(".npy") else _read_adapter(init, backbone)
     if (
         prompt.shape != (length, backbone.hidden_size)
         or prompt.dtype.kind not in "fiu"
@@ -150,3 +149,20 @@ def initial_prompt(
             f" numbers of shape {(length, backbone.hidden_size)} (prompt.length, hidden size of {backbone.name})"
         )
     return prompt.astype(np.float32)
+
+
+def _read_array(init: str) -> np.ndarray:
+    try:
+        return np.load(init, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as fault:
+        raise InputError(f"prompt.init={init!r}: cannot read this array ({fault})") from fault
+
+
+def _read_adapter(init: str, backbone: Backbone) -> np.ndarray:
+    try:
+        folder = hub.local(init)
+        if not (folder / peft_format.CONFIG).exists():
+            raise InputError(f"no {peft_format.CONFIG} there")
+        return peft_format.read_adapter(folder, backbone.name)
+    except InputError as fault:
+        raise InputError(f"prompt.init={init!r}: {fault}") from fault
