@@ -521,8 +521,16 @@ def _validate_together(config: ConfigDict) -> None:
             " million tokens"
         )
     init = config.prompt.init
-    if init not in PROMPT_INITS and not init.endswith(".npy"):
-        raise InputError(f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, or a .npy file")
+    if init not in PROMPT_INITS and not init.endswith(".npy") and "/" not in init:
+        raise InputError(
+            f"config.prompt.init={init!r}: allowed are {', '.join(PROMPT_INITS)}, a .npy file, or an adapter of PEFT's"
+            " prompt tuning: a path with a slash (./adapter), or user/name of the Hub"
+        )
+    if init not in PROMPT_INITS and not init.endswith(".npy") and config.prompt.position != "prefix":
+        raise InputError(
+            f"config.prompt.position={config.prompt.position!r}: PEFT puts its prompts in front, so with"
+            f" config.prompt.init={init!r} allowed is prefix"
+        )
     if config.head.kind == "window" and config.head.pooling == "cls" and config.prompt.position != "after_cls":
         raise InputError(
             f"config.head.pooling='cls' with config.prompt.position={config.prompt.position!r}: only 'after_cls' puts a"
