@@ -12,12 +12,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import evaluation, memory, methods, parallel, preview, probing, report, tables, training
+from spear_jax import evaluation, hub, memory, methods, parallel, preview, probing, report, tables, training
 from spear_jax.baselines import zero_shot
 from spear_jax.baselines.zero_shot_api import check_zero_shot_api
 from spear_jax.data import dataset as datasets
 from spear_jax.data import mimic_iv, nab, nasa
-from spear_jax.detector import CARRIED, Detector
+from spear_jax.detector import CARRIED, OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
 from spear_jax.model import Assembled, Params, count, warn
@@ -81,6 +81,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
                 backbone=outcome.backbone,
                 threshold=evaluated.threshold,
                 alarm_rule=evaluated.alarm_rule,
+                test={name: one["test"] for name, one in ({"spear": content} | content["controls"]).items()},
             )
             detector.save(folder / "detector", evaluation.versions())
     if parallel.is_main():
@@ -245,7 +246,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     began = time.monotonic()
     for field in overridden:
         section = field.partition(".")[0]
-        if section in CARRIED or field in ("data.window", "seed"):
+        if (section in CARRIED and field not in OF_THE_MACHINE) or field in ("data.window", "seed"):
             raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
         if section in ("method", "train", "tsmote", "lstm", "lora", "zero_shot"):
             raise InputError(f"--config.{field}: is of training; --mode=evaluate trains nothing")
@@ -254,10 +255,10 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
                 f"--config.{field}: the detector has its threshold and alarm rule; add --config.threshold.reuse=False"
             )
     folder = epath.Path(workdir)
-    detector = Detector.load(epath.Path(detector_path))
-    for part in CARRIED:
-        config[part] = detector.config[part]
-    config.data.window = detector.config.data.window
+    detector, commit = load_detector(detector_path)
+    here = {field: configs.flatten(config)[field] for field in overridden if field in OF_THE_MACHINE}
+    carry(detector, config)
+    config.update_from_flattened_dict(here)
     if config.data.window:
         config.data.stride = min(config.data.stride, config.data.window)
     config.seed = detector.config.seed
@@ -265,10 +266,9 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     loaded = datasets.load(config)
     dataset = datasets.build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
-    said = tuple(f"the detector's training data: {warning}" for warning in detector.warnings)
-    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *said))
     mesh = parallel.make_mesh()
     backbone = methods.load(config, mesh)
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *detector.remarks(backbone)))
     configs.check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
     everywhere = parallel.replicated(mesh)
@@ -281,13 +281,13 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     content = evaluation.results(
         config,
         model,
-        detector.backbone,
+        evaluation.backbone_about(backbone),
         dataset,
         evaluated,
         command=command,
         threshold_from=detector.trained_on if reuse else dataset.name,
         seconds={"evaluation": time.monotonic() - began},
-        training={"detector": str(detector_path), "trained_on": detector.trained_on},
+        training={"detector": str(detector_path), **commit, "trained_on": detector.trained_on},
     )
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
@@ -295,6 +295,24 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
         report.draw(folder, dataset, evaluated)
         evaluation.write(folder, content, dataset, evaluated)
     parallel.say(tables.table(content))
+
+
+def load_detector(detector_path: str) -> tuple[Detector, dict[str, str]]:
+    """A detector, and the commit that it was pulled at where it comes from the Hub."""
+    found = hub.local(detector_path)
+    detector = Detector.load(found)
+    if found == epath.Path(detector_path):
+        return detector, {}
+    parallel.say(f"detector {detector_path}: commit {found.name} of the Hub")
+    return detector, {"commit": found.name}
+
+
+def carry(detector: Detector, config: ConfigDict) -> None:
+    """Puts copies of what a detector carries into a config."""
+    carrying = detector.config.copy_and_resolve_references()
+    for part in CARRIED:
+        config[part] = carrying[part]
+    config.data.window = carrying.data.window
 
 
 def _check_new(config: ConfigDict, folder: epath.Path) -> None:

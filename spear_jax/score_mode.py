@@ -16,15 +16,17 @@ from spear_jax.data import dataset as datasets
 from spear_jax.data import files
 from spear_jax.data.files import File, LiveFile
 from spear_jax.data.scaler import LOOKS_AHEAD
-from spear_jax.detector import CARRIED, Detector
+from spear_jax.detector import OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError
 from spear_jax.file_scoring import columns, score_file, write_scores
+from spear_jax.run import carry, load_detector
 from spear_jax.streaming import Scorer, rows_for_scale
 
 OVERRIDABLE = (
     *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
     *("score.batch_size", "score.stride", "score.overlap", "score.format"),
     *("alarms.merge_gap", "alarms.min_length"),
+    *OF_THE_MACHINE,
 )
 
 
@@ -50,8 +52,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     for name in series:
         if series.count(name) > 1:
             raise InputError(f"{source}: two series are named {name!r}")
-    scorer = _place(detector, config, config.score.batch_size)
-    said = _warnings(detector)
+    scorer, said = _place(detector, config, config.score.batch_size)
     for warning in said:
         parallel.say(f"WARNING: {warning}")
     new = not folder.exists()
@@ -103,8 +104,8 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
     if config.score.format != "parquet":  # the default, which nobody gave
         raise InputError("--config.score.format: --input=- writes lines of CSV to standard output")
     stride, overlap = config.score.stride, config.score.overlap or "first"
-    scorer = _place(detector, config, 1)
-    for warning in _warnings(detector):
+    scorer, said = _place(detector, config, 1)
+    for warning in said:
         print(f"WARNING: {warning}", file=sys.stderr)
     file = LiveFile(rows, **_chosen(config))
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
@@ -143,12 +144,11 @@ def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
 
 def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
     """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
-    detector = Detector.load(epath.Path(detector_path))
+    detector, _ = load_detector(detector_path)
     config = configs.default_config()
     config.data.name = "files"
-    for section in CARRIED:
-        config[section] = detector.config[section]
-    config.data.window, config.data.labels = detector.config.data.window, "column"
+    carry(detector, config)
+    config.data.labels = "column"
     config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
         if field not in OVERRIDABLE:
@@ -175,11 +175,9 @@ def _chosen(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _place(detector: Detector, config: ConfigDict, batch_size: int) -> Scorer:
+def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
+    """The detector on the devices, and what has to be said about it."""
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    return Scorer.place(detector, methods.load(config, parallel.make_mesh()), batch_size)
-
-
-def _warnings(detector: Detector) -> list[str]:
-    said = [f"the detector's training data: {warning}" for warning in detector.warnings]
-    return said + ([LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else [])
+    backbone = methods.load(config, parallel.make_mesh())
+    looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
+    return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]
