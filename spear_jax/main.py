@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spear_jax.errors import InputError
 
-MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study", "compare")
+MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study", "compare", "export")
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -32,13 +32,17 @@ modes, with an example each:
              python -m spear_jax.main --mode=study --config=configs/studies/bins.py:nasa --workdir=runs/bins
   compare    finished runs below a folder side by side, with the paper's numbers and the command of each
              python -m spear_jax.main --mode=compare --workdir=runs
+  export     a detector with its prompt in the files of PEFT's prompt tuning beside it, for torch
+             python -m spear_jax.main --mode=export --detector=runs/nasa --workdir=nasa_peft
 
 flags:
   --config=FILE[:ARGUMENT]         a config file, looked up in the current folder, then in the package;
                                    arguments such as minilm or debug are named in the file
   --config.FIELD=VALUE             overrides a field, e.g. --config.train.epochs=5
   --workdir=FOLDER                 where the run's files go
-  --detector=FOLDER                a detector or run folder, or checkpoints/<step> of a run (evaluate, score)
+  --detector=FOLDER|USER/NAME      a detector or run folder, or checkpoints/<step> of a run; or, where there is no such
+                                   folder, a detector of the Hugging Face Hub, @revision or not (evaluate, score,
+                                   export); `hf upload USER/NAME runs/x/detector` puts one there
   --input=FILE|FOLDER|-            what to score: CSV or Parquet, compressed or not; - reads lines of CSV as they come
                                    and writes a line for each to standard output, without --workdir (score)
   --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
@@ -46,6 +50,9 @@ flags:
 
 configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL),
   configs/nab.py (Numenta Anomaly Benchmark), configs/mimic_iv.py (vital signs), configs/files.py (your own files)
+
+what of a detector may be changed where it is used: --config.backbone.dtype, --config.backbone.int8, and
+  --config.backbone.name, where the same weights lie on this machine (evaluate, score)
 
 backbones, as arguments of the last four, e.g. --config=configs/nasa.py:gemma3-1b; --config.backbone.name takes any
   Hugging Face id or folder of these families:
@@ -107,14 +114,16 @@ def parse(arguments: Sequence[str]) -> Flags:
         raise InputError("--config is not of --mode=score: the detector carries all that is needed")
     if flags.mode == "compare" and (flags.config or flags.overrides):
         raise InputError("--config is not of --mode=compare: it reads what runs have left in --workdir")
-    if not flags.config and flags.mode not in ("score", "compare"):
+    if flags.mode == "export" and (flags.config or flags.overrides):
+        raise InputError("--config is not of --mode=export: the detector is written as it is")
+    if not flags.config and flags.mode not in ("score", "compare", "export"):
         raise InputError("--config is missing, e.g. --config=configs/quickstart.py; --help shows more")
     live = flags.mode == "score" and flags.input == "-"
     if live and flags.workdir:
         raise InputError("--workdir is not of --input=-: the scores go to standard output")
     if flags.mode not in ("prepare", "preview", "memory") and not live and not flags.workdir:
         raise InputError("--workdir is missing: the folder that the run's files go to, e.g. --workdir=runs/first")
-    of_mode = {"detector": ("evaluate", "score"), "input": ("score",)}
+    of_mode = {"detector": ("evaluate", "score", "export"), "input": ("score",)}
     for name, modes in of_mode.items():
         if (flags.mode in modes) != bool(getattr(flags, name)):
             raise InputError(
@@ -146,6 +155,9 @@ def run(flags: Flags) -> None:
             score_mode.live(flags.detector, sys.stdin.buffer, sys.stdout, flags.overrides)
         else:
             score_mode.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+        return
+    if flags.mode == "export":
+        run.export(flags.detector, flags.workdir)
         return
     if flags.mode == "compare":
         from spear_jax.compare import compare
