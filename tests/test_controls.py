@@ -14,6 +14,7 @@ from spear_jax.config import TINY, default_config
 from spear_jax.data.dataset import build
 from spear_jax.data.series import Loaded
 from spear_jax.data.synthetic import generate
+from spear_jax.detector import content_sha256
 from spear_jax.model import assemble
 
 
@@ -75,6 +76,7 @@ def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Pat
     check_refusal(refused, "config.train.init_from=", "no detector.json there")
     about = json.loads((first / "detector" / "detector.json").read_text())
     about["backbone"]["sha256"] = "0" * 64
+    about["sha256"] = content_sha256(about)
     (first / "detector" / "detector.json").write_text(json.dumps(about))
     refused = spear(*quick_on(nasa, tmp_path / "fifth", {"train.init_from": first}))
     check_refusal(refused, "config.train.init_from=", "of sha256 0000")

@@ -1,8 +1,6 @@
 """A finished detector on other data."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +16,6 @@ from conftest import (
     evaluate,
     quick,
     results,
-    truncate,
 )
 
 # --- A detector on other data -------------------------------------------
@@ -109,7 +106,7 @@ def test_every_step_is_scored_whatever_the_detectors_window(
         "embedding.kind=random",
         "prompt.length=5",
         "head.kind=window",
-        "backbone.name=random:tiny",
+        "backbone.attention=causal",
         "data.window=48",
         "seed=1",
     ],
@@ -118,81 +115,6 @@ def test_what_a_detector_carries_cannot_be_changed(spear: Spear, finished: Run, 
     name, _, value = field.partition("=")
     outcome = spear(*evaluate(finished.workdir, tmp_path / "run", {name: value}))
     check_refusal(outcome, f"--config.{name}", "comes from the detector")
-    assert not (tmp_path / "run").exists()
-
-
-def change(key: str, value: object) -> Callable[[Path], None]:
-    """Changes, or with None removes, an entry of detector.json."""
-
-    def damage(folder: Path) -> None:
-        about = json.loads((folder / "detector.json").read_text())
-        *parents, leaf = key.split(".")
-        section = about
-        for parent in parents:
-            section = section[parent]
-        if value is None:
-            del section[leaf]
-        else:
-            section[leaf] = value
-        (folder / "detector.json").write_text(json.dumps(about))
-
-    return damage
-
-
-def flip_last_byte(file: Path) -> None:
-    blob = bytearray(file.read_bytes())
-    blob[-1] ^= 1
-    file.write_bytes(bytes(blob))
-
-
-DETECTORS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
-    "nothing there": (shutil.rmtree, ["no detector.json"]),
-    "no json": (lambda folder: (folder / "detector.json").unlink(), ["no detector.json"]),
-    "truncated json": (
-        lambda folder: truncate(folder / "detector.json"),
-        ["detector.json: not a JSON file"],
-    ),
-    "one byte changed": (
-        lambda folder: flip_last_byte(folder / "detector.safetensors"),
-        ["detector.safetensors: damaged"],
-    ),
-    "truncated tensors": (
-        lambda folder: truncate(folder / "detector.safetensors"),
-        ["detector.safetensors: damaged"],
-    ),
-    "newer schema": (change("schema", 99), ["schema 99", "this version reads 1"]),
-    "other backbone": (
-        change("backbone.sha256", "0" * 64),
-        ["trained with random:tiny of sha256 0000", "the weights at hand"],
-    ),
-    "other embedding": (change("table_sha256", "0" * 64), ["bin embeddings"]),
-    "no tensors": (
-        lambda folder: (folder / "detector.safetensors").unlink(),
-        ["detector.safetensors"],
-    ),
-    "a list": (
-        lambda folder: (folder / "detector.json").write_text("[]"),
-        ["detector.json"],
-    ),
-    "no threshold": (change("threshold", None), ["detector.json", "threshold"]),
-    "no sha": (change("tensors_sha256", None), ["detector.json", "tensors_sha256"]),
-    "no config": (change("config.prompt", None), ["detector.json", "prompt"]),
-    "impossible config": (change("config.quantizer.bins", 0), ["detector"]),
-    "longer prompt": (change("config.prompt.length", 5), ["prompt"]),
-}
-
-
-@pytest.mark.parametrize(
-    "fault",
-    list(DETECTORS),
-)
-def test_damaged_detector(spear: Spear, finished: Run, tmp_path: Path, fault: str) -> None:
-    damage, parts = DETECTORS[fault]
-    detector = tmp_path / "detector"
-    shutil.copytree(finished.workdir / "detector", detector)
-    damage(detector)
-    outcome = spear(*evaluate(detector, tmp_path / "run"))
-    check_refusal(outcome, *parts)
     assert not (tmp_path / "run").exists()
 
 

@@ -153,6 +153,7 @@ def test_run_folder_holds_what_the_contract_names(finished: Run) -> None:
     assert config["data"]["synthetic"]["series"] == 6
     assert (finished.workdir / "figures" / "test_series.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (finished.workdir / "detector").iterdir()} == {
+        "README.md",
         "detector.json",
         "detector.safetensors",
     }

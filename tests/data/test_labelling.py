@@ -145,6 +145,6 @@ def test_every_output_says_how_labels_were_made(spear: Spear, tmp_path, labels: 
     )
     outcome = spear(*arguments)
     assert outcome.code == 0, outcome.err
-    assert f"WARNING: the detector's training data: data.labels='{labels}'" in outcome.out
+    assert f"WARNING: the detector: data.labels='{labels}'" in outcome.out
     metadata = pyarrow.parquet.read_schema(tmp_path / "scored" / "scores.parquet").metadata
     assert b"not recorded" in metadata[b"warnings"]
