@@ -96,7 +96,7 @@ def attend(
     *,
     scale: float,
     soft_cap: float = 0.0,
-) -> Float[Array, "batch queries heads*size"]:
+) -> tuple[Float[Array, "batch queries heads*size"], Float[Array, "batch queries keys"]]:
     """What each query gathers from the keys that it may see (Vaswani et al., 2017, equation 1).
 
     Args:
@@ -108,7 +108,8 @@ def attend(
       soft_cap: c tanh(x / c) bounds the scaled products (Gemma 2); 0 means no bound.
 
     Returns:
-      The gathered values, heads side by side, in the dtype of `value`; the softmax is in float32.
+      The gathered values, heads side by side, in the dtype of `value`; and the softmax, in float32, averaged over the
+      heads, which is not computed where nobody uses it.
     """
     batch, queries, heads, size = query.shape
     shared = key.shape[2]
@@ -118,8 +119,9 @@ def attend(
         logits = soft_cap * jnp.tanh(logits / soft_cap)
     # The lowest finite number, not -inf: a row with no real position must not become NaN.
     logits = jnp.where(allowed[:, None, None], logits, jnp.finfo(jnp.float32).min)
-    weights = nn.softmax(logits).astype(value.dtype)
-    return jnp.einsum("bngqk,bknd->bqngd", weights, value).reshape(batch, queries, heads * size)
+    weights = nn.softmax(logits)
+    gathered = jnp.einsum("bngqk,bknd->bqngd", weights.astype(value.dtype), value)
+    return gathered.reshape(batch, queries, heads * size), jnp.mean(weights, axis=(1, 2))
 
 
 Read = tuple[int, int] | Int[Array, "batch reads"] | None
@@ -157,7 +159,7 @@ def stacked(layer: type[nn.Module], *, scanned: int, in_axes: Any, remat: bool, 
     single = nn.remat(layer, prevent_cse=False, policy=kept)
     many = nn.scan(
         single,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True},
         in_axes=in_axes,
         length=scanned,

@@ -187,6 +187,10 @@ class Backbone:
         """
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def spelling(self, token: int) -> str:
+        """A token as its tokenizer spells it; '#' and its id where it has no name."""
+        return self.tokenizer.id_to_token(int(token)) or f"#{token}"
+
     @functools.cached_property
     def special_ids(self) -> dict[str, int]:
         """Token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad' that there are.

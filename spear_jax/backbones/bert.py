@@ -162,13 +162,14 @@ class BertLayer(nn.Module):
             return states.reshape(*states.shape[:2], config.heads, H // config.heads)
 
         asking = take(x, read)
-        attended = attend(
+        attended, weights = attend(
             split(linear(H, "query")(asking)),
             split(linear(H, "key")(x)),
             split(linear(H, "value")(x)),
             allowed if allowed.shape[1] == 1 else take(allowed, read),
             scale=(H // config.heads) ** -0.5,
         )
+        self.sow("intermediates", "attention", weights)
         x = add_and_norm(linear(H, "attention_output")(attended), asking, "attention_norm")
         inner = nn.gelu(linear(config.intermediate_size, "intermediate")(x), approximate=False)
         return add_and_norm(linear(H, "output")(inner), x, "output_norm"), None

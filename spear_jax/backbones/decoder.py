@@ -195,15 +195,17 @@ class DecoderLayer(nn.Module):
         def keys_and_values(x: Array, angles: Array) -> tuple[Array, Array]:
             return heads(key(x), angles, "key_norm"), value(x).reshape(*x.shape[:2], -1, size)
 
-        def block(x: Array, asking: Array, angles: Array, keys: Array, values: Array, allowed: Array) -> Array:
+        def block(
+            x: Array, asking: Array, angles: Array, keys: Array, values: Array, allowed: Array
+        ) -> tuple[Array, Array]:
             asked = heads(query(asking), angles, "query_norm")
-            attended = attend(
+            attended, weights = attend(
                 asked, keys, values, allowed, scale=config.query_scale, soft_cap=config.attention_soft_cap
             )
             x = x + normalised("attention_post_norm", output(attended))
             inner = normalised("mlp_norm", x)
             inner = down(_ACTIVATIONS[config.activation](gate(inner)) * up(inner))
-            return x + normalised("mlp_post_norm", inner)
+            return x + normalised("mlp_post_norm", inner), weights
 
         sight = sight.layer(kind.sliding)
         asking = attention_input(x)
@@ -214,14 +216,15 @@ class DecoderLayer(nn.Module):
             prefix_asking = attention_input(prefix)
             first = keys_and_values(prefix_asking, prefix_sight.angles)
             if not self.last:
-                prefix = block(prefix, prefix_asking, prefix_sight.angles, *first, prefix_sight.allowed)
+                prefix, _ = block(prefix, prefix_asking, prefix_sight.angles, *first, prefix_sight.allowed)
             keys, values = (
                 jnp.concatenate([jnp.broadcast_to(one, (len(x), *one.shape[1:])), other], axis=1)
                 for one, other in zip(first, (keys, values), strict=True)
             )
-        x = block(
+        x, weights = block(
             take(x, wanted), take(asking, wanted), take(sight.angles, wanted), keys, values, take(sight.allowed, wanted)
         )
+        self.sow("intermediates", "attention", weights)
         return (x, prefix), None
 
 

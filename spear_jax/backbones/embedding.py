@@ -47,11 +47,11 @@ def bin_table(
         tokens = _number_tokens(backbone, bins)
         table = np.stack([_mixed(_rows(backbone, ids)) for ids in tokens])
         notes["numbers_of_several_tokens"] = sum(len(ids) > 1 for ids in tokens)
-        notes["tokens"] = [[_name(backbone, number) for number in ids] for ids in tokens]
+        notes["tokens"] = [[backbone.spelling(number) for number in ids] for ids in tokens]
     elif kind == "spread":
         ids = np.linspace(0, backbone.vocabulary_size - 1, bins).astype(int)
         table = _rows(backbone, ids)
-        notes["tokens"] = [_name(backbone, number) for number in ids]
+        notes["tokens"] = [backbone.spelling(number) for number in ids]
     elif kind == "consecutive":
         if first_row + bins > backbone.vocabulary_size:
             raise InputError(
@@ -60,7 +60,7 @@ def bin_table(
             )
         table = _rows(backbone, np.arange(first_row, first_row + bins))
         notes["first_row"] = first_row
-        notes["tokens"] = [_name(backbone, number) for number in range(first_row, first_row + bins)]
+        notes["tokens"] = [backbone.spelling(number) for number in range(first_row, first_row + bins)]
     else:
         mean, deviation = backbone.word_table_statistics()
         if kind == "random":
@@ -73,7 +73,7 @@ def bin_table(
     missing = next((special[name] for name in ("mask", "unk", "pad", "eos") if name in special), None)
     if missing is None:
         raise InputError(f"the tokenizer of {backbone.name} has no token for missing values: no mask, unk, pad or eos")
-    notes["missing"] = _name(backbone, missing)
+    notes["missing"] = backbone.spelling(missing)
     table = np.concatenate([table, _rows(backbone, [missing])])
     return table.astype(np.float32), notes
 
@@ -91,11 +91,6 @@ def _number_tokens(backbone: Backbone, bins: int) -> list[list[int]]:
 def _mixed(rows: Float[np.ndarray, "tokens hidden"]) -> Float[np.ndarray, "hidden"]:
     weight = np.arange(len(rows), 0, -1, dtype=np.float32)
     return weight @ rows / weight.sum()
-
-
-def _name(backbone: Backbone, token: int) -> str:
-    """A token as its tokenizer spells it."""
-    return backbone.tokenizer.id_to_token(int(token)) or f"#{token}"
 
 
 def _smooth(bins: int, hidden: int, length_scale: float, rng: np.random.Generator) -> Float[np.ndarray, "bins hidden"]:
