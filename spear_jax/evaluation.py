@@ -59,6 +59,7 @@ class Evaluation:
       controls: metrics of each control, by control and split, each at a threshold of its own from validation.
       confidence: intervals of the metrics of validation and test, by split and metric.
       nab_scores: of the model and the controls, where whole files of NAB were scored; else empty.
+      control_steps: the controls' scores on the test part, by control.
     """
 
     steps: dict[str, StepScores]
@@ -69,6 +70,7 @@ class Evaluation:
     controls: dict[str, dict[str, dict[str, float | None]]]
     confidence: dict[str, dict[str, list[float] | None]]
     nab_scores: dict[str, Any]
+    control_steps: dict[str, StepScores]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +154,7 @@ def evaluate(
             for split in ("validation", "test")
         },
         nab_scores=_nab_scores(config, dataset, {config.method: steps, **controls}),
+        control_steps={name: found["test"] for name, found in controls.items()},
     )
 
 
@@ -379,11 +382,26 @@ def backbone_about(backbone: Backbone | None) -> dict[str, Any]:
     }
 
 
-def write(workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, evaluation: Evaluation) -> None:
+def per_series(dataset: Dataset, evaluation: Evaluation) -> pd.DataFrame:
+    """The metrics of each series of each split, a row each."""
+    rows = []
+    for split, steps in evaluation.steps.items():
+        for series in np.unique(steps.series):
+            here = steps.series == series
+            one = StepScores(*(getattr(steps, field.name)[here] for field in dataclasses.fields(StepScores)))
+            points = point_metrics_quietly(one.label, one.score, one.score >= evaluation.threshold.value)
+            intervals = mean_over_series(interval_metrics(one, evaluation.threshold))
+            name = dataset.recorded[series].name
+            rows.append({"split": split, "series": name, "steps": len(one.score), **points, **intervals})
+    return pd.DataFrame(rows)
+
+
+def write(
+    workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, evaluation: Evaluation, of_series: pd.DataFrame
+) -> None:
     """Writes scores, per-series numbers and, last of all, results.json."""
     (workdir / "scores").mkdir(parents=True, exist_ok=True)
     names = np.array([one.name for one in dataset.recorded])
-    rows = []
     for split, steps in evaluation.steps.items():
         predicted = steps.score >= evaluation.threshold.value
         frame = pd.DataFrame(
@@ -398,13 +416,7 @@ def write(workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, eva
             }
         )
         write_parquet(workdir / "scores" / f"{split}.parquet", frame, dataset.warnings)
-        for series in np.unique(steps.series):
-            here = steps.series == series
-            one = point_metrics_quietly(steps.label[here], steps.score[here], predicted[here])
-            of_series = StepScores(*(getattr(steps, field.name)[here] for field in dataclasses.fields(StepScores)))
-            intervals = mean_over_series(interval_metrics(of_series, evaluation.threshold))
-            rows.append({"split": split, "series": names[series], "steps": int(here.sum()), **one, **intervals})
-    write_parquet(workdir / "per_series.parquet", pd.DataFrame(rows), dataset.warnings)
+    write_parquet(workdir / "per_series.parquet", of_series, dataset.warnings)
     write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
 
 

@@ -20,6 +20,7 @@ from spear_jax.data import mimic_iv, nab, nasa
 from spear_jax.detector import CARRIED, OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
+from spear_jax.inspection import Inspection, inspect
 from spear_jax.model import Assembled, Params, count, warn
 
 
@@ -85,11 +86,14 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
             )
             detector.save(folder / "detector", evaluation.versions())
     if parallel.is_main():
-        report.draw(folder, dataset, evaluated)
-        evaluation.write(folder, content, dataset, evaluated)
+        of_series = evaluation.per_series(dataset, evaluated)
+        report.write(folder, config, content, dataset, evaluated, of_series, outcome.inspection)
+        evaluation.write(folder, content, dataset, evaluated, of_series)
     parallel.barrier("written")
     parallel.say(tables.table(content))
-    parallel.say(f"\n{folder}: results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)")
+    parallel.say(
+        f"\n{folder}: report.html, results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,7 @@ class _Outcome:
       training: how training went.
       windows_per_second: while training.
       cpu_seconds: of earlier starts.
+      inspection: of the prompt, where there is one.
     """
 
     dataset: datasets.Dataset
@@ -117,6 +122,7 @@ class _Outcome:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     windows_per_second: float | None = None
     cpu_seconds: float = 0.0
+    inspection: Inspection | None = None
 
 
 def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, began: float) -> _Outcome:
@@ -156,6 +162,7 @@ def _fit(config: ConfigDict, dataset: datasets.Dataset, folder: epath.Path, bega
         },
         windows_per_second=trained.windows_per_second,
         cpu_seconds=trained.cpu_seconds_before,
+        inspection=inspect(model, trained.trainable, frozen, backbone, dataset, mesh),
     )
 
 
@@ -278,6 +285,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
         scored = methods.score(config, model, trainable, frozen, dataset, mesh)
         carried = (detector.threshold, detector.alarm_rule) if reuse else (None, None)
         evaluated = evaluation.evaluate(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
+    inspection = inspect(model, trainable, frozen, backbone, dataset, mesh)
     content = evaluation.results(
         config,
         model,
@@ -292,8 +300,9 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", configs.to_json(config).encode())
-        report.draw(folder, dataset, evaluated)
-        evaluation.write(folder, content, dataset, evaluated)
+        of_series = evaluation.per_series(dataset, evaluated)
+        report.write(folder, config, content, dataset, evaluated, of_series, inspection)
+        evaluation.write(folder, content, dataset, evaluated, of_series)
     parallel.say(tables.table(content))
 
 

@@ -287,6 +287,7 @@ def fit(
             loss_row = np.array([[evaluation["validation_loss"]]], np.float64)
             check_finite(loss_row, state["trainable"], progress, config, checkpoints)
             line = end_epoch(config, progress, evaluation)
+            line["prompt_moved"] = moved(model.trainable, state["trainable"])
             if line["best"]:
                 state["best"] = jax.tree.map(jnp.copy, state["trainable"])
             progress.seconds = seconds_before + time.monotonic() - began
@@ -349,6 +350,14 @@ def end_epoch(config: ConfigDict, progress: Progress, evaluation: dict[str, floa
         "prompt_update": sums["update"] / sums["count"],
         "best": best,
     }
+
+
+def moved(start: Params, now: Params) -> list[float]:
+    """The distance of each prompt vector from where training began; nothing where no prompt is trained."""
+    if "prompt" not in start:
+        return []
+    change = np.asarray(now["prompt"]["vectors"]) - np.asarray(start["prompt"]["vectors"])
+    return np.linalg.norm(change, axis=1).tolist()
 
 
 def finished(config: ConfigDict, progress: Progress) -> bool:
