@@ -55,9 +55,9 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; padding-top: .5rem; border-top: 1p
 .warnings ul { margin: 0; padding-left: 1.1rem; }
 .table { overflow-x: auto; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: pre;
+th, td { padding: .25rem .4rem; border-bottom: 1px solid var(--line); text-align: right; white-space: pre;
   vertical-align: top; background: var(--back); overflow-wrap: normal; }
-th:first-child { text-align: left; position: sticky; left: 0; min-width: 8.5em; white-space: normal;
+th:first-child { text-align: left; position: sticky; left: 0; min-width: 9.5em; white-space: normal;
   overflow-wrap: break-word; }
 table.words td { text-align: left; }
 table.words th:first-child { min-width: 0; }
@@ -135,7 +135,7 @@ def write(
     if "learning_curves" in pictures:
         body += ["<h2>Training</h2>", pictures["learning_curves"]]
     if inspection is not None:
-        body += ["<h2>Prompt</h2>", *_prompt(content, inspection)]
+        body += ["<h2>Prompt</h2>", *_prompt(inspection)]
         body += [pictures.get(name, "") for name in ("prompt_movement", "attention")]
     body += ["<h2>How to get this again</h2>", *_reproduction(config, content)]
     page = _PAGE.substitute(title=html.escape(title), body="\n".join(body))
@@ -332,7 +332,7 @@ def _series(of_series: pd.DataFrame) -> list[str]:
     return [*body, f'<p class="soft">{said} All are in per_series.parquet.</p>']
 
 
-def _prompt(content: Mapping[str, Any], inspection: Inspection) -> list[str]:
+def _prompt(inspection: Inspection) -> list[str]:
     if inspection.words:
         # Isolated, so that a word written from right to left does not change places with its number.
         rows = [

@@ -177,6 +177,10 @@ def assert_close(one: Any, other: Any, where: str) -> None:
         assert one.keys() == other.keys(), where
         for key in one:
             assert_close(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            assert_close(*pair, f"{where}[{i}]")
     elif isinstance(one, float) and isinstance(other, float):
         assert abs(one - other) <= TOLERANCE, f"{where}: {one} and {other}"
     else:
