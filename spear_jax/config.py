@@ -338,6 +338,8 @@ def find_file(name: str) -> Path:
     packaged = importlib.util.find_spec("spear_jax.configs")  # configs/ travels in the wheel under this name
     if packaged and packaged.submodule_search_locations:
         tried.append(Path(packaged.submodule_search_locations[0]) / name.removeprefix("configs/"))
+    else:  # a checkout, where configs/ stands beside the package
+        tried.append(Path(__file__).parent.parent / name)
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
         raise InputError(f"--config: no file {name!r}; looked in {', '.join(str(t.absolute()) for t in tried)}")
