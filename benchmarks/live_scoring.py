@@ -1,0 +1,56 @@
+"""How long a live row waits for its score once it is there, and what that costs beside scoring the whole file.
+
+    python benchmarks/live_scoring.py DETECTOR [--rows=2000] [--stride=1]
+
+DETECTOR is a detector or run folder. One column, a new window every `stride` rows, the first score of each row.
+"""
+
+import argparse
+import dataclasses
+import time
+
+import jax
+import numpy as np
+from etils import epath
+
+from spear_jax import methods, parallel
+from spear_jax.detector import Detector
+from spear_jax.streaming import Column, Scorer, Stream
+
+NO_TIMES = np.zeros(0, np.int64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("detector")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--stride", type=int, default=1)
+    flags = parser.parse_args()
+    detector = Detector.load(epath.Path(flags.detector))
+    scorer = Scorer.place(detector, methods.load(detector.config, parallel.make_mesh()), 1)
+    columns = [Column("series", "value")]
+    values = np.cumsum(np.random.default_rng(0).normal(size=(flags.rows, 1)), axis=0)
+
+    def run(scorer: Scorer, stride: int, pieces: int) -> np.ndarray:
+        """Seconds of each call that gave rows out."""
+        stream, seconds = Stream(scorer, columns, stride=stride, overlap="first"), []
+        for begin in range(0, flags.rows, pieces):
+            began = time.perf_counter()
+            if len(stream.add(values[begin : begin + pieces], NO_TIMES).scores):
+                seconds.append(time.perf_counter() - began)
+        return np.array(seconds)
+
+    run(scorer, flags.stride, 1)  # compiles
+    live = run(scorer, flags.stride, 1)[1:]  # the first call scores all that the scale had waited for
+    whole = dataclasses.replace(scorer, batch_size=detector.config.score.batch_size)
+    run(whole, flags.stride, flags.rows)
+    batch = run(whole, flags.stride, flags.rows).sum() / (flags.rows / flags.stride)
+    name = f"{detector.backbone['name']}, window {scorer.window}, stride {flags.stride}"
+    print(f"{name}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
+    p50, p99 = 1e3 * np.quantile(live, (0.5, 0.99))
+    print(f"live: {p50:.1f} ms (median), {p99:.1f} ms (99 %) from the row that completes a window to its score")
+    print(f"a window of the whole file at once: {1e3 * batch:.1f} ms, {np.median(live) / batch:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
