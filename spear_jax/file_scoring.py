@@ -52,12 +52,10 @@ def _scaler_that_looks_ahead(scorer: Scorer, file: File) -> Scaler | None:
     """The range of each whole column, where the detector was trained so; every other scale is the stream's own."""
     if scorer.detector.config.quantizer.scale != "series":
         return None
-    # Rows of extremes stand for a chunk; fmin and fmax know a column without values from one with.
-    extremes = [
-        [extreme.reduce(rows.values, axis=0, initial=np.nan) for extreme in (np.fmin, np.fmax)]
-        for rows in file.chunks(CHUNK_ROWS)
-    ]
-    return fit_scaler(scorer.detector, columns(file), np.array(extremes).reshape(-1, len(file.columns.values)))
+    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in file.chunks(CHUNK_ROWS)]
+    return fit_scaler(
+        scorer.detector, columns(file), np.concatenate([np.zeros((0, len(file.columns.values))), *extremes])
+    )
 
 
 def columns(file: File) -> list[Column]:

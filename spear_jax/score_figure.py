@@ -38,15 +38,8 @@ class Envelope:
         self._rows = grown
         while len(self._rows) > BUCKETS:
             even = np.pad(self._rows, ((0, len(self._rows) % 2), (0, 0)), constant_values=np.nan)
-            pairs = even.reshape(-1, 2, 3)
-            self._rows = np.stack(
-                [
-                    np.fmin.reduce(pairs[:, :, 0], axis=1),
-                    np.fmax.reduce(pairs[:, :, 1], axis=1),
-                    np.fmax.reduce(pairs[:, :, 2], axis=1),
-                ],
-                axis=1,
-            )
+            low, high, score = (even[:, column].reshape(-1, 2).T for column in range(3))
+            self._rows = np.stack([np.fmin(*low), np.fmax(*high), np.fmax(*score)], axis=1)
             self.width *= 2
 
     @property

@@ -62,7 +62,7 @@ def read(data: Any, what: str) -> Table:
     if values.ndim > 2 or not values.ndim:
         raise InputError(f"{what}: has the shape {values.shape}; allowed are [time] and [time, columns]")
     if np.isinf(values).any():
-        row = int(np.isinf(values).reshape(len(values), -1).any(axis=1).argmax())
+        row = np.argwhere(np.isinf(values))[0][0]
         raise InputError(f"{what}: row {row} is infinite; a missing value is NaN")
     values = values.reshape(len(values), -1)
     named = tuple(map(str, data)) if isinstance(data, pd.DataFrame) else tuple(map(str, range(values.shape[1])))
@@ -84,9 +84,9 @@ def read_labels(data: Any, rows: int, what: str) -> Bool[np.ndarray, "rows"]:
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (rows,):
         raise InputError(f"{what}: has the shape {np.shape(data)}; needed is a label for each of the {rows} rows")
-    wrong = ~np.isin(labels, (0, 1))
-    if wrong.any():
-        raise InputError(f"{what}: row {int(wrong.argmax())} is {labels[wrong.argmax()]!r}; allowed are 0 and 1")
+    wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
+    if len(wrong):
+        raise InputError(f"{what}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed are 0 and 1")
     return labels.astype(bool)
 
 
