@@ -312,7 +312,10 @@ class Detector:
         said = [f"the detector: {warning}" for warning in self.warnings]
         held, here = _numbers(self.backbone), _numbers(vars(backbone))
         if here != held:
-            said.append(f"the backbone is held in {here}; the detector's threshold was chosen with it in {held}")
+            said.append(
+                f"the backbone is held in {here}; the detector's threshold was chosen with it in {held}, and scores"
+                " differ: --mode=evaluate measures what that changes"
+            )
         return said
 
 

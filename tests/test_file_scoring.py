@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spear_jax import streaming
 from spear_jax.alarms import Rule, find
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data.files import CHUNK_ROWS, File
@@ -21,6 +23,7 @@ from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
 from spear_jax.file_scoring import columns, score_file
 from spear_jax.score_figure import Envelope
+from spear_jax.scoring import score_windows
 from spear_jax.streaming import Scorer, fit_scaler
 
 
@@ -72,6 +75,27 @@ def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: 
     assert one["series"].unique().tolist() == ["t"]
     np.testing.assert_allclose(one["score"], getattr(apart, how)(axis=1), atol=1e-6)
     assert one["timestamp"].is_monotonic_increasing
+
+
+def test_the_batch_size_is_followed_and_changes_no_score(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(tmp_path / "t.csv", 400)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
+    asked = []
+
+    def watched(*given: Any, batch_size: int, **named: Any) -> Any:
+        asked.append(batch_size)
+        return score_windows(*given, batch_size=batch_size, **named)
+
+    monkeypatch.setattr(streaming, "score_windows", watched)
+    assert spear(*common, f"--workdir={tmp_path / 'own'}").code == 0
+    assert max(asked) > 3
+    asked.clear()
+    assert spear(*common, f"--workdir={tmp_path / 'other'}", "--config.score.batch_size=3").code == 0
+    assert max(asked) == 3
+    own, other = (pd.read_parquet(tmp_path / name / "scores.parquet")["score"] for name in ("own", "other"))
+    np.testing.assert_allclose(own, other, atol=1e-6)
 
 
 def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path: Path) -> None:
