@@ -98,7 +98,8 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
     Raises:
       InputError: bad input, or a detector that looks ahead.
     """
-    detector, config = _open(detector_path, overrides)
+    with parallel.quiet():  # standard output is for scores
+        detector, config = _open(detector_path, overrides)
     if detector.config.quantizer.scale == "series":
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
     if config.score.format != "parquet":  # the default, which nobody gave
