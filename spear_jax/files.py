@@ -1,6 +1,7 @@
 """Files of a run folder: written whole or not at all, read with a clear word where they are damaged."""
 
 import json
+import secrets
 from typing import Any
 
 from etils import epath
@@ -9,10 +10,17 @@ from spear_jax.errors import InputError
 
 
 def write_whole(path: epath.Path, content: bytes) -> None:
-    """Writes a file whole or not at all: what was there stays until the new content is complete."""
-    part = path.parent / (path.name + ".tmp")
-    part.write_bytes(content)
-    part.replace(path)
+    """Writes a file whole or not at all: what was there stays until the new content is complete.
+
+    Several processes may write the same file at the same time: the last one's content stays.
+    """
+    part = path.parent / f"{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: epath.Path) -> Any:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from spear_jax import config as configs
 from spear_jax import main, studies
 from spear_jax.config import default_config
 from spear_jax.errors import InputError
+from spear_jax.files import write_whole
 from spear_jax.studies import Row, Study, grid, load, plan, run
 
 STUDIES = sorted((CONFIGS / "studies").glob("*.py"))
@@ -103,6 +105,14 @@ def test_two_studies_at_the_same_time_do_not_do_the_same_run_twice(tmp_path: Pat
     assert said[0].count("| 1 |") >= 1
     for log in (tmp_path / "s" / "runs").glob("*.log"):
         assert log.read_text().count("devices: ") == 1
+
+
+def test_a_file_that_many_write_at_once_is_one_of_theirs(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 200_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_whole(tmp_path / "table.md", content), contents * 20))
+    assert (tmp_path / "table.md").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
 
 
 def test_names_tell_configs_apart_and_nothing_else() -> None:
