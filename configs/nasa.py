@@ -4,7 +4,7 @@ python -m spear_jax.main --config=configs/nasa.py --workdir=runs/nasa
 
 With :minilm an epoch takes 80 to 120 s on 2 CPU cores (31 to 20 windows/s), the evaluation with all controls 4 minutes.
 Expected after 3 epochs on the test part: AUROC .69, AUPR .28 with the split `series` (base rate .10), .83 and .52 with
-`random` (base rate .12); README has the rest.
+`random` (base rate .12); RESULTS.md has the rest.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.name = "nasa"
     # Values beyond the range of a channel's past get bins of their own, up to a quarter of it on either side.
     config.quantizer.margin = 0.25
-    # The frozen kind that measured best on validation (README): rows of the strings "0" to "99".
+    # The frozen kind that measured best on validation (RESULTS.md): rows of the strings "0" to "99".
     config.embedding.kind = "numbers"
     # Training starts where the head alone ends; from a random head it takes many epochs to get there.
     config.head.init = "fitted"

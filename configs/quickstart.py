@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.fractions = (0.7, 0.15, 0.15)
     config.data.window = config.data.stride = 64
     config.backbone.name = defaults.MINILM
-    # Measured: trained bin embeddings see far more than frozen ones (README). Every output says that they are trained.
+    # Measured: trained bin embeddings see far more than frozen ones (RESULTS.md). Every output says it.
     config.embedding.kind = "ordinal" if "frozen" in words else "trained"
     config.train.epochs = 5
     config.train.decay_steps = 800

@@ -16,6 +16,9 @@ from typing import Any, TypeAlias
 
 # Tests run side by side, and OpenMP's threads wait for one another by spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Most of the time goes into compiling, and a third of that into optimizing what runs once. XLA_FLAGS= compiles as users
+# have it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import numpy as np
 import pandas as pd

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import Spear, check_refusal, quick_on, results
 
+pytestmark = pytest.mark.one_python
+
 
 def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"

@@ -17,6 +17,8 @@ from spear_jax.data.synthetic import generate
 from spear_jax.detector import content_sha256
 from spear_jax.model import assemble
 
+pytestmark = pytest.mark.one_python
+
 
 def tensors(run: Path) -> dict[str, np.ndarray]:
     return load_file(run / "detector" / "detector.safetensors")

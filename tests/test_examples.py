@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, Spear
 
+pytestmark = pytest.mark.one_python
+
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "examples" / f"{name}.py")

@@ -14,7 +14,7 @@ from hub_server import COMMIT, Hub
 from huggingface_hub import constants
 from safetensors.numpy import load_file
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = [pytest.mark.one_python, pytest.mark.usefixtures("elsewhere")]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 from conftest import Run, Spear, check_refusal, quick
 from test_file_scoring import write
 
+pytestmark = pytest.mark.one_python
+
 ROWS = 150
 
 

@@ -9,6 +9,8 @@ from conftest import SPLITS, Spear, check_refusal, check_scores, quick_on, resul
 
 from spear_jax import methods
 
+pytestmark = pytest.mark.one_python
+
 
 @pytest.mark.parametrize("method", [*methods.UNSUPERVISED, *methods.SUPERVISED])
 def test_a_classical_method_leaves_what_a_trained_one_does(

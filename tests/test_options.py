@@ -18,6 +18,8 @@ from spear_jax.config import TINY, default_config
 from spear_jax.errors import InputError
 from spear_jax.model import Assembled, Spear, assemble, merge, warn
 
+pytestmark = pytest.mark.one_python
+
 T, BINS, M = 11, 10, 3
 POSITIONS = ("prefix", "after_cls", "suffix")
 ATTENTIONS = ("causal", "bidirectional")

@@ -20,6 +20,8 @@ from spear_jax.data.windows import StepScores
 from spear_jax.tables import COLUMNS, NAMES
 from spear_jax.thresholds import Threshold
 
+pytestmark = pytest.mark.one_python
+
 OF_ALL = {"test_series", "curves", "reliability"}
 OF_TRAINING = {"learning_curves", "prompt_movement"}
 

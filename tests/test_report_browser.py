@@ -11,7 +11,10 @@ from conftest import Spear, command, quick_on, write_nasa
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt-get install chromium)")
+pytestmark = [
+    pytest.mark.one_python,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (Debian: apt-get install chromium)"),
+]
 
 REAL = Path(os.environ.get("SPEAR_DATA_DIR", "/nowhere")) / "nasa"
 

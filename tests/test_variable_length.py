@@ -19,6 +19,8 @@ from spear_jax.metrics import point_metrics
 from spear_jax.model import Assembled, assemble, merge
 from spear_jax.scoring import score_windows
 
+pytestmark = pytest.mark.one_python
+
 T, BINS = 48, 20
 
 

@@ -39,6 +39,7 @@ def get_study(arg: str = "") -> studies.Study:
         "control: shuffled labels": Row({"train.shuffled_labels": True}),
         "fine-tuning of all weights": Row({"method": "fine_tuning"}),
         "LoRA, rank 8": Row({"method": "lora"}),
+        "LoRA, rank 8, at the prompt's learning rate": Row({"method": "lora", "train.backbone_learning_rate": 3e-3}),
         "LSTM, both ways": Row({"method": "lstm"}),
         "LSTM, causal": Row({"method": "lstm_causal"}),
         "gradient boosting on local statistics": Row({"method": "gradient_boosting"}),

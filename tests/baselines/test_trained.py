@@ -20,6 +20,8 @@ from spear_jax.config import TINY, default_config
 from spear_jax.model import Assembled, assemble, count, merge
 from spear_jax.training import make_optimizer, make_train_call
 
+pytestmark = pytest.mark.one_python
+
 T, BINS = 12, 10
 
 

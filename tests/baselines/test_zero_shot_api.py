@@ -29,6 +29,8 @@ from spear_jax.data import mimic_iv, synthetic
 from spear_jax.data.series import Loaded
 from spear_jax.evaluation import by_windows
 
+pytestmark = pytest.mark.one_python
+
 KEY = "sk-never-to-be-seen-0123456789"
 MODEL = "test-model"
 CALLED = "test-model-2026-01-01"

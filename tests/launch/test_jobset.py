@@ -9,6 +9,8 @@ from commands import LAUNCH
 
 from spear_jax import main
 
+pytestmark = pytest.mark.one_python
+
 yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install '.[launchers]'")
 
 Document: TypeAlias = dict[str, Any]

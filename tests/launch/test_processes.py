@@ -12,6 +12,8 @@ import pytest
 from commands import LAUNCH, Fakes
 from conftest import REPOSITORY, SPLITS, Run, quick, results
 
+pytestmark = pytest.mark.one_python
+
 TOLERANCE = 1e-6
 PATIENCE = 200.0  # seconds until anything here counts as hung
 

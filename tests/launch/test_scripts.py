@@ -12,6 +12,8 @@ import pytest
 from commands import LAUNCH, Fakes
 from conftest import contents
 
+pytestmark = pytest.mark.one_python
+
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 RUN = ("--config=configs/nasa.py:minilm", "--workdir=gs://bucket/a run")
 TPU = {"ZONE": "us-east5-b", "TYPE": "v6e-16"}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from commands import LAUNCH, Fakes
 
+pytestmark = pytest.mark.one_python
+
 SKY = LAUNCH / "sky.yaml"
 # Parses each file as `sky launch --env WORKDIR=...` does; prints what it found, or null.
 PARSE = """

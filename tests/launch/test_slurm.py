@@ -10,6 +10,8 @@ import pytest
 from commands import LAUNCH, Fakes
 from conftest import REPOSITORY, quick, results
 
+pytestmark = pytest.mark.one_python
+
 BATCH = LAUNCH / "slurm.sbatch"
 RUN = ("--config=c.py", "--workdir=/shared/a run")
 

@@ -6,6 +6,8 @@ import pytest
 from commands import LAUNCH, Fakes
 from conftest import Outcome
 
+pytestmark = pytest.mark.one_python
+
 # A slice is what lies in $FAKES/slice: the states that looks at it find, a line each; the last one stays. Each run on
 # it takes a line of $FAKES/runs: its exit code and, if there is one, the state that it leaves the slice in.
 GCLOUD = r"""
