@@ -45,7 +45,8 @@ flags:
                                    export); `hf upload USER/NAME runs/x/detector` puts one there
   --input=FILE|FOLDER|-            what to score: CSV or Parquet, compressed or not; - reads lines of CSV as they come
                                    and writes a line for each to standard output, without --workdir (score)
-  --distributed=auto|on|off        joins other processes of a TPU pod, Slurm job, ... (default: auto)
+  --distributed=auto|on|off        joins the other processes of a Slurm, Open MPI or GKE job, or those that
+                                   JAX_COORDINATOR_ADDRESS names; on joins a TPU pod outside GKE (default: auto)
   --help                           this text
 
 configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL),
