@@ -26,6 +26,8 @@ from spear_jax.score_figure import Envelope
 from spear_jax.scoring import score_windows
 from spear_jax.streaming import Scorer, fit_scaler
 
+pytestmark = pytest.mark.one_python
+
 
 @pytest.fixture(scope="module")
 def scorer(finished: Run) -> Scorer:

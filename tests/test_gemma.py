@@ -18,6 +18,8 @@ from spear_jax.backbones.pretrained import describe_backbone, load_backbone
 from spear_jax.config import default_config
 from spear_jax.model import build, count
 
+pytestmark = pytest.mark.one_python
+
 SETTINGS = {"length_scale": 0.1, "first_row": 0, "seed": 0}
 
 

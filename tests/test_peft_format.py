@@ -22,6 +22,8 @@ from spear_jax.errors import InputError
 from spear_jax.model import merge
 from spear_jax.peft_format import read_adapter
 
+pytestmark = pytest.mark.one_python
+
 TOLERANCE = 1e-4
 M, T = 4, 32
 

@@ -147,6 +147,7 @@ def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.one_python
 def test_kill_nine_at_five_moments_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
     seed = 0
     rng = random.Random(seed)
@@ -224,6 +225,7 @@ def test_kill_nine_again_and_again_changes_nothing(undisturbed: Path, tmp_path: 
     assert_same_end(folder, undisturbed)
 
 
+@pytest.mark.one_python
 def test_sigterm_saves_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder)

@@ -346,6 +346,7 @@ def golden_folder(name: str, folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_shared_prefix_equals_the_prompt_in_every_window(name: str, tmp_path: Path) -> None:
     backbone = load_backbone(golden_folder(name, tmp_path))

@@ -19,6 +19,8 @@ from spear_jax.data import dataset as datasets
 from spear_jax.data.dataset import Dataset
 from spear_jax.errors import InputError
 
+pytestmark = pytest.mark.one_python
+
 TOLERANCE = 1e-4
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 SHAPE = {
