@@ -56,6 +56,7 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         # Several processes of one machine may start at once: one prepares, the others wait for it.
         with filelock.FileLock(folder / f"{builder.name}.lock"):
+            builder = make_builder()  # anew: a builder knows what was prepared when it was made, not after
             builder.download_and_prepare()
     except OSError as fault:  # not writeable, or full
         raise InputError(

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from conftest import TINY, Spear, command, results
 
 from spear_jax.data import mimic_iv
+from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
 HEADER = "subject_id,hadm_id,stay_id,caregiver_id,charttime,storetime,itemid,value,valuenum,valueuom,warning"
@@ -116,6 +118,19 @@ def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path
     os.utime(events, (about.st_atime, about.st_mtime + 9))  # changed: read anew
     with pytest.raises(InputError, match=r"chartevents\.csv\.gz: cut off or not readable"):
         mimic_iv.load(str(release))
+
+
+def test_prepared_by_another_process_while_this_one_waited(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contested(filelock.FileLock):
+        def __enter__(self) -> "Contested":
+            monkeypatch.undo()
+            others.extend(mimic_iv.load(str(release)).series)  # the other is first
+            return super().__enter__()
+
+    others: list[Series] = []
+    monkeypatch.setattr(filelock, "FileLock", Contested)
+    for one, other in zip(mimic_iv.load(str(release)).series, others, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
 
 
 def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
