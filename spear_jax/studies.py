@@ -59,6 +59,7 @@ class Study:
       seeds: each row is run with each of them.
       axis: the field that the figure draws along, if its values are numbers; '' means a place per row.
       controls_of: the row whose runs' controls get rows of their own; '' means none do.
+      reference: the row that the others are compared with, seed by seed; '' means none.
       metrics: of the test part, in the table's columns.
       matrices: metrics of each of the matrices that cells name.
       not_measured: rows that take what is not at hand -> the command that would measure them.
@@ -74,6 +75,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     axis: str = ""
     controls_of: str = ""
+    reference: str = ""
     metrics: Sequence[str] = METRICS
     matrices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -304,6 +306,7 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
         along={name: float(row.fields[study.axis]) for name, row in study.rows.items()} if study.axis else {},
         axis=study.axis,
         seeds=len(study.seeds),
+        reference=study.reference,
         metrics=study.metrics,
         matrices=study.matrices,
         cells={cell: name for name, row in study.rows.items() for cell in row.cells},

@@ -15,6 +15,7 @@ from spear_jax.files import write_whole
 from spear_jax.tables import COLUMNS
 
 METRICS = ("auroc", "aupr", "f1", "vus_pr")  # of a table, unless a study says otherwise
+COMPARED = ("auroc", "aupr")  # with those of a reference
 ENDS = ("low", "high")  # of the 95 % interval of the bootstrap over series
 COSTS = {
     "trainable": "trained numbers",
@@ -35,6 +36,7 @@ class Layout:
       along: where the figure draws each row, if it draws along an axis.
       axis: what that is.
       seeds: that each row has.
+      reference: the row that the others are compared with, seed by seed; '' means none.
       metrics: of the test part, in the table's columns.
       matrices: metrics of each of the matrices.
       cells: matrix, line and column of a cell -> the row that fills it.
@@ -47,6 +49,7 @@ class Layout:
     along: Mapping[str, float]
     axis: str
     seeds: int
+    reference: str
     metrics: Sequence[str]
     matrices: Mapping[str, Sequence[str]]
     cells: Mapping[tuple[str, str, str], str]
@@ -84,14 +87,18 @@ def markdown(layout: Layout, runs: pd.DataFrame) -> str:
         "base rate",
         "validation AUPR",
         *(f"test {COLUMNS[name]}" for name in layout.metrics),
+        *(f"test {COLUMNS[name]} minus that of {layout.reference}" for name in COMPARED if layout.reference),
+        *COSTS.values(),
     ]
-    head += COSTS.values()
+    reference = runs[runs["row"] == layout.reference]
     lines = [f"### {layout.title}", "", layout.question, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, here in runs.groupby("row", sort=False):
         ended = here[here["error"] == ""]
         cells = [str(row), str(len(ended)) if len(ended) == layout.seeds else f"{len(ended)} of {layout.seeds}"]
         shown = ("base_rate", "validation_aupr", *(f"test_{name}" for name in layout.metrics))
         cells += [_spread(ended, name) for name in shown]
+        if layout.reference:
+            cells += ["" if row == layout.reference else _less(ended, reference, f"test_{name}") for name in COMPARED]
         for name in COSTS:
             told = ended.get(name, pd.Series(dtype=float)).dropna()
             mean = told.mean()
@@ -138,6 +145,15 @@ def _spread(runs: pd.DataFrame, name: str, interval: bool = True) -> str:
     if interval and bounds and not any(map(math.isnan, bounds)):
         text += f" [{bounds[0]:.2f}, {bounds[1]:.2f}]"
     return text
+
+
+def _less(runs: pd.DataFrame, reference: pd.DataFrame, name: str) -> str:
+    """How far runs lie above those of the same seed in a row, whose data were divided alike: mean, and its spread."""
+    both = runs.merge(reference, on="seed", suffixes=("", "_reference"))
+    differences = pd.to_numeric(both[name] - both[f"{name}_reference"], errors="coerce").dropna()
+    if not len(differences):
+        return "-"
+    return f"{differences.mean():+.3f}" + (f" ± {differences.std():.3f}" if len(differences) > 1 else "")
 
 
 def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:

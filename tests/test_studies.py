@@ -1,6 +1,7 @@
 """Studies: every run once, whatever happens in between, and every run in the table."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONFIGS, SYNTHETIC, Spear, check_refusal, results
@@ -57,7 +59,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_place: None) -> None:
     rows = [{"prompt.length": 0}, {"prompt.length": 4}, {"prompt.length": 4, "backbone.name": "/nowhere"}]
-    one = study(rows, seeds=(0, 1))
+    one = dataclasses.replace(study(rows, seeds=(0, 1)), reference="prompt.length=0")
     text = run(one, {}, tmp_path / "s", None)
     runs = pd.read_csv(tmp_path / "s" / "one.csv")
     assert len(runs) == 6
@@ -71,6 +73,9 @@ def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_pla
     assert runs["test_aupr"][0] == pytest.approx(content["test"]["aupr"])
     mean = runs["test_aupr"][:2].mean()
     assert f"{mean:.3f} ± " in text
+    aupr = runs["test_aupr"]
+    differences = [aupr[2] - aupr[0], aupr[3] - aupr[1]]  # of the same seed, whose series were divided alike
+    assert f"{np.mean(differences):+.3f} ± {np.std(differences, ddof=1):.3f} |" in text
     assert (tmp_path / "s" / "one.png").stat().st_size > 5000
     before = stamps(tmp_path / "s")
     assert len(before) == 4

@@ -70,5 +70,6 @@ def get_study(arg: str = "") -> studies.Study:
         varied="method",
         rows=rows,
         controls_of="SPEAR",
+        reference="SPEAR",
         not_measured=not_measured,
     )
