@@ -11,43 +11,43 @@ import re
 import sys
 from pathlib import Path
 
-from spear_jax import config as configs
+import pandas as pd
+
 from spear_jax import studies
 from spear_jax.errors import InputError
 from spear_jax.files import write_whole
 
 HERE = Path(__file__).parent
 PAGE, FIGURES = HERE.parent / "RESULTS.md", HERE.parent / "docs" / "results"
-DEFAULTS = HERE / "defaults.txt"
 SECTION = re.compile(r"(<!-- (configs/studies/\S+\.py\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def defaults() -> dict[str, str]:
-    """Every field of a config and its default, as text."""
-    return {name: repr(value) for name, value in configs.flatten(configs.default_config()).items()}
-
-
 def check_defaults() -> None:
-    """Refuses results that were measured with other defaults: a run's name tells only what differs from them.
+    """Refuses results that were measured with other defaults.
 
     Raises:
-      InputError: a default has changed since; fields that were added do not matter.
+      InputError: a default has changed since.
     """
-    before = dict(line.split("=", 1) for line in DEFAULTS.read_text().splitlines()) if DEFAULTS.exists() else {}
-    now = defaults()
-    changed = [f"{name} was {value}, is {now.get(name)}" for name, value in before.items() if now.get(name) != value]
+    changed = studies.changed_defaults(HERE)
     if changed:
-        raise InputError(f"{DEFAULTS}: measured with other defaults ({'; '.join(changed)}): measure again")
+        raise InputError(f"{HERE}: measured with other defaults ({'; '.join(changed)}): measure again")
 
 
-def copy(planned: list[studies.Planned], measured: Path) -> None:
-    """Takes over the results of runs that are done, as one line each."""
-    for one in planned:
-        source = measured / "runs" / one.name / "results.json"
+def copy(study: studies.Study, measured: Path) -> None:
+    """Takes over the results of a study's runs that are done, and the errors of those that failed, as one line each."""
+    table = measured / f"{study.name}.csv"
+    failed = pd.read_csv(table).dropna(subset="error").set_index("run")["error"] if table.is_file() else pd.Series()
+    for one in studies.plan(study, {}):
+        source, kept = measured / "runs" / one.name / "results.json", HERE / f"{one.name}.json"
         if source.is_file():
             numbers = json.loads(source.read_text())
-            write_whole(HERE / f"{one.name}.json", (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
-    write_whole(DEFAULTS, "".join(f"{name}={value}\n" for name, value in sorted(defaults().items())).encode())
+        elif one.name in failed.index and not kept.is_file():
+            numbers = {"error": failed[one.name]}
+        else:
+            continue
+        write_whole(kept, (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
+    text = "".join(f"{name}={value}\n" for name, value in sorted(studies.defaults().items()))
+    write_whole(HERE / studies.DEFAULTS, text.encode())
 
 
 def section(path: str, folder: Path) -> str:
@@ -65,7 +65,13 @@ def section(path: str, folder: Path) -> str:
         return f"Not measured yet: {command}\n"
     contents = {one.name: json.loads((HERE / f"{one.name}.json").read_text()) for one in known}
     text = studies.publish(study, known, contents, folder)
-    missing = [name for name in study.rows if name not in {one.row for one in known}]
+    seeds: dict[str, list[str]] = {}
+    for one in planned:
+        if one not in known:
+            seeds.setdefault(one.row, []).append(str(one.seed))
+    missing = [
+        row if len(which) == len(study.seeds) else f"{row} (seed {', '.join(which)})" for row, which in seeds.items()
+    ]
     left = f"Not measured yet: {'; '.join(missing)}.\n\n" if missing else ""
     return f"{text}\n{left}![{study.title}](docs/results/{study.name}.png)\n\n{command}\n"
 
@@ -76,7 +82,7 @@ def main() -> None:
     page = PAGE.read_text()
     if len(sys.argv) > 1:
         for _, path, _ in SECTION.findall(page):
-            copy(studies.plan(studies.load(path), {}), Path(sys.argv[1]))
+            copy(studies.load(path), Path(sys.argv[1]))
     FIGURES.mkdir(parents=True, exist_ok=True)
     page = SECTION.sub(lambda found: found[1] + section(found[2], FIGURES) + found[3], page)
     for beside in (*FIGURES.glob("*.md"), *FIGURES.glob("*.csv")):

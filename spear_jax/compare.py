@@ -74,7 +74,7 @@ def _section(data: str, split: str, runs: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"| paper: {name} |  |  |  | " + " | ".join(cells) + " |")
     rows: dict[tuple[tuple[str, str], ...], dict[int, Mapping[str, Any]]] = {}
     for content in runs:  # one and the same run may lie in two places
-        rows.setdefault(tuple(_flags(content).items()), {})[content["seed"]] = content
+        rows.setdefault(tuple(sorted(_flags(content).items())), {})[content["seed"]] = content
     shared = set.intersection(*map(set, rows))
     commands = []
     for number, (flags, by_seed) in enumerate(rows.items(), start=1):
@@ -98,7 +98,7 @@ def _section(data: str, split: str, runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", notes, *(["", *warnings] if warnings else []), "", *commands])
 
 
-NAMED = ("method", "config", "mode", "data.split")  # columns and titles say these
+NAMED = ("method", "mode", "data.split")  # columns and titles say these
 
 
 def _flags(content: Mapping[str, Any]) -> dict[str, str]:

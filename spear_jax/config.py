@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import json
 import math
+import os
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,7 @@ def default_config() -> ConfigDict:
                 "normal": "",
                 "anomalous": "",
                 # Of method='zero_shot_api' alone:
+                "model": "",  # '' is $OPENAI_MODEL
                 "cache": "",  # '' is ~/.cache/spear_jax/zero_shot
                 "attempts": 3,  # at an answer of the form that was asked for
                 "requests_per_minute": 60,
@@ -134,7 +136,7 @@ def default_config() -> ConfigDict:
                 "parts": "prompt+head",
                 "init_from": "",  # a detector or run folder whose prompt and head training starts from
                 "shuffled_labels": False,  # a control: what is learned from labels that belong to other windows
-                "labelled_share": 1.0,  # of the training windows; the others are left out
+                "labelled_share": 1.0,  # of the labelled intervals; windows of the others are left out
                 "epochs": 40,
                 "batch_size": 16,
                 "steps_per_call": 16,
@@ -435,6 +437,12 @@ _KINDS = {
     float: "a number",
     tuple: "a list of numbers",
 }
+
+
+def take_environment(config: ConfigDict) -> None:
+    """Puts into the config what the environment says and the results depend on: which model is asked."""
+    if config.method == "zero_shot_api" and not config.zero_shot.model:
+        config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()
 
 
 def validate(config: ConfigDict) -> None:

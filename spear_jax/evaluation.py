@@ -129,7 +129,6 @@ def evaluate(
         return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
     steps = combined(scored.steps)
-    carried = threshold
     threshold = threshold or choose(config, steps["validation"].label, steps["validation"].score)
     alarm_rule = alarm_rule or choose_alarms(config, steps["validation"], threshold)
     controls = {
@@ -140,7 +139,7 @@ def evaluate(
         threshold=threshold,
         alarm_rule=alarm_rule,
         metrics={split: step_metrics(config, split, steps[split], threshold, alarm_rule) for split in SPLITS},
-        window_metrics=_window_metrics(config, dataset, scored.windows, carried) if scored.windows else {},
+        window_metrics=_window_metrics(dataset, scored.windows, threshold) if scored.windows else {},
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
         confidence={
             split: bootstrap(
@@ -199,9 +198,13 @@ def step_metrics(
 
 
 def interval_metrics(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
-    """Metrics of intervals of every stretch of consecutive steps: a series, or with gaps in it several."""
+    """Metrics of intervals of every series; where it has gaps, the mean over its stretches of consecutive steps."""
     predicted = steps.score >= threshold.value
-    return [per_series_metrics(steps.label[here], steps.score[here], predicted[here]) for here in _stretches(steps)]
+    of_series: dict[int, list[dict[str, float | None]]] = {}
+    for here in _stretches(steps):
+        found = per_series_metrics(steps.label[here], steps.score[here], predicted[here])
+        of_series.setdefault(int(steps.series[here.start]), []).append(found)
+    return [mean_over_series(stretches) for stretches in of_series.values()]
 
 
 def _stretches(steps: StepScores) -> list[slice]:
@@ -210,16 +213,12 @@ def _stretches(steps: StepScores) -> list[slice]:
 
 
 def _window_metrics(
-    config: ConfigDict,
-    dataset: Dataset,
-    scores: Mapping[str, Float[np.ndarray, "windows"]],
-    threshold: Threshold | None,
+    dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]], threshold: Threshold
 ) -> dict[str, Metrics]:
-    """Metrics of windows, at a detector's own threshold, or at one of their own from validation."""
+    """Metrics of windows at the threshold of the steps, the one that a detector carries."""
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
-    chosen = threshold or choose(config, labels["validation"], scores["validation"])
     return {
-        split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= chosen.value)
+        split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= threshold.value)
         for split in SPLITS
     }
 

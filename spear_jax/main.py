@@ -174,6 +174,7 @@ def run(flags: Flags) -> None:
     config = configs.load_config(flags.config)
     for field, text in flags.overrides.items():
         configs.override(config, field, text)
+    configs.take_environment(config)
     configs.validate(config)
     parallel.start(flags.distributed)
     if flags.mode == "prepare":

@@ -179,9 +179,10 @@ def one_data_set(
     split = next((name for name in ("time", "random") if name in words), "")
     if split and any("data.split" in fields for fields in (base or {}, *(row.fields for row in rows.values()))):
         raise InputError(f"config argument {split!r}: this study has splits of its own")
+    marks = [data, *([f"split {split}"] if split else []), *(["debug: random weights"] if debug else [])]
     return Study(
-        name="-".join(filter(None, (name, data, split))),
-        title=f"{title}, {data}" + (f", split {split}" if split else ""),
+        name="-".join(filter(None, (name, data, split, "debug" if debug else ""))),
+        title=", ".join([title, *marks]),
         question=question,
         config=f"configs/{data}.py:{'debug' if debug else 'minilm'}",
         base={**(DEBUG if debug else PROTOCOL[data]), **({"data.split": split} if split else {}), **(base or {})},
@@ -217,6 +218,7 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     config = configs.load_config(path)
     for field, value in given.items():
         configs.override(config, field, str(value))
+    configs.take_environment(config)
     configs.validate(config)
     arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
     folder = run_name(config)
@@ -269,6 +271,10 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
     for folder in (workdir, workdir / "runs"):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--workdir={workdir}: {folder} is a file; needed is a folder, new or of studies")
+    changed = changed_defaults(done) if done else []
+    if changed:
+        print(f"{done}: measured with other defaults ({'; '.join(changed)}): not used")
+        done = None
     workdir.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
     with tqdm(planned, desc=study.title, unit="run", disable=None) as bar:
@@ -276,6 +282,26 @@ def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | 
             if one.name not in found:
                 found[one.name] = _outcome(one, workdir / "runs", done, found)
     return publish(study, planned, found, workdir)
+
+
+DEFAULTS = "defaults.txt"  # beside results that are kept: what the configs' defaults were
+
+
+def defaults() -> dict[str, str]:
+    """Every field of a config and its default, as text."""
+    return {name: repr(value) for name, value in configs.flatten(configs.default_config()).items()}
+
+
+def changed_defaults(done: Path) -> list[str]:
+    """How defaults differ from those that kept results were measured with: a run's name does not tell them.
+
+    Args:
+      done: the folder of results; fields that were added since do not matter.
+    """
+    path = done / DEFAULTS
+    before = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.is_file() else {}
+    now = defaults()
+    return [f"{name} was {value}, is {now.get(name)}" for name, value in before.items() if now.get(name) != value]
 
 
 def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
@@ -330,7 +356,9 @@ def _outcome(one: Planned, runs: Path, done: Path | None, found: dict[str, dict[
     """
     known = done / f"{one.name}.json" if done and one.known else None
     if known is not None and known.is_file():
-        return read_json(known)
+        content = read_json(known)
+        if "error" not in content:  # one that failed is tried again
+            return content
     if one.source is not None:
         name = f"source {one.source.name}"
         if name not in found:

@@ -19,10 +19,16 @@ COMPARED = ("auroc", "aupr")  # with those of a reference
 ENDS = ("low", "high")  # of the 95 % interval of the bootstrap over series
 COSTS = {
     "trainable": "trained numbers",
+    "best_step": "best step",
+    "seconds_per_epoch": "seconds an epoch",
     "optimizer_mib": "optimizer, MiB",
-    "peak_mib": "peak memory, MiB",
+    "peak_mib": "peak of the process, MiB",
     "cpu_seconds": "CPU seconds",
 }
+EXPLANATION = (
+    "Test parts. Mean ± standard deviation over seeds; in brackets the 95 % interval of the bootstrap over series, its"
+    " ends averaged over seeds."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +66,12 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
     """What a table needs of a results.json, and of the metrics of the method or a control in it."""
     if "error" in content:
         return {"error": content["error"]}
+    epoch = content.get("throughput", {}).get("training_windows_per_second")
     return {
         "dataset": content["dataset"],
         "method": content["method"],
+        "random_weights": not content["backbone"].get("pretrained", True),
+        "warnings": "\n".join(content["warnings"]),
         "base_rate": content["test"]["base_rate"],
         **{f"{split}_{name}": value for split in ("validation", "test") for name, value in metrics[split].items()},
         **{
@@ -72,6 +81,8 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
             if bounds
         },
         "trainable": content["parameters"]["trainable"],
+        "best_step": content["training"].get("best", {}).get("step"),
+        "seconds_per_epoch": content["splits"]["train"]["windows"] / epoch if epoch else None,
         "optimizer_mib": content["memory"]["optimizer_bytes"] / 2**20 if "memory" in content else None,
         "peak_mib": content["memory"]["peak_bytes"] / 2**20 if "memory" in content else None,
         "cpu_seconds": content["cpu_seconds"],
@@ -107,7 +118,8 @@ def markdown(layout: Layout, runs: pd.DataFrame) -> str:
     for row in layout.not_measured:
         lines.append(f"| {row} | 0 |" + " |" * (len(head) - 3) + " not measured |")
     failed = runs[runs["error"] != ""]
-    notes = [f"- failed: `{one['run']}` (seed {one['seed']}): {one['error']}" for _, one in failed.iterrows()]
+    notes = [EXPLANATION, "", *_remarks(layout, runs)]
+    notes += [f"- failed: `{one['run']}` (seed {one['seed']}): {one['error']}" for _, one in failed.iterrows()]
     for table, metrics in layout.matrices.items():
         for name in metrics:
             lines += ["", f"{table}: test {COLUMNS[name]}; trained on (line), tested on (column)", ""]
@@ -116,6 +128,22 @@ def markdown(layout: Layout, runs: pd.DataFrame) -> str:
             )
     notes += [f"- not measured, weights or API needed: {row}: `{way}`" for row, way in layout.not_measured.items()]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def _remarks(layout: Layout, runs: pd.DataFrame) -> list[str]:
+    """What the results say of themselves, each once: warnings by data set, and which weights were random."""
+    ended = runs[runs["error"] == ""]
+    if not len(ended):
+        return []
+    said = {
+        f"- {data}: {warning}": None
+        for data, lines in zip(ended["dataset"], ended["warnings"], strict=True)
+        for warning in lines.split("\n")
+        if warning
+    }
+    random = list(dict.fromkeys(ended[ended["random_weights"]]["row"]))
+    every = " (all)" if len(random) == ended["row"].nunique() else ""
+    return [*said, *([f"- RANDOM WEIGHTS, nothing pretrained: {'; '.join(random)}{every}"] if random else [])]
 
 
 def _matrix(layout: Layout, runs: pd.DataFrame, table: str, fill: Callable[[pd.DataFrame], Any]) -> pd.DataFrame:

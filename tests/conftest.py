@@ -267,6 +267,7 @@ def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
     config = configs.load_config(flags.config)
     for field, text in flags.overrides.items():
         configs.override(config, field, text)
+    configs.take_environment(config)
     workdir.mkdir()
     (workdir / "config.json").write_text(configs.to_json(config))
     (workdir / "metrics.jsonl").write_text("")

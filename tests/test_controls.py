@@ -123,14 +123,28 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
     plain = build(config, loaded)
     config.train.labelled_share = 0.25
     few = build(config, loaded)
-    anomalous = plain.training.targets.any(axis=1)
-    kept = few.training.targets.any(axis=1)
-    assert (kept.sum(), (~kept).sum()) == (round(anomalous.sum() / 4), round((~anomalous).sum() / 4))
-    whole = {part.tobytes() for part in plain.training.bins}
-    assert all(part.tobytes() in whole for part in few.training.bins)
+    normal = [~part.training.targets.any(axis=1) for part in (plain, few)]
+    assert normal[1].sum() == round(normal[0].sum() / 4)
+    whole = {part.tobytes(): number for number, part in enumerate(plain.training.bins)}
+    kept = sorted(whole[part.tobytes()] for part in few.training.bins)  # and nothing that was not there
+    incidents: list[tuple[int, int, int]] = []  # series, first step, step after the last
+    windows = plain.windows["train"]
+    for number in np.unique(windows.series):
+        edges = np.flatnonzero(np.diff(loaded.series[number].labels.astype(int), prepend=0, append=0))
+        incidents += [(number, *pair) for pair in edges.reshape(-1, 2).tolist()]
+
+    def windows_of(incident: tuple[int, int, int]) -> set[int]:
+        series, begin, end = incident
+        inside = (windows.series == series) & (windows.start < end) & (windows.start + 32 > begin)
+        return set(np.flatnonzero(inside).tolist())
+
+    learned = [incident for incident in incidents if windows_of(incident) <= set(kept)]
+    touched = set().union(*map(windows_of, learned))
+    assert {row for row in kept if not normal[0][row]} == touched  # incidents are there whole, or not at all
+    assert round(len(incidents) / 4) <= len(learned) < len(incidents) / 2
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(few.examples[split].bins, plain.examples[split].bins)
-    assert any("25.0% of the training windows" in warning for warning in few.warnings)
+    assert any("25.0% of the training part's incidents" in warning for warning in few.warnings)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import (
@@ -157,5 +158,14 @@ def test_point_adjustment_is_there_when_asked_for_and_called_by_its_name(
     assert {key for key in content["test"] if "adjusted" in key} == {name}
     assert not any("adjusted" in key for key in plain["test"])
     assert {key: value for key, value in content["test"].items() if key != name} == plain["test"]
-    # Random scores are never worse for it.
-    assert content["controls"]["random_scores"]["test"][name] >= 0
+    # It flatters: the whole interval counts as found by one step (k = 0) or a fifth of them, by nothing at k = 100.
+    found = {20: content}
+    for k in (0, 100):
+        assert spear(*evaluate(finished.workdir, tmp_path / f"{k}"), f"--config.metrics.point_adjusted_k={k}").code == 0
+        found[k] = results(tmp_path / f"{k}")
+    numbers = {
+        k: np.array([one["test"][f"point_adjusted_f1_at_{k}"] for one in (it, *it["controls"].values())], float)
+        for k, it in found.items()
+    }
+    assert (numbers[0] >= numbers[20]).all() and (numbers[20] >= numbers[100]).all()
+    assert (numbers[0] > numbers[100]).any()

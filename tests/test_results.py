@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
@@ -41,6 +42,8 @@ def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> Non
     for file in build.HERE.glob("*.json"):
         assert file.stem in shown
         content = json.loads(file.read_text())
+        if "error" in content:
+            continue
         assert content["backbone"].get("pretrained", True) or content["backbone"]["name"].startswith("random:")
         flags = main.parse([*content["command"].split()[3:], "--workdir=x"])
         if flags.mode != "train" or "train.init_from" in flags.overrides:
@@ -52,10 +55,29 @@ def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> Non
 
 
 def test_results_of_other_defaults_are_refused(build: ModuleType, tmp_path: Path) -> None:
-    build.DEFAULTS = tmp_path / "defaults.txt"
+    build.HERE, study = tmp_path, studies.load("configs/studies/bins.py:nasa")
     build.check_defaults()
-    build.copy([], tmp_path)
+    build.copy(study, tmp_path)
     build.check_defaults()
-    build.DEFAULTS.write_text(build.DEFAULTS.read_text().replace("train.epochs=40", "train.epochs=41"))
+    defaults = tmp_path / studies.DEFAULTS
+    defaults.write_text(defaults.read_text().replace("train.epochs=40", "train.epochs=41"))
     with pytest.raises(build.InputError, match=r"train\.epochs was 41, is 40"):
         build.check_defaults()
+
+
+def test_failed_runs_and_single_seeds_stay_on_the_page(build: ModuleType, tmp_path: Path) -> None:
+    path = "configs/studies/bins.py:nasa"
+    study = studies.load(path)
+    failed, done, *_ = studies.plan(study, {})
+    numbers = json.loads(next(build.HERE.glob("nasa-spear-*.json")).read_text())
+    (tmp_path / "runs" / done.name).mkdir(parents=True)
+    (tmp_path / "runs" / done.name / "results.json").write_text(json.dumps(numbers))
+    table = pd.DataFrame({"run": [failed.name, done.name], "error": ["exit code 1: no space", None]})
+    table.to_csv(tmp_path / f"{study.name}.csv")
+    build.HERE = tmp_path / "kept"
+    build.HERE.mkdir()
+    build.copy(study, tmp_path)
+    text = build.section(path, tmp_path)
+    assert f"- failed: `{failed.name}` (seed 0): exit code 1: no space" in text
+    assert "| 50 | 1 of 3 |" in text
+    assert "Not measured yet: 50 (seed 2); 100; 200; 500." in text

@@ -69,6 +69,7 @@ def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_pla
     assert text == (tmp_path / "s" / "one.md").read_text()
     assert "| 0 of 2 |" in text
     assert text.count("- failed: ") == 2
+    assert "- RANDOM WEIGHTS, nothing pretrained: prompt.length=0; prompt.length=4 (all)" in text
     content = results(tmp_path / "s" / "runs" / runs["run"][0])
     assert runs["test_aupr"][0] == pytest.approx(content["test"]["aupr"])
     mean = runs["test_aupr"][:2].mean()
@@ -83,7 +84,9 @@ def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_pla
     assert stamps(tmp_path / "s") == before
 
 
-def test_two_studies_share_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_studies_share_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = study([{"prompt.length": 4}]), study([{"train.epochs": 1}], name="two", **{"prompt.length": "4"})
     (a,), (b,) = plan(first, {}), plan(second, {})
     assert a.name == b.name
@@ -95,6 +98,10 @@ def test_two_studies_share_their_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     run(second, {}, tmp_path / "s", None)
     assert "| train.epochs=1 | 1 |" in run(second, {}, tmp_path / "other", known)
     assert not (tmp_path / "other" / "runs").exists()
+    (known / studies.DEFAULTS).write_text("train.epochs=41\n")
+    with pytest.raises(TypeError):  # not taken: it would be run
+        run(second, {}, tmp_path / "other", known)
+    assert "train.epochs was 41, is 40" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "s").iterdir()} == {
         "runs",
         *(f"{name}.{kind}" for name in ("one", "two") for kind in ("md", "csv", "png")),
@@ -208,7 +215,7 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     after = stamps(tmp_path / "s")
     assert len(after) == 3
     assert before.items() <= after.items()
-    assert done.stdout.count("| 1 |") == 3
+    assert all(f"\n| {length} | 1 |" in done.stdout for length in (1, 2, 3))
 
 
 def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path, in_place: None) -> None:
@@ -250,11 +257,16 @@ def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: py
     monkeypatch.chdir(CONFIGS.parent)
     if file.stem == "transfer" and set(argument.split(",")) & studies.PROTOCOL.keys():
         return  # it is about all data sets
+    if file.stem == "rules" and argument == "mimic_iv":
+        with pytest.raises(InputError, match="has no recorded labels"):
+            load(f"{file}:{argument}")
+        return
     if file.stem in ("splits", "tsmote") and "time" in argument:
         with pytest.raises(InputError, match="splits of its own"):
             load(f"{file}:{argument}")
         return
     found = load(f"{file}:{argument}")
+    assert ("debug" in found.name and "random weights" in found.title) == ("debug" in argument)
     planned = plan(found, {})
     assert len(planned) == len(found.rows) * len(found.seeds)
     if "debug" not in argument:  # whose backbone is a random one to begin with
@@ -276,6 +288,8 @@ def test_a_file_that_is_no_study(spear: Spear, tmp_path: Path) -> None:
 def test_what_was_not_measured_can_be_by_its_command(file: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     argument = "" if file.stem == "transfer" else data
+    if (file.stem, data) == ("rules", "mimic_iv"):
+        return
     for way in load(f"{file}:{argument}").not_measured.values():
         environment, module, arguments = way.partition("python -m spear_jax.main ")
         assert module and all("=" in variable for variable in environment.split())

@@ -1,4 +1,4 @@
-"""How few labelled windows are enough.
+"""How few labelled incidents are enough.
 
 python -m spear_jax.main --mode=study --config=configs/studies/labels.py:nasa --workdir=runs/studies
 """
@@ -15,8 +15,9 @@ def get_study(arg: str = "") -> studies.Study:
     return studies.one_data_set(
         arg,
         "labels",
-        title="Share of the training windows that are labelled",
-        question="Trained for the same number of steps each. Validation and test keep all their labels.",
+        title="Share of the training part's incidents that are labelled",
+        question="Trained for the same number of steps each: the fewer labels, the more epochs to choose from."
+        " Validation and test keep all their labels.",
         varied="train.labelled_share",
         rows={
             str(share): studies.Row(

@@ -14,10 +14,8 @@ def get_study(arg: str = "") -> studies.Study:
         title="Prompt init and learning rate",
         question="Prompts want learning rates far above those of fine-tuning; which one depends on where they start.",
         varied="prompt.init, train.prompt_learning_rate",
-        rows={
-            **studies.grid(
-                prompt__init=("vocabulary",), train__prompt_learning_rate=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-            ),
-            **studies.grid(prompt__init=("words", "normal", "uniform"), train__prompt_learning_rate=(3e-3, 3e-2)),
-        },
+        rows=studies.grid(
+            prompt__init=("vocabulary", "words", "normal", "uniform"),
+            train__prompt_learning_rate=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        ),
     )

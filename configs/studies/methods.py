@@ -6,6 +6,8 @@ Where weights of BERT-base or Gemma 2B are to be had, or a chat model, the words
 methods.py:nasa,bert.
 """
 
+import os
+
 from spear_jax import studies
 from spear_jax.config import MINILM, TINY, variants
 from spear_jax.studies import Row
@@ -50,10 +52,13 @@ def get_study(arg: str = "") -> studies.Study:
         "sub-PCA, reads no labels": Row({"method": "sub_pca"}),
     }
     not_measured = {}
+    asked = os.environ.get("OPENAI_MODEL", "")
     for word, more in MORE.items():
         config = f"configs/{data}.py:{'minilm' if word == 'api' else word}"
         if word in words:
-            rows |= {name: Row(fields, config) for name, fields in more.items()}
+            # Another model is another row.
+            of_model = f": {asked}" if word == "api" and asked else ""
+            rows |= {name + of_model: Row(fields, config) for name, fields in more.items()}
             continue
         study = f"configs/studies/methods.py:{','.join([*rest, word])}"
         command = f"python -m spear_jax.main --mode=study --config={study} --workdir=runs/studies"

@@ -4,10 +4,13 @@ python -m spear_jax.main --mode=study --config=configs/studies/rules.py:nasa --w
 """
 
 from spear_jax import studies
+from spear_jax.errors import InputError
 
 
 def get_study(arg: str = "") -> studies.Study:
-    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
+    """Arguments: nasa (default) or nab; time or random (splits); debug (random:tiny, minutes)."""
+    if "mimic_iv" in arg.split(","):
+        raise InputError("config argument 'mimic_iv': has no recorded labels; allowed are nasa, nab")
     return studies.one_data_set(
         arg,
         "rules",

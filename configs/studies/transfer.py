@@ -59,8 +59,8 @@ def get_study(arg: str = "") -> Study:
             ),
         }
     return Study(
-        name="transfer",
-        title="Transfer",
+        name="transfer-debug" if debug else "transfer",
+        title="Transfer, debug: random weights" if debug else "Transfer",
         question="Is what a prompt learned on one data set of use on another? .5 is chance in the matrices of AUROC.",
         config=files["nasa"],
         base={},

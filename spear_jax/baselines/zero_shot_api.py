@@ -147,7 +147,8 @@ def zero_shot_api(
 ) -> tuple[dict[str, Float[np.ndarray, "windows time"]], list[str]]:
     """Asks about every window of every split.
 
-    OPENAI_MODEL, OPENAI_API_KEY and OPENAI_BASE_URL in the environment say who is asked.
+    config.zero_shot.model (see `take_environment`), and OPENAI_API_KEY and OPENAI_BASE_URL in the environment say who
+    is asked.
 
     Args:
       config: a whole config.
@@ -189,7 +190,8 @@ def _prepare(config: ConfigDict, dataset: Dataset) -> _Task:
             f"OPENAI_BASE_URL: is at {host}; MIMIC-IV's data use agreement forbids passing on records, so for"
             " config.data.name='mimic_iv' allowed is a model on this host (localhost, 127.0.0.0/8, ::1)"
         )
-    model, template = _variable("OPENAI_MODEL", "the name of a model, as the endpoint knows it"), _template(config)
+    model = _printable("OPENAI_MODEL", fields.model, "the name of a model, as the endpoint knows it")
+    template = _template(config)
     cache = epath.Path(fields.cache or "~/.cache/spear_jax/zero_shot").expanduser()
     if cache.exists() and not cache.is_dir():
         raise InputError(f"config.zero_shot.cache={fields.cache!r}: is a file; needed is a folder, or none yet")
@@ -221,8 +223,7 @@ def _prepare(config: ConfigDict, dataset: Dataset) -> _Task:
     return _Task(client, pace, model, template, questions, answers, tokens, cost)
 
 
-def _variable(name: str, needed: str) -> str:
-    value = os.environ.get(name, "").strip()
+def _printable(name: str, value: str, needed: str) -> str:
     # What cannot stand in an HTTP header would come back in the HTTP client's own error, the key with it.
     if not value or not (value.isascii() and value.isprintable()):
         state = "has characters other than printable ASCII" if value else "is not set in the environment"
@@ -238,7 +239,8 @@ def _connect(pace: _Pace) -> "openai.OpenAI":
         raise InputError(
             "config.method='zero_shot_api' needs the package openai: pip install openai, or '.[api]' in a checkout"
         ) from fault
-    key = _variable("OPENAI_API_KEY", "the endpoint's key (any word where it asks for none)")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    key = _printable("OPENAI_API_KEY", key, "the endpoint's key (any word where it asks for none)")
     timeout = openai.Timeout(TIMEOUT_SECONDS, connect=min(TIMEOUT_SECONDS, 10.0))
     try:
         client = openai.OpenAI(api_key=key, timeout=timeout, max_retries=MAX_RETRIES)

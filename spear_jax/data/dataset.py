@@ -144,7 +144,8 @@ def build(
         part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
         training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
     if config.train.labelled_share < 1:
-        training = _labelled(training, config.train.labelled_share, np.random.default_rng((config.seed, 5)))
+        rng = np.random.default_rng((config.seed, 5))
+        training = _labelled(training, cut["train"], recorded, config.train.labelled_share, rng)
     if config.train.shuffled_labels:
         training = _shuffled(training, np.random.default_rng((config.seed, 4)))
     return Dataset(
@@ -240,14 +241,27 @@ def _resample(
     return both, np.concatenate([scaled[normal], drawn.values.astype(scaled.dtype)]), drawn.report
 
 
-def _labelled(training: Examples, share: float, rng: np.random.Generator) -> Examples:
-    """A share of the windows with an anomaly and of those without, at least one of each that there are."""
-    anomalous = (training.targets * training.mask).any(axis=1)
-    kept = [
-        rng.permutation(rows)[: max(round(share * len(rows)), 1)]
-        for rows in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous))
+def _labelled(
+    training: Examples, cut: windows.Windows, recorded: Sequence[Series], share: float, rng: np.random.Generator
+) -> Examples:
+    """The windows of a share of the incidents, and a share of the windows without any.
+
+    An incident is a labelled interval. At least one of each is kept; a window in which a kept incident meets another
+    has both.
+    """
+    begins = [np.diff(one.labels.astype(np.int8), prepend=0) == 1 for one in recorded]
+    numbers = [np.where(one.labels, np.cumsum(begin), 0) for one, begin in zip(recorded, begins, strict=True)]
+    touched = [
+        {(series, number) for number in np.unique(numbers[series][start : start + length]).tolist() if number}
+        for series, start, length in zip(cut.series.tolist(), cut.start.tolist(), cut.lengths.tolist(), strict=True)
     ]
-    rows = np.sort(np.concatenate(kept))
+
+    def some(of: Sequence[Any]) -> list[Any]:
+        return [of[i] for i in rng.permutation(len(of))[: max(round(share * len(of)), 1)]]
+
+    chosen = set(some(sorted(set().union(*touched))))
+    normal = some([row for row, incidents in enumerate(touched) if not incidents])
+    rows = np.sort([*normal, *(row for row, incidents in enumerate(touched) if incidents & chosen)]).astype(int)
     return Examples(*(getattr(training, field.name)[rows] for field in dataclasses.fields(Examples)))
 
 
@@ -270,7 +284,10 @@ def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]
             f" {how}, not recorded"
         )
     if config.train.labelled_share < 1:
-        said.append(f"train.labelled_share: {config.train.labelled_share:.1%} of the training windows are learned from")
+        said.append(
+            f"train.labelled_share: {config.train.labelled_share:.1%} of the training part's incidents, and of its"
+            " windows without one, are learned from"
+        )
     if config.train.shuffled_labels:
         said.append("train.shuffled_labels: a control, trained on labels that belong to other windows")
     if config.data.split == "random":

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.one_python
 
 KEY = "sk-never-to-be-seen-0123456789"
 MODEL = "test-model"
+OTHER_MODEL = "other-model"
 CALLED = "test-model-2026-01-01"
 HOLE = "?"
 
@@ -50,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             act = self.server.faults.pop(0) if self.server.faults else None
         assert self.path == "/v1/chat/completions"
         assert self.headers["Authorization"] == f"Bearer {KEY}"
-        assert body["model"] == MODEL
+        assert body["model"] in (MODEL, OTHER_MODEL)
         assert body["temperature"] == 0
         assert body["response_format"] == {"type": "json_object"}
         (message,) = body["messages"]
@@ -269,6 +270,10 @@ def test_another_model_or_endpoint_is_another_question(
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.address.replace("127.0.0.1", "localhost"))
     assert spear(*asking(tmp_path, name="second")).code == 0
     assert len(endpoint.asked) == 2 * WINDOWS
+    monkeypatch.setenv("OPENAI_MODEL", OTHER_MODEL)
+    check_refusal(spear(*asking(tmp_path)), "zero_shot.model", "'other-model' here")  # not the first one's numbers
+    assert spear(*asking(tmp_path, name="third")).code == 0
+    assert len(endpoint.asked) == 3 * WINDOWS
 
 
 # --- Faults --------------------------------------------------------------
