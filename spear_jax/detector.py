@@ -27,8 +27,6 @@ from spear_jax.model import Assembled, Params, assemble
 from spear_jax.thresholds import Threshold
 
 SCHEMA = 2
-# Schema 1 had no digest of detector.json, no notes on embedding and test, and no table of drawn embeddings.
-READABLE = (1, 2)
 # The parts of a config that a detector carries and that nobody may change under it ...
 CARRIED = ("quantizer", "embedding", "prompt", "head", "backbone")
 # ... but for where the same weights lie on this machine, and in which numbers they are held.
@@ -185,10 +183,9 @@ class Detector:
             raise InputError(f"--detector={path}: no detector.json there nor in its folder detector/")
         about = read_json(folder / "detector.json")
         schema = about.get("schema") if isinstance(about, dict) else None
-        if schema not in READABLE:
-            allowed = " and ".join(map(str, READABLE))
-            raise InputError(f"{folder / 'detector.json'}: schema {schema!r}; this version reads {allowed}")
-        if schema > 1 and about.get("sha256") != content_sha256(about):
+        if schema != SCHEMA:
+            raise InputError(f"{folder / 'detector.json'}: schema {schema!r}; this version reads {SCHEMA}")
+        if about.get("sha256") != content_sha256(about):
             raise InputError(
                 f"{folder / 'detector.json'}: damaged or edited: its content has the sha256 {content_sha256(about)},"
                 f" it was saved with {about.get('sha256')}"

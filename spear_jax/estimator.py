@@ -1,6 +1,7 @@
 """SPEAR in the habits of scikit-learn and PyOD: fit, decision_function, predict."""
 
 import contextlib
+import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from spear_jax.data.windows import combine, stitch
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.file_scoring import AlarmTable
+from spear_jax.model import warn
 from spear_jax.scoring import score_windows
 from spear_jax.streaming import Column, Scorer, Stream, fit_scaler
 
@@ -145,8 +147,6 @@ class SpearDetector(BaseEstimator):
             recorded = [*recorded, *own]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
             found = dataset.build(config, Loaded("own series", recorded), parts=parts)
-            for warning in found.warnings:
-                warnings.warn(warning, UserWarning, stacklevel=2)
             self.history_: list[dict[str, Any]] = []
             self._train(config, found, callback)
         self.threshold_ = self.detector_.threshold.value
@@ -223,6 +223,8 @@ class SpearDetector(BaseEstimator):
           InputError: it is not there, of a newer version, or damaged.
         """
         detector = Detector.load(epath.Path(folder))
+        for warning in detector.warnings:
+            warnings.warn(f"the detector: {warning}", UserWarning, stacklevel=2)
         config = detector.config
         combine = config.data.combine if config.data.combine != "none" else "max"
         given = {name: config[section][field] for name, (section, field) in _FIELDS.items()} | {"combine": combine}
@@ -284,6 +286,10 @@ class SpearDetector(BaseEstimator):
     def _train(self, config: ConfigDict, data: Dataset, callback: Callable[[dict[str, Any]], object] | None) -> None:
         mesh = parallel.make_mesh()
         backbone, assembled = methods.assemble(config, data.window, mesh)
+        assert backbone is not None  # the method is SPEAR
+        data = dataclasses.replace(data, warnings=(*data.warnings, *warn(config, backbone)))
+        for warning in data.warnings:
+            warnings.warn(warning, UserWarning, stacklevel=3)
         frozen = parallel.place(assembled.frozen, parallel.replicated(mesh))
 
         def on_epoch(line: dict[str, Any]) -> None:

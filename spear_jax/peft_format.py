@@ -9,12 +9,13 @@ import json
 import re
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from spear_jax import hub
 from spear_jax.errors import InputError
@@ -22,6 +23,7 @@ from spear_jax.files import read_json, write_whole
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = "prompt_embeddings"
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def check(config: ConfigDict, where: str) -> None:
@@ -94,14 +96,17 @@ def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt
     if base != name and all(hub.is_id(one) and not epath.Path(one).exists() for one in (base, name)):
         raise InputError(f"{folder / CONFIG}: the prompt was trained with {base}; the backbone here is {name}")
     try:
-        tensors: dict[str, Any] = load((folder / TENSORS).read_bytes())
+        tensors: dict[str, Any] = dict(deserialize((folder / TENSORS).read_bytes()))
     except FileNotFoundError as fault:
         raise InputError(f"{folder / TENSORS}: is missing; PEFT's save_pretrained writes it") from fault
     except (OSError, SafetensorError) as fault:
         raise InputError(f"{folder / TENSORS}: damaged ({fault})") from fault
     if _KEY not in tensors:
         raise InputError(f"{folder / TENSORS}: no tensor {_KEY!r}; there are {', '.join(sorted(tensors)) or 'none'}")
-    prompt = np.asarray(tensors[_KEY], np.float32)
+    stored = tensors[_KEY]
+    if stored["dtype"] not in _DTYPES:
+        raise InputError(f"{folder / TENSORS}: {_KEY} is {stored['dtype']}; allowed are {', '.join(_DTYPES)}")
+    prompt = np.frombuffer(stored["data"], _DTYPES[stored["dtype"]]).reshape(stored["shape"]).astype(np.float32)
     needed = about.get("num_virtual_tokens"), about.get("token_dim")
     if prompt.shape != needed or not np.isfinite(prompt).all():
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import gemma
 import hub_server
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
@@ -288,6 +289,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "shapes that contradict": (lambda folder: configure(folder, num_virtual_tokens=5), ["(4, 32)", "(5, 32)"]),
     "NaN": (lambda folder: write(folder, prompt_embeddings=np.full((M, 32), np.nan)), ["finite"]),
+    "whole numbers": (lambda folder: write(folder, prompt_embeddings=np.ones((M, 32), int)), ["I64", "BF16"]),
     "no prompt": (lambda folder: write(folder, other=np.ones(3)), ["no tensor 'prompt_embeddings'", "other"]),
     "truncated": (lambda folder: truncate(folder / "adapter_model.safetensors"), ["model.safetensors: damaged"]),
     "no tensors": (
@@ -313,6 +315,17 @@ def test_a_bad_adapter_is_refused(
             shutil.copy(finished.workdir / "detector" / name, adapter)
         check_refusal(score(spear, adapter, table, tmp_path / "run"), *parts)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_in_bfloat16_is_read(adapter: Path) -> None:
+    """As PEFT saves prompts of models in bfloat16."""
+    exact = np.arange(M * 32, dtype=np.float32).reshape(M, 32) / 64
+    half = exact.astype(ml_dtypes.bfloat16)
+    about = {"prompt_embeddings": {"dtype": "BF16", "shape": half.shape, "data_offsets": [0, half.nbytes]}}
+    header = json.dumps(about).encode()
+    blob = len(header).to_bytes(8, "little") + header + half.tobytes()
+    (adapter / "adapter_model.safetensors").write_bytes(blob)
+    np.testing.assert_array_equal(read_adapter(epath.Path(adapter), "random:tiny"), half.astype(np.float32))
 
 
 def test_an_adapter_alone_is_no_detector(spear: Spear, adapter: Path, table: Path, tmp_path: Path) -> None:
