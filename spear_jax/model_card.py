@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spear_jax.tables import COLUMNS, METHODS, NAMES
+from spear_jax.tables import COLUMNS, METHODS, NAMES, shown
 
 DATASETS = {
     "nasa": "NASA SMAP and MSL telemetry",
@@ -116,7 +116,7 @@ def _numbers(test: Mapping[str, Mapping[str, float | None]]) -> list[str]:
         return []
 
     def cells(metrics: Mapping[str, float | None]) -> list[str]:
-        return ["-" if (value := metrics.get(column)) is None else f"{value:.3f}" for column in COLUMNS]
+        return [shown(column, metrics.get(column)) for column in COLUMNS]
 
     rows = [[METHODS[name] if name == "spear" else NAMES[name], *cells(metrics)] for name, metrics in test.items()]
     return [

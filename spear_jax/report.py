@@ -24,7 +24,7 @@ from spear_jax.data.dataset import Dataset
 from spear_jax.evaluation import Evaluation
 from spear_jax.files import write_whole
 from spear_jax.inspection import Inspection
-from spear_jax.tables import COLUMNS, METHODS, NAMES
+from spear_jax.tables import COLUMNS, METHODS, NAMES, STEPWISE, explained, shown
 
 EXTREMES = 5  # of the series, the worst and the best
 FATE = {"fine_tuning": "all of whose weights were trained", "lora": "frozen but for low-rank additions"}
@@ -267,12 +267,14 @@ def _results(content: Mapping[str, Any]) -> list[str]:
         f" of {threshold['from']}, never on test labels. Each control has its own, chosen alike."
     )
     about = (
-        "Pooled over steps; VUS and range, event and affiliation F1 are means over series. In brackets: 95 % intervals"
-        " by the bootstrap over series. A “-” is undefined."
+        "Step by step: pooled over steps. Intervals: VUS and range, event and affiliation F1 are means over series. In"
+        " brackets: 95 % intervals by the bootstrap over series. A “-” is undefined."
     )
     body = [
         _metrics(content, "test"),
-        f'<p>{html.escape(said)}</p><p class="soft">{html.escape(about)}</p>',
+        f"<p>{html.escape(said)}</p>",
+        *(f'<p class="soft">{html.escape(line[0].upper() + line[1:])}.</p>' for line in explained(content)),
+        f'<p class="soft">{html.escape(about)}</p>',
     ]
     if "nab_score" in content:
         profiles = list(next(iter(content["nab_score"].values())))
@@ -287,24 +289,28 @@ def _results(content: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(content: Mapping[str, Any], split: str) -> str:
+    """All metrics of a split: two tables, as one would be wider than most screens."""
     method = METHODS[content["method"]]
     intervals = content["confidence_intervals"].get(split, {})
 
-    def row(name: str, metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
-        cells = [name]
-        for column in COLUMNS:
-            ends = intervals.get(column)
-            cells.append(
-                _number(metrics.get(column)) + (f"\n[{_number(ends[0], 2)}, {_number(ends[1], 2)}]" if ends else "")
-            )
-        return cells
+    def table(kind: str, columns: Sequence[str]) -> str:
+        def row(name: str, metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[str]:
+            cells = [name]
+            for column in columns:
+                ends = intervals.get(column)
+                interval = f"\n[{_number(ends[0], 2)}, {_number(ends[1], 2)}]" if ends else ""
+                cells.append(shown(column, metrics.get(column)) + interval)
+            return cells
 
-    rows = [row(method, content[split], intervals)]
-    if "windows" in content:
-        rows.append(row(f"{method}, per window", content["windows"][split], {}))
-    own = len(rows)
-    rows += [row(NAMES[name], found[split], {}) for name, found in content["controls"].items()]
-    return _table([split, *COLUMNS.values()], rows, own=own)
+        rows = [row(method, content[split], intervals)]
+        if "windows" in content and columns[0] in content["windows"][split]:  # a window has no intervals
+            rows.append(row(f"{method}, per window", content["windows"][split], {}))
+        own = len(rows)
+        rows += [row(NAMES[name], found[split], {}) for name, found in content["controls"].items()]
+        return _table([f"{split}, {kind}", *(COLUMNS[column] for column in columns)], rows, own=own)
+
+    of_intervals = [column for column in COLUMNS if column not in STEPWISE]
+    return table("step by step", STEPWISE) + table("intervals", of_intervals)
 
 
 def _series(of_series: pd.DataFrame) -> list[str]:

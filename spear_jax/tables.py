@@ -44,18 +44,42 @@ COLUMNS = {
     "false_alarms": "false al.",
     "detection_delay": "delay",
 }
+# Of single steps; the other columns are of intervals.
+STEPWISE = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
 # Alarms that touch no anomaly, per 10 000 steps; mean steps from the start of an anomaly that is found to its alarm.
 DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
+
+
+def shown(column: str, value: float | None) -> str:
+    """A metric as tables show it; '-' where it is undefined."""
+    return "-" if value is None else format(value, DIGITS.get(column, ".3f"))
+
+
+def explained(content: Mapping[str, Any]) -> list[str]:
+    """What the columns of intervals mean, and which alarms were counted, a line each.
+
+    Args:
+      content: of results.json.
+    """
+    said = [
+        "VUS-PR, VUS-ROC: AUPR and AUROC that count steps near an anomaly in part, averaged over how near; affil. F1:"
+        " nearness in time of predictions and anomalies, against that of random times (random scores get much of it)"
+    ]
+    if "alarms" in content:
+        rule = content["alarms"]
+        said.append(
+            f"alarms: gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}"
+            " dropped; false al.: alarms that touch no anomaly, per 10,000 steps; delay: mean steps until an anomaly"
+            " that is found is noticed"
+        )
+    return said
 
 
 def table(content: Mapping[str, Any]) -> str:
     """The table that a run ends with, from results.json."""
 
     def cells(metrics: Mapping[str, Any]) -> str:
-        return "".join(
-            f"{'-' if metrics.get(column) is None else format(metrics[column], DIGITS.get(column, '.3f')):>10}"
-            for column in COLUMNS
-        )
+        return "".join(f"{shown(column, metrics.get(column)):>10}" for column in COLUMNS)
 
     backbone, method = content["backbone"], METHODS[content["method"]]
     weights = "pretrained" if backbone.get("pretrained") else "RANDOM WEIGHTS"
@@ -87,14 +111,8 @@ def table(content: Mapping[str, Any]) -> str:
         "",
         f"threshold {threshold['value']:.4g} ({threshold['rule']}, chosen on {threshold['chosen_on']} of"
         f" {threshold['from']}); a '-' is undefined",
+        *explained(content),
     ]
-    if "alarms" in content:
-        rule = content["alarms"]
-        lines.append(
-            f"alarms: gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}"
-            " dropped; false al.: alarms that touch no anomaly, per 10,000 steps; delay: mean steps until an anomaly"
-            " that is found is noticed"
-        )
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from etils.epath import backend
 from spear_jax import figures
 from spear_jax.checkpoints import read_trainable
 from spear_jax.data.windows import StepScores
-from spear_jax.tables import COLUMNS, NAMES
+from spear_jax.tables import COLUMNS, DIGITS, NAMES, STEPWISE
 from spear_jax.thresholds import Threshold
 
 pytestmark = pytest.mark.one_python
@@ -93,16 +93,23 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(finished: Run) -> None
 
 def test_the_page_says_what_results_json_says(finished: Run) -> None:
     page, content = Page(finished.workdir / "report.html"), results(finished.workdir)
-    table = page.rows[: 2 + len(content["controls"])]
-    assert table[0] == ["test", *COLUMNS.values()]
     expected = {"SPEAR": content["test"]} | {NAMES[name]: one["test"] for name, one in content["controls"].items()}
-    assert [row[0] for row in table[1:]] == list(expected)
-    for name, *cells in table[1:]:
-        for column, cell in zip(COLUMNS, cells, strict=True):
-            value, interval = expected[name][column], content["confidence_intervals"]["test"].get(column)
-            shown, _, ends = cell.partition("\n")
-            assert shown == ("-" if value is None else f"{value:.3f}")
-            assert ends == (f"[{interval[0]:.2f}, {interval[1]:.2f}]" if name == "SPEAR" and interval else "")
+    tables = {"step by step": list(STEPWISE), "intervals": [column for column in COLUMNS if column not in STEPWISE]}
+    rows = iter(page.rows)
+    for kind, columns in tables.items():
+        assert next(rows) == [f"test, {kind}", *(COLUMNS[column] for column in columns)]
+        for name, metrics in expected.items():
+            first, *cells = next(rows)
+            assert first == name
+            for column, cell in zip(columns, cells, strict=True):
+                value, interval = metrics[column], content["confidence_intervals"]["test"].get(column)
+                shown, _, ends = cell.partition("\n")
+                assert shown == ("-" if value is None else format(value, DIGITS.get(column, ".3f")))
+                assert ends == (f"[{interval[0]:.2f}, {interval[1]:.2f}]" if name == "SPEAR" and interval else "")
+    for said in ("VUS-PR, VUS-ROC: AUPR", "affil. F1: ", "no anomaly, per 10,000 steps", "Alarms: "):
+        assert said in page.text
+    rule = content["alarms"]
+    assert f"gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}" in page.text
     assert "The weights of random:tiny are RANDOM" in page.text
     assert f"{content['parameters']['trainable']:,} numbers" in page.text
     assert f"Threshold {content['threshold']['value']:.4g}: rule “best_f1”" in page.text
