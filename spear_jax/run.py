@@ -1,7 +1,6 @@
 """The modes: what happens in a run, from a config to a finished folder."""
 
 import dataclasses
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -391,14 +390,12 @@ def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, mode
     if model is None:
         parallel.say(f"{tables.METHODS[config.method]}: nothing is trained step by step")
     else:
-        about = {name: note for name, note in model.embedding.items() if name != "tokens"}  # results.json lists them
-        if "tokens" in model.embedding:
-            about["tokens"] = preview.shortened(model.embedding["tokens"])
         parallel.say(
             f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
             f" = {count(model.trainable):,} numbers"
-            + (f"; bin embeddings: {json.dumps(about, ensure_ascii=False)}" if about else "")
         )
+        if model.embedding:
+            parallel.say(f"bins' vectors: {bins_explained(model.embedding, 'embedding' in model.trainable)}")
     for line in preview.divided(dataset):
         parallel.say(line)
     for line in explain(dataset.notes):
@@ -406,6 +403,31 @@ def introduce(config: ConfigDict, dataset: datasets.Dataset, backbone: Any, mode
     for warning in dataset.warnings:
         parallel.say(f"WARNING: {warning}")
     parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
+
+
+def bins_explained(notes: Mapping[str, Any], trained: bool) -> str:
+    """Where the bins' vectors come from, in words.
+
+    Args:
+      notes: see `embedding.bin_table`.
+      trained: they are trained with the prompt.
+    """
+    kind = notes["kind"]
+    tokens = preview.shortened(notes.get("tokens", ()))  # results.json lists them all
+    if kind == "numbers":
+        several = notes["numbers_of_several_tokens"]
+        what = f"the vocabulary's rows of the numbers {tokens}"
+        what += f" ({several} of them of several tokens, whose rows are averaged)" if several else ""
+    elif kind == "spread":
+        what = f"rows at even distances over the vocabulary, {tokens}"
+    elif kind == "consecutive":
+        what = f"rows of the vocabulary from number {notes['first_row']} on, {tokens}"
+    elif kind == "random":
+        what = "random, with the vocabulary's mean and deviation"
+    else:
+        what = f"smooth in the bin's value (length scale {notes['length_scale']:g})"
+    fate = "trained from there" if trained else "frozen"
+    return f"{what}; {fate}; a missing value has the row of {notes['missing']}"
 
 
 def explain(notes: Mapping[str, Any]) -> list[str]:
