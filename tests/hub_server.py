@@ -1,5 +1,6 @@
-"""As much of the Hugging Face Hub as a download needs, on this machine."""
+"""As much of the Hugging Face Hub as a download and an upload of small files need, on this machine."""
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -12,11 +13,15 @@ import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
+TOKEN = "hf_of_this_test"
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves the files of `folder` as the repository some/model; what it is to get wrong is set on the class."""
+    """Serves the files of `folder` as the repository some/model, and takes new ones from whoever has the token.
+
+    What it is to get wrong is set on the class.
+    """
 
     folder: Path
     gated = False
@@ -48,13 +53,47 @@ class Hub(http.server.BaseHTTPRequestHandler):
             etag = f'"{hashlib.sha1(content).hexdigest()}"'
             self.answer(200, content, {"X-Repo-Commit": COMMIT, "ETag": etag}, cut=self.cut)
 
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else b""
+        if self.headers["Transfer-Encoding"] == "chunked":
+            content = b"".join(iter(self.chunk, b""))
+        known = self.headers["Authorization"] == f"Bearer {TOKEN}"
+        if self.path == "/api/validate-yaml":
+            self.answer(200, b'{"warnings": [], "errors": []}')
+        elif not known:
+            self.answer(401, b"", {"X-Error-Message": "Invalid username or password."})
+        elif self.path == "/api/repos/create":
+            asked = json.loads(content)
+            assert (asked["organization"], asked["name"]) == ("some", "model")
+            self.answer(200, json.dumps({"url": f"http://{self.headers['Host']}/some/model"}).encode())
+        elif self.path == "/api/models/some/model/preupload/main":
+            modes = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(content)["files"]
+            ]
+            self.answer(200, json.dumps({"files": modes}).encode())
+        elif self.path == "/api/models/some/model/commit/main":
+            for line in map(json.loads, content.splitlines()):
+                if line["key"] == "file":
+                    (self.folder / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
+            where = f"http://{self.headers['Host']}/some/model/commit/{COMMIT}"
+            self.answer(200, json.dumps({"commitUrl": where, "commitOid": COMMIT}).encode())
+        else:
+            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def chunk(self) -> bytes:
+        """The next part of a body that is sent in parts; nothing after the last."""
+        part = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return part
+
     def answer(self, status: int, content: bytes, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
             self.close_connection = cut
 

@@ -1,6 +1,10 @@
-"""Detectors by id: pulled from a Hub on this machine."""
+"""Detectors by id: pushed to a Hub on this machine and pulled from it."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +13,8 @@ import hub_server
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Outcome, Run, Spear, check_refusal, evaluate, quick, results
-from hub_server import COMMIT, Hub
+from conftest import REPOSITORY, Outcome, Run, Spear, check_refusal, evaluate, quick, results
+from hub_server import COMMIT, TOKEN, Hub
 from huggingface_hub import constants
 from safetensors.numpy import load_file
 
@@ -64,6 +68,28 @@ def test_a_pulled_detector_gives_the_same_scores(
     again = score(spear, f"some/model@{COMMIT}", table, tmp_path / "again")
     assert (again.code, again.err) == (0, "")
     np.testing.assert_array_equal(scores(tmp_path / "again"), scores(tmp_path / "own"))
+
+
+def test_what_the_readme_s_command_pushes_gives_the_same_scores(
+    spear: Spear, finished: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (written,) = re.findall(r"^(hf upload .*?) *(?:#.*)?$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    program, *words = written.replace("USER/NAME", "some/model").split()
+    shutil.copytree(finished.workdir / "detector", Path("runs/telemetry/detector"))
+    (tmp_path / "pushed").mkdir()
+    with hub_server.serve(tmp_path / "pushed", monkeypatch):
+        own = {"HF_ENDPOINT": constants.ENDPOINT, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf")}
+        done = subprocess.run(
+            [Path(sys.executable).parent / program, *words], env=os.environ | own, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert COMMIT in done.stdout
+        left = {path.name: path.read_bytes() for path in Path("runs/telemetry/detector").iterdir()}
+        assert {path.name: path.read_bytes() for path in (tmp_path / "pushed").iterdir()} == left
+        assert {"README.md", "detector.json", "detector.safetensors"} <= set(left)
+        assert score(spear, "some/model", table, tmp_path / "pulled").code == 0
+    assert score(spear, finished.workdir, table, tmp_path / "own").code == 0
+    np.testing.assert_array_equal(scores(tmp_path / "pulled"), scores(tmp_path / "own"))
 
 
 def test_a_pulled_detector_is_evaluated(spear: Spear, finished: Run, hub: type[Hub], tmp_path: Path) -> None:
