@@ -214,13 +214,14 @@ class SpearDetector(BaseEstimator):
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":
-        """A detector that `save`, or a run of `spear_jax.main`, has written.
+        """A detector that `save`, or a run of `spear_jax.main`, has written, here or on the Hugging Face Hub.
 
         Args:
-          folder: a detector or run folder.
+          folder: a detector or run folder; or, where there is none of this name, 'user/name' or 'user/name@revision' of
+            the Hub, or of the Hugging Face cache where the Hub cannot be asked.
 
         Raises:
-          InputError: it is not there, of a newer version, or damaged.
+          InputError: it is not there, cannot be pulled, is of a newer version, or damaged.
         """
         detector = Detector.load(epath.Path(folder))
         for warning in detector.warnings:

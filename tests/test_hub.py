@@ -18,6 +18,9 @@ from hub_server import COMMIT, TOKEN, Hub
 from huggingface_hub import constants
 from safetensors.numpy import load_file
 
+import spear_jax
+from spear_jax.errors import InputError
+
 pytestmark = [pytest.mark.one_python, pytest.mark.usefixtures("elsewhere")]
 
 
@@ -90,6 +93,21 @@ def test_what_the_readme_s_command_pushes_gives_the_same_scores(
         assert score(spear, "some/model", table, tmp_path / "pulled").code == 0
     assert score(spear, finished.workdir, table, tmp_path / "own").code == 0
     np.testing.assert_array_equal(scores(tmp_path / "pulled"), scores(tmp_path / "own"))
+
+
+@pytest.mark.parametrize("name", ["some/model", "some/model@v1"])
+def test_the_estimator_loads_a_detector_by_its_id(
+    spear: Spear, finished: Run, hub: type[Hub], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.sin(np.arange(100) / 5)
+    own = spear_jax.SpearDetector.load(str(finished.workdir))
+    pulled = spear_jax.SpearDetector.load(name)
+    assert pulled.get_params() == own.get_params()
+    np.testing.assert_array_equal(pulled.decision_function(values), own.decision_function(values))
+    with pytest.raises(InputError, match="no/model: no such folder here, and the Hub"):
+        spear_jax.SpearDetector.load("no/model")
+    hub_server.place(hub_server.NOWHERE, monkeypatch)
+    assert spear_jax.SpearDetector.load(name).threshold_ == own.threshold_
 
 
 def test_a_pulled_detector_is_evaluated(spear: Spear, finished: Run, hub: type[Hub], tmp_path: Path) -> None:
