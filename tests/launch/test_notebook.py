@@ -1,6 +1,11 @@
-"""The notebook runs from top to bottom, and shows its pictures."""
+"""The notebook runs from top to bottom, shows its pictures, and installs what it needs where that is missing."""
 
+import os
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
@@ -20,9 +25,13 @@ EPOCHS = 1
 """
 
 
+def read() -> Any:
+    return nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    notebook = nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
+    notebook = read()
     nbformat.validate(notebook)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     names = {line.partition(" = ")[0] for line in parameters.source.splitlines() if " = " in line}
@@ -37,7 +46,65 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
 
 
 def test_it_copies_no_code_and_holds_no_output() -> None:
-    notebook = nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
+    notebook = read()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert not any("def " in cell.source for cell in code)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "wheel", "asked"),
+    [
+        ("exit 0", False, "spear_jax[gpu] @ git+{repository}"),
+        ("exit 9", False, "spear_jax @ git+{repository}"),  # installed, but it finds no driver
+        ("", False, "spear_jax @ git+{repository}"),
+        ("exit 0", True, "spear_jax[gpu] @ {wheel}"),
+    ],
+)
+def test_it_installs_from_the_repository_or_a_wheel(tmp_path: Path, gpu: str, wheel: bool, asked: str) -> None:
+    """With a pip and an nvidia-smi that only say how they were called, and no spear_jax until that pip ran."""
+    file = tmp_path / "spear_jax-0.1.0-py3-none-any.whl"
+    if wheel:
+        file.touch()
+    if gpu:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\n{gpu}\n")
+        (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "pip.py").write_text(
+        f"import pathlib, sys\npathlib.Path({str(tmp_path / 'asked')!r}).write_text('\\n'.join(sys.argv[1:]))\n"
+    )
+    (tmp_path / "modules" / "spear_jax.py").write_text(
+        f"import pathlib\nif not pathlib.Path({str(tmp_path / 'asked')!r}).exists():\n"
+        "    raise ImportError('not yet')\n__version__ = 'installed'\n"
+    )
+    first = next(cell for cell in read().cells if cell.cell_type == "code")
+    (tmp_path / "first.ipy").write_text(first.source)
+    own = {
+        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        "PYTHONPATH": str(tmp_path / "modules"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JAX_PLATFORMS": "cpu",
+    }
+    words = [sys.executable, "-m", "IPython", "--colors=NoColor", "first.ipy"]
+    done = subprocess.run(words, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=120)
+    assert "spear_jax installed, jax " in done.stdout, done.stdout + done.stderr
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = asked.format(repository=project["urls"]["Repository"], wheel=file.resolve().as_uri())
+    assert (tmp_path / "asked").read_text().splitlines() == ["install", "-q", wanted]
+
+
+def test_nothing_names_a_package_that_no_index_has() -> None:
+    for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "launch").iterdir()):
+        for line in path.read_text().splitlines():
+            assert "pip install" not in line or "spear_jax[" not in line.partition(" @ ")[0], f"{path.name}: {line}"
+            assert not line.strip().endswith(("pip install spear_jax", "pip install -q spear_jax")), path
+
+
+def test_the_readme_opens_it_in_colab() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    name = project["urls"]["Repository"].removeprefix("https://github.com/")
+    text = (REPOSITORY / "README.md").read_text()
+    badge = f"https://colab.research.google.com/github/{name}/blob/main/launch/colab.ipynb"
+    assert f"(https://colab.research.google.com/assets/colab-badge.svg)]({badge})" in text[: text.index("## ")]
+    assert "`launch/colab.ipynb`" in text.partition("## On other machines")[2]
