@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_nab
 
 pytestmark = pytest.mark.one_python
 
@@ -19,35 +21,72 @@ pytest.importorskip("ipykernel")
 TINY = """
 BACKBONE = "random:tiny"
 QUICKSTART = ["--config.data.synthetic.series=10", "--config.data.fractions=(0.6, 0.2, 0.2)", "--config.train.epochs=1"]
-OTHER = "configs/quickstart.py:debug"
+OTHER = "configs/nab.py"
 OWN = ""
 EPOCHS = 1
 """
+FILES = {f"realAWSCloudwatch/f{i}.csv": (320, [(100 + 9 * i, 110 + 9 * i), (220, 240)]) for i in range(6)}
 
 
 def read() -> Any:
     return nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
 
 
+def write_own(path: Path, label: str) -> None:
+    """A table of a reader's kind: times, words, two sensors, and labels or none; cells are parted by semicolons."""
+    rng = np.random.default_rng(0)
+    time = pd.date_range("2025-01-01", periods=800, freq="min")
+    table = pd.DataFrame({"when": time, "room": "kitchen", "heat": rng.normal(20, 1, 800), "load": rng.random(800)})
+    if label:
+        table[label] = (np.arange(800) % 100 < 10).astype(int)
+        table.loc[table[label] == 1, "heat"] += 10
+    table.to_csv(path, sep=";", index=False)
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_nab(tmp_path / "data" / "nab", FILES)
+    write_own(tmp_path / "labelled.csv", "is_anomaly")
+    write_own(tmp_path / "unlabelled.csv", "")
+    monkeypatch.setenv("SPEAR_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     notebook = read()
     nbformat.validate(notebook)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     names = {line.partition(" = ")[0] for line in parameters.source.splitlines() if " = " in line}
     assert names == {line.partition(" = ")[0] for line in TINY.splitlines() if line}
-    parameters.source = TINY
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    pictures = [one for one in shown if "image/png" in one.get("data", {})]
-    assert len(pictures) == 2
-    printed = "".join(one.get("text", "") for one in shown)
-    assert "RANDOM WEIGHTS" in printed and "rows scored" in printed
+    headings = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"]
+    (own,) = (i for i in headings if notebook.cells[i].source.startswith("## Your own data"))
+    of_own = range(own, next(i for i in headings if i > own))
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+
+    def run(numbers: range, file: str) -> tuple[str, int]:
+        """What the cells print with this file as one's own, and how many pictures they show."""
+        parameters.source = TINY.replace('OWN = ""', f"OWN = {file!r}")
+        client.execute_cell(parameters, notebook.cells.index(parameters))
+        shown = []
+        for number in numbers:
+            client.execute_cell(notebook.cells[number], number)
+            shown += notebook.cells[number].get("outputs", ())
+        printed = "".join(one.get("text", "") for one in shown)
+        return printed, sum("image/png" in one.get("data", {}) for one in shown)
+
+    with client.setup_kernel():
+        printed, pictures = run(range(len(notebook.cells)), "")
+        assert pictures == 2
+        assert "synthetic, SPEAR, random:tiny (RANDOM WEIGHTS" in printed and "rows scored" in printed
+        assert "\nnab, SPEAR, random:tiny (RANDOM WEIGHTS" in printed
+        assert "example.csv: 3000 rows, labels: label" in printed
+        for file, label in (("labelled.csv", "is_anomaly"), ("unlabelled.csv", "none")):
+            printed, pictures = run(of_own, file)
+            assert pictures == 1
+            assert f"{file}: columns that are left out (no numbers, or another label): room" in printed
+            assert f"{file}: 800 rows, labels: {label}" in printed
+            assert "rows scored" in printed
+            assert ("anomalies that were put in" in printed) == (label == "none")
 
 
 def test_it_copies_no_code_and_holds_no_output() -> None:
-    notebook = read()
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = [cell for cell in read().cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert not any("def " in cell.source for cell in code)
 
@@ -81,7 +120,7 @@ def test_it_installs_from_the_repository_or_a_wheel(tmp_path: Path, gpu: str, wh
     first = next(cell for cell in read().cells if cell.cell_type == "code")
     (tmp_path / "first.ipy").write_text(first.source)
     own = {
-        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        "PATH": str(tmp_path / "bin"),  # and no nvidia-smi of this machine
         "PYTHONPATH": str(tmp_path / "modules"),
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "JAX_PLATFORMS": "cpu",
