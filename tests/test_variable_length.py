@@ -1,6 +1,7 @@
 """Series of any length: padding changes nothing that is real, whatever lengths windows are read in."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.baselines.head_only import head_only
 from spear_jax.config import TINY, default_config
-from spear_jax.data.batches import Examples, buckets
+from spear_jax.data.batches import MOST_SHAPES, Examples, buckets
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.metrics import point_metrics
@@ -122,6 +123,20 @@ def test_whole_series_are_windows_of_their_own(spear: Spear, tmp_path) -> None:
     )
     assert outcome.code == 0, outcome.err
     check_scores(evaluated)
+
+
+def test_whole_series_of_many_lengths_are_read_in_few(spear: Spear, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        length = 20 + 5 * i
+        lines = [f"{value:.3f},{row % 10 // 8}" for row, value in enumerate(rng.normal(size=length))]
+        (tmp_path / f"s{i:02}.csv").write_text("\n".join(["value,label", *lines]))
+    shown = spear(
+        *command("files:debug", {"data.dir": tmp_path, "data.window": 0, "data.split": "series"}, mode="preview")
+    )
+    assert shown.code == 0, shown.err
+    read = {length for found in re.findall(r"windows of ([\d or]+)", shown.out) for length in found.split(" or ")}
+    assert 1 < len(read) <= MOST_SHAPES
 
 
 def test_a_whole_series_that_is_too_long_is_refused(spear: Spear, tmp_path) -> None:
