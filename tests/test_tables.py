@@ -1,9 +1,9 @@
 """The table that a run ends with."""
 
 import pytest
-from conftest import Run, results
+from conftest import REPOSITORY, Run, results
 
-from spear_jax.tables import COLUMNS, DIGITS, shown, table
+from spear_jax.tables import COLUMNS, DIGITS, explained, shown, table
 
 pytestmark = pytest.mark.one_python
 
@@ -22,3 +22,12 @@ def test_a_number_of_alarms_has_one_decimal() -> None:
     assert [shown(column, 2.0) for column in ("auroc", "false_alarms", "detection_delay")] == ["2.000", "2.0", "2.0"]
     assert shown("delay", None) == "-"
     assert set(DIGITS) <= set(COLUMNS)
+
+
+def test_the_readme_shows_what_is_said_today(finished: Run) -> None:
+    printed = (REPOSITORY / "README.md").read_text().partition("It\nprints (")[2].split("```")[1].splitlines()
+    for line in explained({"alarms": {"merge_gap": 0, "min_length": 1}}):
+        assert line in printed
+    (said,) = (line for line in finished.outcome.out.splitlines() if line.startswith("bins' vectors: "))
+    (shown_there,) = (line for line in printed if line.startswith("bins' vectors: "))
+    assert shown_there == said.replace("frozen", "trained from there")  # the quickstart trains them, this run does not
