@@ -53,6 +53,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         if series.count(name) > 1:
             raise InputError(f"{source}: two series are named {name!r}")
     scorer, said = _place(detector, config, config.score.batch_size)
+    stride = scorer.stride(config.score.stride)
     for warning in said:
         parallel.say(f"WARNING: {warning}")
     new = not folder.exists()
@@ -63,7 +64,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
             found,
             folder,
             form=config.score.format,
-            stride=config.score.stride,
+            stride=stride,
             overlap=config.score.overlap or "mean",
             combine=config.data.combine,
             said=said,
@@ -104,8 +105,8 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
     if config.score.format != "parquet":  # the default, which nobody gave
         raise InputError("--config.score.format: --input=- writes lines of CSV to standard output")
-    stride, overlap = config.score.stride, config.score.overlap or "first"
     scorer, said = _place(detector, config, 1)
+    stride, overlap = scorer.stride(config.score.stride), config.score.overlap or "first"
     for warning in said:
         print(f"WARNING: {warning}", file=sys.stderr)
     file = LiveFile(rows, **_chosen(config))
@@ -122,7 +123,7 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
 
 def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:
     """How long a row of a live stream waits for its score, in rows; computing comes on top."""
-    window, stride = scorer.window, stride or scorer.window
+    window = scorer.window
     first = max(window, rows_for_scale(scorer.detector, columns(file)))
     wait = stride - 1 if overlap == "first" else window
     return (
@@ -156,11 +157,6 @@ def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, C
             raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(OVERRIDABLE)}")
         configs.override(config, field, text)
     configs.validate(config)
-    if config.data.window and config.score.stride > config.data.window:
-        raise InputError(
-            f"config.score.stride={config.score.stride}: allowed is at most the detector's data.window="
-            f"{config.data.window}, so that every row lies in a window"
-        )
     own = detector.alarm_rule
     gap = own.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
     detector = dataclasses.replace(detector, alarm_rule=alarms.Rule(gap, config.alarms.min_length or own.min_length))

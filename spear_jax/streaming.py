@@ -15,6 +15,7 @@ from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
 from spear_jax.detector import Detector
+from spear_jax.errors import InputError
 from spear_jax.model import Assembled
 from spear_jax.scoring import score_windows
 
@@ -60,6 +61,19 @@ class Scorer:
             detector.config.data.window or backbone.max_positions - detector.config.prompt.length - 1,
             batch_size,
         )
+
+    def stride(self, asked: int) -> int:
+        """Rows from one window to the next; a window where 0 is asked for.
+
+        Raises:
+          InputError: rows between two windows would lie in none.
+        """
+        if asked > self.window:
+            raise InputError(
+                f"config.score.stride={asked}: allowed is at most {self.window}, the steps in the detector's window, so"
+                " that every row lies in one"
+            )
+        return asked or self.window
 
     def __call__(
         self,
@@ -136,9 +150,12 @@ class Stream:
           overlap: 'mean' scores a row by the mean of all windows that it lies in; 'first' by the first, so that it is
             final up to `stride` rows after it came.
           scaler: fitted already; without it, one is fitted on the first rows.
+
+        Raises:
+          InputError: the stride is longer than a window.
         """
         self._scorer, self._scaler, self._columns = scorer, scaler, columns
-        self._window, self._stride = scorer.window, stride or scorer.window
+        self._window, self._stride = scorer.window, scorer.stride(stride)
         self._overlap = overlap
         self._needed = rows_for_scale(scorer.detector, columns)
         self._values, self._times = np.zeros((0, len(columns))), np.zeros(0, np.int64)

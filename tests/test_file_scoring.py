@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, Run, Spear, check_refusal, command, contents, results
+from conftest import TINY, Run, Spear, check_refusal, command, contents, quick, results
 from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from spear_jax.data.files import CHUNK_ROWS, File
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
+from spear_jax.errors import InputError
 from spear_jax.file_scoring import columns, score_file
 from spear_jax.score_figure import Envelope
 from spear_jax.scoring import score_windows
@@ -153,6 +154,28 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     write(table, 50)
     check_refusal(spear(*common, f"--input={table}"), "is not a new or empty folder")
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
+    assert spear(*quick(tmp_path / "run", {"data.window": 0})).code == 0
+    most = load_backbone("random:tiny").max_positions - 4 - 1
+    write(tmp_path / "t.csv", 2 * most)
+    where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")
+    common = ("--mode=score", f"--detector={tmp_path / 'run'}", *where)
+    check_refusal(
+        spear(*common, f"--config.score.stride={most + 1}"),
+        f"config.score.stride={most + 1}: allowed is at most {most}, the steps in the detector's window",
+    )
+    assert not (tmp_path / "o").exists()
+    if not live:
+        assert spear(*common, f"--config.score.stride={most}").code == 0
+        assert np.isfinite(pd.read_parquet(tmp_path / "o" / "scores.parquet")["score"]).all()
+
+
+def test_a_stream_refuses_a_stride_beyond_its_window(scorer: Scorer) -> None:
+    with pytest.raises(InputError, match=r"^config\.score\.stride=33: allowed is at most 32"):
+        streaming.Stream(scorer, [streaming.Column("t", "a")], stride=33)
 
 
 def test_a_series_that_was_trained_on_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:
