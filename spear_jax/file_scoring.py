@@ -140,12 +140,14 @@ def write_scores(
       said: warnings, kept in the Parquet table's metadata and in the figure.
 
     Returns:
-      How many rows were scored, how many are predicted to be anomalous, and how many alarms there are.
+      How many rows the files have, how many series were scored, how many of their scores are at or above the
+      threshold, and how many alarms there are.
 
     Raises:
       InputError: a row that cannot be read, or none at all.
     """
     rows = predicted = 0
+    series: set[str] = set()
     alarms, drawn = AlarmTable(scorer.detector.alarm_rule), Envelopes()
     path = folder / f"scores.{form}"
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -163,7 +165,9 @@ def write_scores(
                     writer.write(table)
                     alarms.add(table)
                     drawn.add(table)
-                    rows += len(table)
+                    names = table["series"].unique()  # a row of the file is a row of the table for each of them
+                    rows += len(table) // len(names)
+                    series.update(names)
                     predicted += int(table["predicted"].sum())
                     bar.update(before + file.bytes_read - bar.n)
                 before += file.size
@@ -176,7 +180,7 @@ def write_scores(
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    return {"rows": rows, "predicted": predicted, "alarms": len(found)}
+    return {"rows": rows, "series": len(series), "predicted": predicted, "alarms": len(found)}
 
 
 class _Writer:

@@ -80,9 +80,10 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
         parallel.say(line)
     threshold, rule = detector.threshold, detector.alarm_rule
     parallel.say(
-        f"{counted['rows']:,} rows scored, {counted['predicted']:,} at or above the threshold {threshold.value:.4g}"
-        f" ({threshold.rule} on {detector.trained_on}), {counted['alarms']:,} alarms (gaps of up to {rule.merge_gap}"
-        f" rows closed, alarms of fewer than {rule.min_length} dropped)\n"
+        f"{counted['rows']:,} rows of {counted['series']:,} series scored, {counted['predicted']:,} scores at or above"
+        f" the threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
+        f" {counted['alarms']:,} alarms (gaps of up to {rule.merge_gap} rows closed, alarms of fewer than"
+        f" {rule.min_length} dropped)\n"
         f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - began:.0f} s)"
     )
 

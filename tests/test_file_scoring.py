@@ -71,8 +71,10 @@ def test_pieces_give_the_scores_of_the_whole(
 def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: str) -> None:
     table = write(tmp_path / "t.csv", 100)
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
-    assert spear(*common, f"--workdir={tmp_path / 'apart'}").code == 0
-    assert spear(*common, f"--workdir={tmp_path / 'one'}", f"--config.data.combine={how}").code == 0
+    told = spear(*common, f"--workdir={tmp_path / 'apart'}")
+    assert told.code == 0 and "\n100 rows of 2 series scored, " in told.out
+    told = spear(*common, f"--workdir={tmp_path / 'one'}", f"--config.data.combine={how}")
+    assert told.code == 0 and "\n100 rows of 1 series scored, " in told.out
     apart = pd.read_parquet(tmp_path / "apart" / "scores.parquet").pivot(index="step", columns="series", values="score")
     one = pd.read_parquet(tmp_path / "one" / "scores.parquet")
     assert one["series"].unique().tolist() == ["t"]
@@ -211,6 +213,8 @@ def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, 
     scores = pd.read_csv(tmp_path / "o" / "scores.csv", parse_dates=["timestamp"])
     alarms = pd.read_csv(tmp_path / "o" / "alarms.csv", parse_dates=["start_time", "end_time", "peak_time"])
     assert len(scores) == 800 and len(alarms) > 0
+    above = f"{scores['predicted'].sum()} scores at or above the threshold"
+    assert f"400 rows of 2 series scored, {above}" in told.out
     assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
     expected = []
     for name, one in scores.groupby("series", sort=False):
@@ -263,7 +267,7 @@ def test_two_million_rows_are_scored_in_bounded_memory(finished: Run, tmp_path: 
 
     small, _ = peak(write(tmp_path / "small.csv", 100_000, columns=1), "small")
     large, said = peak(table, "large")
-    assert "2,000,000 rows scored" in said
+    assert "2,000,000 rows of 1 series scored" in said
     assert len(pd.read_parquet(tmp_path / "large" / "scores.parquet")) == rows
     print(f"peak memory: {small:.0f} MiB for 100,000 rows, {large:.0f} MiB for 2,000,000")
     assert large < small + 150

@@ -376,7 +376,7 @@ def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
 
     scored = spear("--mode=score", f"--detector={run}", f"--input={table}", f"--workdir={tmp_path / 'scored'}")
     assert scored.code == 0, scored.err
-    assert "3,200 rows scored" in scored.out
+    assert "1,600 rows of 2 series scored" in scored.out
     found = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
     assert list(found.columns) == ["series", "step", "timestamp", "value", "score", "predicted"]
     assert found.groupby("series").size().to_dict() == {"telemetry/t1": 1600, "telemetry/t2": 1600}

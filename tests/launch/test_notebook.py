@@ -73,7 +73,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     with client.setup_kernel():
         printed, pictures = run(range(len(notebook.cells)), "")
         assert pictures == 2
-        assert "synthetic, SPEAR, random:tiny (RANDOM WEIGHTS" in printed and "rows scored" in printed
+        assert "synthetic, SPEAR, random:tiny (RANDOM WEIGHTS" in printed and "series scored" in printed
         assert "\nnab, SPEAR, random:tiny (RANDOM WEIGHTS" in printed
         assert "example.csv: 3000 rows, labels: label" in printed
         for file, label in (("labelled.csv", "is_anomaly"), ("unlabelled.csv", "none")):
@@ -81,7 +81,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
             assert pictures == 1
             assert f"{file}: columns that are left out (no numbers, or another label): room" in printed
             assert f"{file}: 800 rows, labels: {label}" in printed
-            assert "rows scored" in printed
+            assert "series scored" in printed
             assert ("anomalies that were put in" in printed) == (label == "none")
 
 
