@@ -86,7 +86,7 @@ class Envelopes:
                 axis.set_ylabel("value")
             else:
                 axis.set_yticks([])
-            axis.set_title(name, loc="left", fontsize=10)
+            axis.set_title(name, loc="left", fontsize=10, parse_math=False)  # a name may hold dollar signs
             axis.margins(x=0)
             right = axis.twinx()
             right.plot(x, score, lw=0.8, color="#d9730d", label="score")
@@ -103,7 +103,8 @@ class Envelopes:
         figure.legend(*zip(*lines, strict=True), loc="outside upper right", ncols=4, frameon=False, fontsize=9)
         if warnings:
             wrapped = [line for warning in warnings for line in textwrap.wrap(warning, 150)]
-            figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=7, color="#c00000")
+            below = "\n".join(wrapped)
+            figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color="#c00000", parse_math=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(str(path), dpi=110, metadata={"Description": " | ".join(warnings)})
         plt.close(figure)

@@ -10,13 +10,16 @@ from pathlib import Path
 import fsspec
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Run, Spear, evaluate, log, quick, quick_on, results
+from etils import epath
 from etils.epath import backend
 
 from spear_jax import figures
 from spear_jax.checkpoints import read_trainable
 from spear_jax.data.windows import StepScores
+from spear_jax.score_figure import Envelopes
 from spear_jax.tables import COLUMNS, DIGITS, NAMES, STEPWISE
 from spear_jax.thresholds import Threshold
 
@@ -174,6 +177,19 @@ def test_names_out_of_a_file_are_text_and_not_markup(spear: Spear, tmp_path: Pat
     page = Page(tmp_path / "run" / "report.html")
     assert all(str(image["src"]).startswith("data:") for image in page.all("img"))
     assert any("<img src=x0>&amp;$\\frac$" in row[0] for row in page.rows)
+    where = (f"--input={tmp_path / 'data.csv'}", f"--workdir={tmp_path / 'scored'}")
+    scored = spear("--mode=score", f"--detector={tmp_path / 'run'}", *where)
+    assert scored.code == 0, scored
+    assert ink(tmp_path / "scored" / "figures" / "scores.png") > 0.01
+
+
+def test_names_and_warnings_in_the_figure_of_scores_are_text(tmp_path: Path) -> None:
+    name = "f/$\\frac$"
+    envelopes = Envelopes()
+    envelopes.add(pd.DataFrame({"series": name, "value": np.arange(9.0), "score": np.linspace(0, 1, 9)}))
+    alarms = pd.DataFrame({"series": [name], "start": [5], "end": [8]})
+    envelopes.draw(epath.Path(tmp_path / "scores.png"), 0.5, alarms, [f"the detector: {name} is odd"])
+    assert ink(tmp_path / "scores.png") > 0.01
 
 
 def test_warnings_stand_on_the_page_and_in_every_figure(spear: Spear, tmp_path: Path) -> None:
