@@ -4,7 +4,7 @@
 #   bash launch/processes.sh [--dry-run] N --config=configs/nasa.py --workdir=runs/nasa
 #
 # Needs    spear_jax installed for `python` (PYTHON names another), and N GPUs where there are GPUs: process i takes
-#          GPU i. JAX_PLATFORMS=cpu stays on the CPU.
+#          GPU i. JAX_PLATFORMS=cpu stays on the CPU. --mode=score runs in one process: without this script.
 # Creates  nothing but --workdir. The processes meet at a free port of 127.0.0.1.
 # Results  in --workdir, written by process 0 alone; the numbers are those of one process.
 # Resumes  with the same command. Exit code: 0 done, 1 stopped, 2 bad input, else that of the first process that failed.

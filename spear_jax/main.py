@@ -46,7 +46,8 @@ flags:
   --input=FILE|FOLDER|-            what to score: CSV or Parquet, compressed or not; - reads lines of CSV as they come
                                    and writes a line for each to standard output, without --workdir (score)
   --distributed=auto|on|off        joins the other processes of a Slurm, Open MPI or GKE job, or those that
-                                   JAX_COORDINATOR_ADDRESS names; on joins a TPU pod outside GKE (default: auto)
+                                   JAX_COORDINATOR_ADDRESS names; on joins a TPU pod outside GKE (default: auto);
+                                   score runs in one process
   --help                           this text
 
 configs that come with the package: configs/quickstart.py (generated telemetry), configs/nasa.py (NASA SMAP and MSL),
@@ -152,6 +153,7 @@ def run(flags: Flags) -> None:
         raise InputError(f"--distributed={flags.distributed!r}: allowed are {', '.join(parallel.DISTRIBUTED)}")
     if flags.mode == "score":
         parallel.start(flags.distributed)
+        parallel.check_alone(flags.mode)  # each process would write all files
         if flags.input == "-":
             score_mode.live(flags.detector, sys.stdin.buffer, sys.stdout, flags.overrides)
         else:

@@ -54,6 +54,19 @@ def start(distributed: str) -> None:
     logging.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), found or "found by JAX")
 
 
+def check_alone(mode: str) -> None:
+    """For what one process does.
+
+    Raises:
+      InputError: there are several.
+    """
+    if jax.process_count() > 1:
+        raise InputError(
+            f"--mode={mode} runs in one process, on all devices of its machine; this is one of {jax.process_count()}:"
+            " start it once, with --distributed=off"
+        )
+
+
 def _cluster() -> str:
     """What in the environment says that this is one process of several, or ''."""
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):

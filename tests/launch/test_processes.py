@@ -79,6 +79,17 @@ def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_scoring_in_several_processes_is_refused(tmp_path: Path, finished: Run, live: bool) -> None:
+    (tmp_path / "t.csv").write_text("a\n" + "1\n" * 99)
+    where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")
+    code, said = launch(tmp_path, 2, "--mode=score", f"--detector={finished.workdir}", *where)
+    assert code == 2, said
+    (line,) = set(said.splitlines())
+    assert line.startswith("error: --mode=score runs in one process") and "--distributed=off" in line
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops_all_and_the_same_command_goes_on(tmp_path: Path, which: signal.Signals) -> None:
