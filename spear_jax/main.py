@@ -192,7 +192,7 @@ def run(flags: Flags) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The program; returns its exit code: 0 done, 1 stopped or diverged (resumable), 2 bad input."""
+    """The program; returns its exit code: 0 done, 1 stopped or diverged (resumable), 2 bad input, 130 Ctrl-C."""
     if "--help" in arguments or "-h" in arguments:
         print(HELP, end="")
         return 0
@@ -201,6 +201,9 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # where nothing was under way that a signal saves or ends in order
+        print("stopped: Ctrl-C", file=sys.stderr)
+        return 130
     except RuntimeError as fault:
         from spear_jax.training import StoppedError, TrainingDivergedError
 

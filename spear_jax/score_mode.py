@@ -1,6 +1,7 @@
 """--mode=score: files, or rows as they come, scored with a trained detector."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from spear_jax.errors import InputError
 from spear_jax.file_scoring import columns, score_file, write_scores
 from spear_jax.run import carry, load_detector
 from spear_jax.streaming import Scorer, rows_for_scale
+from spear_jax.training import StopSignal
 
 OVERRIDABLE = (
     *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
@@ -91,6 +93,8 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
 def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[str, str]) -> None:
     """Scores rows as they come: a line goes out for each as soon as its score is final.
 
+    SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.
+
     Args:
       detector_path: a detector or run folder.
       rows: lines of CSV, column names first.
@@ -116,10 +120,14 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
     # One window of each column at a time: a single shape, compiled once.
     scorer = dataclasses.replace(scorer, batch_size=len(file.columns.values))
     header = True
-    for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
-        table.to_csv(out, index=False, header=header)
-        out.flush()
-        header = False
+    try:
+        with StopSignal(file.end):
+            for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
+                table.to_csv(out, index=False, header=header)
+                out.flush()
+                header = False
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python tries once more when it ends, and says so
 
 
 def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:

@@ -469,6 +469,14 @@ def take_evaluation(config: ConfigDict, progress: Progress, evaluation: dict[str
 class StopSignal:
     """SIGTERM and SIGINT, remembered until the call under way is done; a second one ends the program at once."""
 
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        """Listens to nothing yet.
+
+        Args:
+          then: is called when a signal comes, between any two instructions of the program.
+        """
+        self._then = then
+
     def __enter__(self) -> "StopSignal":
         self.asked = False
         # Signals reach the main thread alone, and only there can be listened to.
@@ -478,6 +486,7 @@ class StopSignal:
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
+        self._then()
         self._restore()
 
     def __exit__(self, *fault: object) -> None:

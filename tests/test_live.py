@@ -3,6 +3,7 @@
 import io
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -50,46 +51,110 @@ def test_live_scores_are_those_of_the_file(
     np.testing.assert_allclose(live["value"], batch["value"])
 
 
-def test_a_row_goes_out_as_soon_as_its_window_is_complete(finished: Run, tmp_path: Path) -> None:
-    lines = write(tmp_path / "t.csv", 300, columns=1).read_bytes().splitlines(keepends=True)
-    command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={finished.workdir}", "--input=-"]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(
-        [*command, "--config.score.stride=8"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
+class Live:
+    """The program in a process of its own, which scores the rows that it is sent: windows of 32, one every 8 rows."""
 
-        def send(rows: list[bytes]) -> None:
-            process.stdin.write(b"".join(rows))
-            process.stdin.flush()
+    def __init__(self, run: Run, *arguments: str) -> None:
+        command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={run.workdir}", "--input=-"]
+        self.process = subprocess.Popen(
+            [*command, "--config.score.stride=8", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        self.stdin, self.stdout, self.stderr = self.process.stdin, self.process.stdout, self.process.stderr
 
-        def receive(seconds: float) -> int:
-            """Lines that come, until none has come for so long."""
-            count = 0
-            while select.select([process.stdout], [], [], seconds)[0]:
-                came = os.read(process.stdout.fileno(), 1 << 16)
-                if not came:
-                    break
-                count += came.count(b"\n")
-            return count
+    def __enter__(self) -> "Live":
+        return self
 
-        first = 256  # what the scale is taken from
-        send(lines[:1] + lines[1 : 1 + first])
+    def __exit__(self, *fault: object) -> None:
+        self.process.kill()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
+        self.process.wait()
+
+    def send(self, rows: list[bytes]) -> None:
+        self.stdin.write(b"".join(rows))
+        self.stdin.flush()
+
+    def wait(self) -> None:
+        """Until something comes."""
         deadline = time.monotonic() + 120
-        while not select.select([process.stdout], [], [], 1)[0]:
-            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
-        assert receive(3) == 1 + first  # a head, and what is complete
-        send([*lines[1 + first : 8 + first], lines[8 + first][:9]])  # seven rows and the beginning of one
-        assert receive(1) == 0
-        send([lines[8 + first][9:]])
-        assert receive(3) == 8
-        process.stdin.close()
-        assert receive(10) == 0
-        assert process.wait(20) == 0
+        while not select.select([self.stdout], [], [], 1)[0]:
+            assert time.monotonic() < deadline and self.process.poll() is None, self.stderr.read()
+
+    def receive(self, seconds: float) -> int:
+        """Lines that come, until none has come for so long."""
+        count = 0
+        while select.select([self.stdout], [], [], seconds)[0]:
+            came = os.read(self.stdout.fileno(), 1 << 16)
+            if not came:
+                break
+            count += came.count(b"\n")
+        return count
+
+
+FIRST = 256  # rows that the scale is taken from
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> list[bytes]:
+    """A line of column names, and 300 of rows."""
+    return write(tmp_path / "t.csv", 300, columns=1).read_bytes().splitlines(keepends=True)
+
+
+def test_a_row_goes_out_as_soon_as_its_window_is_complete(finished: Run, lines: list[bytes]) -> None:
+    with Live(finished) as live:
+        live.send(lines[: 1 + FIRST])
+        live.wait()
+        assert live.receive(3) == 1 + FIRST  # a head, and what is complete
+        live.send([*lines[1 + FIRST : 8 + FIRST], lines[8 + FIRST][:9]])  # seven rows and the beginning of one
+        assert live.receive(1) == 0
+        live.send([lines[8 + FIRST][9:]])
+        assert live.receive(3) == 8
+        live.stdin.close()
+        assert live.receive(10) == 0
+        assert live.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[bytes], which: signal.Signals) -> None:
+    with Live(finished) as live:
+        live.send(lines[: 1 + FIRST + 3])
+        live.wait()
+        assert live.receive(3) == 1 + FIRST
+        live.process.send_signal(signal.SIGSTOP)
+        live.send(
+            [*lines[1 + FIRST + 3 : 1 + FIRST + 5], lines[1 + FIRST + 5][:-3]]
+        )  # unread yet; the last is not whole
+        live.process.send_signal(which)
+        live.process.send_signal(signal.SIGCONT)
+        assert live.receive(20) == 5
+        assert live.process.wait(20) == 0
+        assert b"Traceback" not in live.stderr.read()
+
+
+def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waiting(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Waiting()))
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "stopped: Ctrl-C\n")
+
+
+def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]) -> None:
+    with Live(finished) as live:
+        live.send(lines[: 1 + FIRST])
+        live.wait()
+        live.stdout.close()
+        live.send(lines[1 + FIRST : 1 + FIRST + 8])
+        assert live.process.wait(20) == 0
+        said = live.stderr.read().decode()
+        assert "the first scores come after 256 rows" in said.splitlines()[-1]
 
 
 def test_what_cannot_be_done_live_is_refused(

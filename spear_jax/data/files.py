@@ -10,7 +10,10 @@ import dataclasses
 import gzip
 import io
 import lzma
+import os
 import re
+import select
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -351,10 +354,22 @@ class LiveFile(File):
           InputError: see `File`.
         """
         self._raw, self._names, self._first = raw, raw.readline(), raw.readline()
+        self._ended = False
         super().__init__(epath.Path("standard input"), "input", time=time, values=values, label=label)
 
     def _size(self) -> int:
         return 0
+
+    def end(self) -> None:
+        """Ends the file behind the last whole line that has come; a signal may call it while a row is waited for."""
+        self._ended = True
+        source = self._raw.fileno()
+        left = os.read(source, _SNIFFED_BYTES) if select.select([source], [], [], 0)[0] else b""
+        # A read that is under way goes on, and finds what had come, and then the end.
+        with tempfile.TemporaryFile(buffering=0) as rest:
+            rest.write(left)
+            rest.seek(0)
+            os.dup2(rest.fileno(), source)
 
     def _beginning(self) -> bytes:
         return self._names + self._first
@@ -368,7 +383,7 @@ class LiveFile(File):
                 self._check_fields(frame)
                 yield frame
             came = self._raw.read1(_SNIFFED_BYTES)  # type: ignore[attr-defined]  # waits for something, not for all
-            if not came and not begun:
+            if not came and (self._ended or not begun):
                 return
             # What follows the last line break is a row of which more is to come.
             whole, newline, begun = (begun + came).rpartition(b"\n") if came else (begun, b"", b"")
