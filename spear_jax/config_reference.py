@@ -114,7 +114,7 @@ MEANINGS = {
     "train.early_stopping.metric": "on validation, that decides which epoch is best",
     "train.early_stopping.patience": "epochs without a better one after which training ends",
     "train.save_seconds": "between two checkpoints within an epoch",
-    "score.batch_size": "windows scored at a time",
+    "score.batch_size": "windows scored at a time; where rows come live, always one of each column",
     "score.stride": "rows from one window to the next in `--mode=score`; 0: a window",
     "score.overlap": "a row in several windows gets the `mean` of their scores or the `first`; `''`: the mean, but the"
     " first where rows come live",

@@ -30,6 +30,13 @@ OVERRIDABLE = (
     *("alarms.merge_gap", "alarms.min_length"),
     *OF_THE_MACHINE,
 )
+# What makes no difference to rows that come live, and why.
+NOT_LIVE = {
+    "score.batch_size": "scores one window of each column at a time",
+    "score.format": "writes lines of CSV to standard output",
+    "alarms.merge_gap": "gives scores and no alarms",
+    "alarms.min_length": "gives scores and no alarms",
+}
 
 
 def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
@@ -108,13 +115,18 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
         detector, config = _open(detector_path, overrides)
     if detector.config.quantizer.scale == "series":
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
-    if config.score.format != "parquet":  # the default, which nobody gave
-        raise InputError("--config.score.format: --input=- writes lines of CSV to standard output")
+    for field, why in NOT_LIVE.items():
+        if field in overrides:
+            raise InputError(f"--config.{field}: cannot be given with --input=-, which {why}")
     scorer, said = _place(detector, config, 1)
     stride, overlap = scorer.stride(config.score.stride), config.score.overlap or "first"
+
+    def warn(warning: str) -> None:
+        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+
     for warning in said:
-        print(f"WARNING: {warning}", file=sys.stderr)
-    file = LiveFile(rows, **_chosen(config))
+        warn(warning)
+    file = LiveFile(rows, lambda remark: warn(f"standard input: {remark}"), **_chosen(config))
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
     # One window of each column at a time: a single shape, compiled once.

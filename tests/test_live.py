@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run, Spear, check_refusal, quick
+from conftest import Outcome, Run, Spear, check_refusal, quick
 from test_file_scoring import write
 
 pytestmark = pytest.mark.one_python
@@ -178,6 +178,74 @@ def test_what_cannot_be_done_live_is_refused(
     assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is no number" in outcome.err
     check_refusal(spear(*common, "--config.score.format=csv"), "--config.score.format")
     check_refusal(spear(*common, "--config.score.stride=33"), "config.score.stride=33: allowed is at most")
+
+
+@pytest.mark.parametrize("field", ["score.batch_size=3", "score.format=parquet", "alarms.merge_gap=1"])
+def test_what_makes_no_difference_live_is_refused(spear: Spear, finished: Run, field: str) -> None:
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", f"--config.{field}")
+    check_refusal(outcome, f"--config.{field.partition('=')[0]}: cannot be given with --input=-, which ")
+
+
+class Drop(io.BytesIO):
+    """Lines that come one by one."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self.readline()
+
+
+def warnings(outcome: Outcome) -> list[str]:
+    """What was said of standard input."""
+    head = "WARNING: standard input: "
+    return [line.removeprefix(head) for line in outcome.err.splitlines() if line.startswith(head)]
+
+
+def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_more(
+    spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = np.arange(300)
+    seconds[100:] += 60
+    seconds[200:] += 60
+    seconds[250] = seconds[249]
+    values = [f"{value:.3f}" for value in np.sin(seconds)]
+    values[7] = "inf"
+    times = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, unit="s")
+    rows = [f"{time},{value},1.5,x" for time, value in zip(times, values, strict=True)]
+    text = "\n".join(["time,a,level,note", *rows]) + "\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Drop(text.encode())))
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+    assert outcome.code == 0, outcome.err
+    assert warnings(outcome) == [
+        "up to row 1: columns that are left out (no numbers, or another label): note",
+        "up to row 8: 1 infinite values are taken as missing",
+        "up to row 101: 1 gaps, where the usual step is 1 s",
+        "up to row 251: 1 time stamps come twice",
+        "3 gaps, where the usual step is 1 s",
+        "column 'level' is constant (1.5)",
+    ]
+
+
+def test_days_and_months_are_told_apart_by_the_first_row_that_can(
+    spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(first: str, form: str) -> tuple[Outcome, list[int]]:
+        days = pd.date_range(first, periods=300, freq="D")
+        text = "time,a\n" + "".join(f"{day},{np.sin(i):.3f}\n" for i, day in enumerate(days.strftime(form)))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Drop(text.encode())))
+        outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+        assert outcome.code == 0, outcome.err
+        read = pd.read_csv(io.StringIO(outcome.out), parse_dates=["timestamp"])["timestamp"]
+        return outcome, (read != days).to_numpy().nonzero()[0].tolist()
+
+    open_yet = "times are read as %d/%m/%Y; the first row could be %m/%d/%Y as well (ISO 8601 is never mistaken)"
+    outcome, wrong = score("2025-03-04", "%m/%d/%Y")
+    assert wrong == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    mistaken = "row 10: '03/13/2025' is no %d/%m/%Y; from row 10 on times are read as %m/%d/%Y: before it, day"
+    assert warnings(outcome)[0] == open_yet
+    assert any(said.startswith(mistaken) for said in warnings(outcome))
+    outcome, wrong = score("2025-03-04", "%d/%m/%Y")
+    assert wrong == [] and warnings(outcome) == [open_yet]
+    outcome, wrong = score("2025-03-25", "%m/%d/%Y")
+    assert wrong == [] and warnings(outcome) == []
 
 
 def test_a_detector_that_looks_ahead_is_refused(spear: Spear, tmp_path: Path) -> None:

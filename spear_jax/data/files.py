@@ -15,7 +15,7 @@ import re
 import select
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ import pyarrow.parquet
 from etils import epath
 from jaxtyping import Bool, Float, Int
 
-from spear_jax.data.intervals import parse_times, time_format, with_intervals
+from spear_jax.data.intervals import parse_times, time_format, time_formats, with_intervals
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Loaded, Series
 from spear_jax.errors import InputError
@@ -79,6 +79,8 @@ class Rows:
 class Remarks:
     """What is odd about the rows of a file, gathered chunk by chunk."""
 
+    _ENOUGH = 100  # steps between time stamps that show which one is usual
+
     def __init__(self, columns: Columns) -> None:
         """Nothing seen yet."""
         self._columns = columns
@@ -86,8 +88,10 @@ class Remarks:
         self._least = np.full(len(columns.values), np.inf)
         self._most = np.full(len(columns.values), -np.inf)
         self._last = np.zeros(0, np.int64)  # the last time stamp, if any
-        self._usual = 0.0  # nanoseconds between rows, as in the first chunk
+        self._early = np.zeros(0, np.int64)  # nanoseconds between the first rows
+        self._usual = 0.0  # their median
         self._twice = self._back = self._gaps = 0
+        self._told: set[int] = set()
 
     def add(self, rows: Rows) -> None:
         """Looks at the next chunk."""
@@ -99,33 +103,45 @@ class Remarks:
         steps = np.diff(np.concatenate([self._last, rows.times]))
         self._last = rows.times[-1:]
         forward = steps > 0
-        if not self._usual and forward.any():
-            self._usual = float(np.median(steps[forward]))
+        if forward.any() and len(self._early) < self._ENOUGH:
+            self._early = np.concatenate([self._early, steps[forward]])
+            self._usual = float(np.median(self._early))
         self._twice += int((steps == 0).sum())
         self._back += int((steps < 0).sum())
         self._gaps += int((steps > 1.5 * self._usual).sum()) if self._usual else 0
+
+    def _so_far(self) -> list[str]:
+        """What the last row need not have come for, a sentence each; '' where there is nothing to say."""
+        left_out = ", ".join(self._columns.left_out)
+        counted = (
+            (self._infinite, "infinite values are taken as missing"),
+            (self._twice, "time stamps come twice"),
+            (self._back, "time stamps step back; rows keep the file's order"),
+            (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
+        )
+        return [
+            f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
+            *(f"{count} {what}" if count else "" for count, what in counted),
+        ]
+
+    def news(self) -> Iterator[str]:
+        """A sentence for each kind of thing that was not odd before this was last called."""
+        for kind, remark in enumerate(self._so_far()):
+            if remark and kind not in self._told:
+                self._told.add(kind)
+                yield remark
 
     def __iter__(self) -> Iterator[str]:
         """A sentence each."""
         if not self._rows:
             yield "no rows: left out"
             return
-        if self._columns.left_out:
-            yield f"columns that are left out (no numbers, or another label): {', '.join(self._columns.left_out)}"
-        if self._infinite:
-            yield f"{self._infinite} infinite values are taken as missing"
+        yield from filter(None, self._so_far())
         for name, least, most in zip(self._columns.values, self._least, self._most, strict=True):
             if least > most:
                 yield f"column {name!r} has no value at all"
             elif least == most:
                 yield f"column {name!r} is constant ({least:g})"
-        for count, what in (
-            (self._twice, "time stamps come twice"),
-            (self._back, "time stamps step back; rows keep the file's order"),
-            (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
-        ):
-            if count:
-                yield f"{count} {what}"
 
 
 class File:
@@ -158,7 +174,7 @@ class File:
         self.columns = self._choose(head, time, tuple(values), label)
         self.remarks = Remarks(self.columns)  # on what `chunks` gave out since it last began
         # One format for the whole file: cell by cell, 12/01 and 13/01 would be months apart.
-        self._time_format = time_format(head[self.columns.time]) if self.columns.time else ""
+        self._time_formats = time_formats(head[self.columns.time]) if self.columns.time else []
 
     @property
     def series_names(self) -> list[str]:
@@ -326,11 +342,14 @@ class File:
         return known.to_numpy(bool)
 
     def _times(self, column: pd.Series, first: int) -> np.ndarray:
-        times = parse_times(column, self._time_format)
+        form = next(iter(self._time_formats), "")
+        times = parse_times(column, form)
         if times.isna().any():
             place = int(times.isna().to_numpy().argmax())
+            known = f" of the form {form}, as in the first rows" if "%" in form else ""
             raise InputError(
                 f"{self.path}: row {first + place + 1}, column {column.name!r}: {_shown(column.iloc[place])} is no time"
+                f"{known}"
             )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
 
@@ -338,14 +357,24 @@ class File:
 class LiveFile(File):
     """A CSV that is still being written: its rows are given out as they come, those that came together at once.
 
-    A row is a line. Times, delimiter and columns are recognized by the first row.
+    A row is a line. Delimiter and columns are recognized by the first row, and times too, unless it leaves open which
+    number is the month: the first later row that tells decides.
     """
 
-    def __init__(self, raw: IO[bytes], *, time: str = "", values: Sequence[str] = (), label: str = "") -> None:
+    def __init__(
+        self,
+        raw: IO[bytes],
+        say: Callable[[str], None] = lambda remark: None,
+        *,
+        time: str = "",
+        values: Sequence[str] = (),
+        label: str = "",
+    ) -> None:
         """Waits for the line of column names and the first row.
 
         Args:
           raw: where the lines come from.
+          say: gets what is odd about the rows, as soon as it is seen.
           time: see `File`.
           values: see `File`.
           label: see `File`.
@@ -354,11 +383,41 @@ class LiveFile(File):
           InputError: see `File`.
         """
         self._raw, self._names, self._first = raw, raw.readline(), raw.readline()
-        self._ended = False
+        self._ended, self._say = False, say
         super().__init__(epath.Path("standard input"), "input", time=time, values=values, label=label)
 
     def _size(self) -> int:
         return 0
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
+        """See `File`; what is odd is said once when it is first seen, and at the end where there was more of it."""
+        if len(self._time_formats) > 1:
+            used, other = self._time_formats
+            self._say(f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)")
+        said: list[str] = []
+        for chunk in super().chunks(rows):
+            for remark in self.remarks.news():
+                self._say(f"up to row {chunk.first + len(chunk.values)}: {remark}")
+                said.append(remark)
+            yield chunk
+        for remark in self.remarks:
+            if remark not in said:
+                self._say(remark)
+
+    def _times(self, column: pd.Series, first: int) -> np.ndarray:
+        if len(self._time_formats) > 1:
+            used, other = self._time_formats
+            fits, fits_other = (parse_times(column, form).notna() for form in (used, other))
+            if fits_other.all() and not fits.all():
+                place = int(fits.to_numpy().argmin())
+                self._say(
+                    f"row {first + place + 1}: {_shown(column.iloc[place])} is no {used}; from row {first + 1} on times"
+                    f" are read as {other}: before it, day and month were taken for one another"
+                )
+                self._time_formats = [other]
+            elif fits.all() and not fits_other.all():
+                self._time_formats = [used]
+        return super()._times(column, first)
 
     def end(self) -> None:
         """Ends the file behind the last whole line that has come; a signal may call it while a row is waited for."""

@@ -1,6 +1,7 @@
 """Labels from a CSV of anomaly intervals, given in rows or in times."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,23 +78,32 @@ def _extent(series: Series) -> str:
 
 
 def time_format(column: pd.Series) -> str:
-    """The one format that all times of a column have; '' where there is none.
+    """The one format that all times of a column have, the first of `time_formats`; '' where there is none."""
+    return next(iter(time_formats(column)), "")
+
+
+def time_formats(column: pd.Series) -> list[str]:
+    """The formats that all times of a column may have: two where nothing tells days from months.
 
     Returns:
-      'ISO8601', the unit of numbers since 1970 ('s', 'ms', 'us', 'ns', by their size), or a format of strptime.
+      'ISO8601', the unit of numbers since 1970 ('s', 'ms', 'us', 'ns', by their size), or formats of strptime.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
-        return "ISO8601"
+        return ["ISO8601"]
     numbers = pd.to_numeric(column, errors="coerce")
     if len(numbers) and numbers.notna().all():
         largest = float(numbers.abs().max())
-        return next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
+        return [next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")]
     known = column.dropna().astype(str)
-    guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
-    for candidate in ("ISO8601", *sorted(guess for guess in guesses if guess)):
-        if not parse_times(known, candidate).isna().any():
-            return candidate
-    return "ISO8601" if len(known) else ""
+    if not len(known):
+        return []
+    if not parse_times(known, "ISO8601").isna().any():
+        return ["ISO8601"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas says that it guesses the one where the other was asked for
+        guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
+    fitting = [guess for guess in sorted(filter(None, guesses)) if not parse_times(known, guess).isna().any()]
+    return fitting or ["ISO8601"]
 
 
 def parse_times(column: pd.Series, form: str) -> pd.Series:

@@ -115,6 +115,14 @@ def test_days_and_months_are_not_told_apart_cell_by_cell(tmp_path: Path, form: s
     np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
 
 
+def test_a_time_of_another_form_than_the_first_ones_is_named(tmp_path: Path) -> None:
+    days = [*pd.date_range("2020-03-01", periods=1200, freq="min").strftime("%d/%m/%Y %H:%M"), "03/25/2020 10:00"]
+    pd.DataFrame({"time": days, "a": np.arange(1201.0)}).to_csv(tmp_path / "own.csv", index=False)
+    said = r"row 1201, column 'time': '03/25/2020 10:00' is no time of the form %d/%m/%Y %H:%M, as in the first rows"
+    with pytest.raises(InputError, match=said):
+        files.load(str(tmp_path / "own.csv"), labels="rules")
+
+
 def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
     table = frame().rename(columns={"pump": "pump, bar, left"})
     table.to_csv(tmp_path / "own.csv", index=False, sep=";")
