@@ -1,5 +1,6 @@
 """Scoring files: the same scores as scoring in one piece, whatever the pieces, and nothing half-written."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,15 +18,17 @@ from hypothesis import strategies as st
 from spear_jax import streaming
 from spear_jax.alarms import Rule, find
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.data.batches import Examples
 from spear_jax.data.files import CHUNK_ROWS, File
+from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.windows import cut, stitch
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
-from spear_jax.file_scoring import columns, score_file
+from spear_jax.file_scoring import score_file
 from spear_jax.score_figure import Envelope
 from spear_jax.scoring import score_windows
-from spear_jax.streaming import Scorer, fit_scaler
+from spear_jax.streaming import Scorer
 
 pytestmark = pytest.mark.one_python
 
@@ -44,27 +47,58 @@ def write(path: Path, rows: int, columns: int = 2) -> Path:
     return path
 
 
+def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray:
+    """The scores of a file from all of its windows at once, without anything of streaming; a column per series."""
+    values, names = file.read().values, file.series_names
+    every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
+    windows, detector = cut(every, names, 32, stride), scorer.detector
+    quantizer = detector.config.quantizer
+    scaler = Scaler(
+        quantizer.scale,
+        every,
+        [],
+        reference_steps=quantizer.reference_steps,
+        margin=quantizer.margin,
+        typical_width=detector.typical_width,
+    )
+    examples = Examples(
+        bins=detector.quantizer(scaler(windows)),
+        mask=windows.real,
+        targets=np.zeros(windows.real.shape, np.float32),
+        lengths=np.full(len(windows), 32),
+    )
+    scores = score_windows(
+        scorer.model.spear, scorer.trainable, scorer.frozen, examples, batch_size=8, mesh=scorer.mesh
+    )
+    if overlap == "mean":
+        return stitch(windows, scores, every).score.reshape(len(names), -1).T
+    found = np.full(values.shape, np.nan)
+    for start, column, one, real in reversed([*zip(windows.start, windows.series, scores, windows.real, strict=True)]):
+        found[start : start + real.sum(), column] = one[real]
+    return found
+
+
+@pytest.mark.parametrize("overlap", ["mean", "first"])
+@pytest.mark.parametrize("scale", ["train", "window"])
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.integers(1, 200), chunk=st.integers(1, 90), stride=st.integers(5, 32))
+@given(rows=st.integers(1, 200), chunk=st.integers(1, 90), stride=st.integers(3, 32))
 def test_pieces_give_the_scores_of_the_whole(
-    scorer: Scorer, tmp_path: Path, rows: int, chunk: int, stride: int
+    scorer: Scorer, tmp_path: Path, scale: str, overlap: str, rows: int, chunk: int, stride: int
 ) -> None:
+    config = scorer.detector.config.copy_and_resolve_references()
+    config.quantizer.scale, config.quantizer.reference_steps = scale, 64
+    scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
     file = File(epath.Path(write(tmp_path / "t.csv", rows)), "t")
+    expected = by_hand(scorer, file, stride, overlap)
     whole = file.chunks
     file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
-    found = pd.concat(list(score_file(scorer, file, stride=stride)))
+    found = pd.concat(list(score_file(scorer, file, stride=stride, overlap=overlap)))
     assert len(found) == 2 * rows
     for i, name in enumerate("ab"):
         one = found[found["series"] == f"t/{name}"]
         assert one["step"].tolist() == list(range(rows))
-        series = Series(name, file.read().values[:, i], np.zeros(rows, bool))
-        windows = cut([series], [name], 32, stride)
-        file.chunks = whole  # type: ignore[method-assign]
-        scaler = fit_scaler(scorer.detector, columns(file), file.read().values)
-        scores = scorer(windows.values, windows.real, scaler, np.full(len(windows), i))
-        np.testing.assert_allclose(one["score"], stitch(windows, scores, [series]).score, atol=1e-6)
-        np.testing.assert_allclose(one["value"], series.values)
-        file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
+        np.testing.assert_allclose(one["score"], expected[:, i], atol=1e-6)
+        np.testing.assert_allclose(one["value"], pd.read_csv(tmp_path / "t.csv")[name])
 
 
 @pytest.mark.parametrize("how", ["max", "mean"])

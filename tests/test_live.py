@@ -15,6 +15,8 @@ import pytest
 from conftest import Outcome, Run, Spear, check_refusal, quick
 from test_file_scoring import write
 
+from spear_jax import scoring
+
 pytestmark = pytest.mark.one_python
 
 ROWS = 150
@@ -157,6 +159,25 @@ def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]
         assert "the first scores come after 256 rows" in said.splitlines()[-1]
 
 
+class Drop(io.BytesIO):
+    """Lines that come one by one."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self.readline()
+
+
+@pytest.mark.parametrize("come", [Drop, io.BytesIO], ids=["one by one", "at once"])
+def test_live_rows_are_scored_by_one_compiled_program(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, come: type[io.BytesIO]
+) -> None:
+    rows = come(write(tmp_path / "t.csv", 1000).read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
+    scoring._probabilities.clear_cache()
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=3")
+    assert outcome.code == 0 and outcome.out.count("\n") == 1 + 2000
+    assert scoring._probabilities._cache_size() == 1
+
+
 def test_what_cannot_be_done_live_is_refused(
     spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,13 +205,6 @@ def test_what_cannot_be_done_live_is_refused(
 def test_what_makes_no_difference_live_is_refused(spear: Spear, finished: Run, field: str) -> None:
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", f"--config.{field}")
     check_refusal(outcome, f"--config.{field.partition('=')[0]}: cannot be given with --input=-, which ")
-
-
-class Drop(io.BytesIO):
-    """Lines that come one by one."""
-
-    def read1(self, size: int | None = -1, /) -> bytes:
-        return self.readline()
 
 
 def warnings(outcome: Outcome) -> list[str]:
