@@ -2,11 +2,14 @@
 
     python benchmarks/live_scoring.py DETECTOR [--rows=2000] [--stride=1]
 
-DETECTOR is a detector or run folder. One column, a new window every `stride` rows, the first score of each row.
+DETECTOR is a detector or run folder. One column, a new window every `stride` rows, the first score of each row; once in
+Python (`Stream.add`), once through the program's standard input and output.
 """
 
 import argparse
 import dataclasses
+import subprocess
+import sys
 import time
 
 import jax
@@ -15,7 +18,7 @@ from etils import epath
 
 from spear_jax import methods, parallel
 from spear_jax.detector import Detector
-from spear_jax.streaming import Column, Scorer, Stream
+from spear_jax.streaming import Column, Scorer, Stream, rows_for_scale
 
 NO_TIMES = np.zeros(0, np.int64)
 
@@ -40,6 +43,33 @@ def main() -> None:
                 seconds.append(time.perf_counter() - began)
         return np.array(seconds)
 
+    def run_program() -> np.ndarray:
+        """Seconds from the line of CSV that completes a window to the line with its score."""
+        command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={flags.detector}", "--input=-"]
+        lines = [f"{value}\n".encode() for (value,) in values]
+        first = max(scorer.window, rows_for_scale(detector, columns))
+        first += -(first - scorer.window) % flags.stride  # until a window is complete
+        with subprocess.Popen(
+            [*command, f"--config.score.stride={flags.stride}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin and process.stdout
+
+            def pass_through(rows: list[bytes], lines_out: int) -> float:
+                process.stdin.writelines(rows[:-1])
+                process.stdin.flush()
+                began = time.perf_counter()
+                process.stdin.write(rows[-1])
+                process.stdin.flush()
+                for _ in range(lines_out):
+                    process.stdout.readline()
+                return time.perf_counter() - began
+
+            pass_through([b"value\n", *lines[:first]], 1 + first)  # compiles
+            begins = range(first, flags.rows - flags.stride + 1, flags.stride)
+            seconds = [pass_through(lines[begin : begin + flags.stride], flags.stride) for begin in begins]
+            process.stdin.close()
+        return np.array(seconds)
+
     run(scorer, flags.stride, 1)  # compiles
     live = run(scorer, flags.stride, 1)[1:]  # the first call scores all that the scale had waited for
     whole = dataclasses.replace(scorer, batch_size=detector.config.score.batch_size)
@@ -47,8 +77,9 @@ def main() -> None:
     batch = run(whole, flags.stride, flags.rows).sum() / (flags.rows / flags.stride)
     name = f"{detector.backbone['name']}, window {scorer.window}, stride {flags.stride}"
     print(f"{name}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
-    p50, p99 = 1e3 * np.quantile(live, (0.5, 0.99))
-    print(f"live: {p50:.1f} ms (median), {p99:.1f} ms (99 %) from the row that completes a window to its score")
+    for what, seconds in (("in Python", live), ("whole program, CSV line in to score line out", run_program())):
+        p50, p99 = 1e3 * np.quantile(seconds, (0.5, 0.99))
+        print(f"live, {what}: {p50:.1f} ms (median), {p99:.1f} ms (99 %) from the row that completes a window")
     print(f"a window of the whole file at once: {1e3 * batch:.1f} ms, {np.median(live) / batch:.2f} times as fast")
 
 
