@@ -20,6 +20,8 @@ from spear_jax import scoring
 pytestmark = pytest.mark.one_python
 
 ROWS = 150
+FIRST = 256  # rows that the scale is taken from
+PATIENCE = 120.0  # seconds until anything here counts as hung
 
 
 @pytest.fixture(scope="module", params=["train", "window"])
@@ -56,10 +58,10 @@ def test_live_scores_are_those_of_the_file(
 class Live:
     """The program in a process of its own, which scores the rows that it is sent: windows of 32, one every 8 rows."""
 
-    def __init__(self, run: Run, *arguments: str) -> None:
+    def __init__(self, run: Run) -> None:
         command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={run.workdir}", "--input=-"]
         self.process = subprocess.Popen(
-            [*command, "--config.score.stride=8", *arguments],
+            [*command, "--config.score.stride=8"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,24 +83,24 @@ class Live:
         self.stdin.write(b"".join(rows))
         self.stdin.flush()
 
-    def wait(self) -> None:
-        """Until something comes."""
-        deadline = time.monotonic() + 120
-        while not select.select([self.stdout], [], [], 1)[0]:
-            assert time.monotonic() < deadline and self.process.poll() is None, self.stderr.read()
+    def receive(self, count: int) -> None:
+        """Waits for so many lines; more must not have come by then."""
+        deadline = time.monotonic() + PATIENCE
+        while count > 0:
+            if select.select([self.stdout], [], [], 1)[0]:
+                count -= (came := os.read(self.stdout.fileno(), 1 << 16)).count(b"\n")
+                assert came, self.stderr.read()
+            assert time.monotonic() < deadline
+        assert count == 0
 
-    def receive(self, seconds: float) -> int:
-        """Lines that come, until none has come for so long."""
-        count = 0
-        while select.select([self.stdout], [], [], seconds)[0]:
-            came = os.read(self.stdout.fileno(), 1 << 16)
-            if not came:
-                break
-            count += came.count(b"\n")
-        return count
+    def silent(self, seconds: float) -> bool:
+        """True where nothing comes for so long."""
+        return not select.select([self.stdout], [], [], seconds)[0]
 
-
-FIRST = 256  # rows that the scale is taken from
+    def end(self) -> tuple[int, int, str]:
+        """Waits for its end; returns exit code, how many lines came until then, and what it said."""
+        code = self.process.wait(PATIENCE)
+        return code, 0 if self.stdout.closed else self.stdout.read().count(b"\n"), self.stderr.read().decode()
 
 
 @pytest.fixture
@@ -110,32 +112,27 @@ def lines(tmp_path: Path) -> list[bytes]:
 def test_a_row_goes_out_as_soon_as_its_window_is_complete(finished: Run, lines: list[bytes]) -> None:
     with Live(finished) as live:
         live.send(lines[: 1 + FIRST])
-        live.wait()
-        assert live.receive(3) == 1 + FIRST  # a head, and what is complete
+        live.receive(1 + FIRST)  # a head, and what is complete
         live.send([*lines[1 + FIRST : 8 + FIRST], lines[8 + FIRST][:9]])  # seven rows and the beginning of one
-        assert live.receive(1) == 0
+        assert live.silent(1)
         live.send([lines[8 + FIRST][9:]])
-        assert live.receive(3) == 8
+        live.receive(8)
         live.stdin.close()
-        assert live.receive(10) == 0
-        assert live.process.wait(20) == 0
+        assert live.end()[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[bytes], which: signal.Signals) -> None:
     with Live(finished) as live:
         live.send(lines[: 1 + FIRST + 3])
-        live.wait()
-        assert live.receive(3) == 1 + FIRST
+        live.receive(1 + FIRST)
         live.process.send_signal(signal.SIGSTOP)
-        live.send(
-            [*lines[1 + FIRST + 3 : 1 + FIRST + 5], lines[1 + FIRST + 5][:-3]]
-        )  # unread yet; the last is not whole
+        live.send([*lines[1 + FIRST + 3 : 1 + FIRST + 5], lines[1 + FIRST + 5][:-3]])  # unread; the last is not whole
         live.process.send_signal(which)
         live.process.send_signal(signal.SIGCONT)
-        assert live.receive(20) == 5
-        assert live.process.wait(20) == 0
-        assert b"Traceback" not in live.stderr.read()
+        code, left, said = live.end()
+        assert (code, left) == (0, 5), said
+        assert "Traceback" not in said
 
 
 def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +148,11 @@ def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, mo
 def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]) -> None:
     with Live(finished) as live:
         live.send(lines[: 1 + FIRST])
-        live.wait()
+        live.receive(1 + FIRST)
         live.stdout.close()
         live.send(lines[1 + FIRST : 1 + FIRST + 8])
-        assert live.process.wait(20) == 0
-        said = live.stderr.read().decode()
-        assert "the first scores come after 256 rows" in said.splitlines()[-1]
+        code, _, said = live.end()
+        assert code == 0 and "the first scores come after 256 rows" in said.splitlines()[-1], said
 
 
 class Drop(io.BytesIO):
