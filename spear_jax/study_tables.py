@@ -15,7 +15,7 @@ from spear_jax.files import write_whole
 from spear_jax.tables import COLUMNS
 
 METRICS = ("auroc", "aupr", "f1", "vus_pr")  # of a table, unless a study says otherwise
-COMPARED = ("auroc", "aupr")  # with those of a reference
+COMPARED = ("auroc", "aupr", "vus_pr")  # with those of a reference
 ENDS = ("low", "high")  # of the 95 % interval of the bootstrap over series
 COSTS = {
     "trainable": "trained numbers",

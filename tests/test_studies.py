@@ -238,10 +238,17 @@ def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path, in_plac
     assert "its source" in runs["error"].iloc[-1]
     detector = tmp_path / "s" / "runs" / runs["run"]["a"]
     fields = {f"--config.{name}={value}" for name, value in data.items()}
-    by_hand = ("--mode=evaluate", f"--config={other}", f"--detector={detector}", f"--workdir={tmp_path / 'by_hand'}")
-    assert spear(*by_hand, *fields).code == 0
-    numbers = results(tmp_path / "by_hand")["test"]
-    assert results(tmp_path / "s" / "runs" / runs["run"]["a to b"])["test"] == numbers
+    checkpoint = detector / "checkpoints" / str(results(detector)["training"]["best"]["step"])
+    for name, source in (("detector", detector / "detector"), ("checkpoint", checkpoint)):
+        flags = (f"--config={other}", f"--detector={source}", f"--workdir={tmp_path / name}")
+        assert spear("--mode=evaluate", *flags, *fields).code == 0
+        numbers = results(tmp_path / name)["test"]
+        assert results(tmp_path / "s" / "runs" / runs["run"]["a to b"])["test"] == numbers
+    began = (f"--config.train.init_from={checkpoint}", f"--workdir={tmp_path / 'new_head'}")
+    again = {f"--config.{name}={value}" for name, value in {**SYNTHETIC, **own, "train.parts": "head"}.items()}
+    assert spear(f"--config={other}", *again, *began).code == 0
+    new_head = results(tmp_path / "s" / "runs" / runs["run"]["a to b, new head"])["test"]
+    assert results(tmp_path / "new_head")["test"] == new_head
     assert f"| a | {runs['test_auroc']['a']:.3f} | {numbers['auroc']:.3f} |" in text
     assert f"| b | - | {runs['test_auroc']['b']:.3f} |" in text
     assert results(tmp_path / "s" / "runs" / runs["run"]["a to b, new head"])["trained"] == ["head"]

@@ -12,8 +12,9 @@ def get_study(arg: str = "") -> studies.Study:
         arg,
         "bins",
         title="Number of bins",
-        question="Too few bins lose small anomalies; of many, each is seen too rarely.",
+        question="Too few bins lose small anomalies; of many, each is seen too rarely. Controls are those of 200 bins.",
         varied="quantizer.bins",
         rows=studies.grid(quantizer__bins=(50, 100, 200, 500)),
         axis="quantizer.bins",
+        controls_of="200",
     )

@@ -151,6 +151,11 @@ def test_each_runs_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path
     assert ("backbone" in content["trained"]) == (method in ("fine_tuning", "lora"))
     assert (content["backbone"] == {}) == method.startswith("lstm")
     assert not (run / "detector").exists()
+    # AdamW has two moments of every trained number, beside some counters.
+    moments = 2 * 4 * content["parameters"]["trainable"]
+    assert moments <= content["memory"]["optimizer_bytes"] < moments + 200
+    assert content["memory"]["peak_bytes"] > content["memory"]["optimizer_bytes"]
+    assert content["throughput"]["training_windows_per_second"] > 0
 
 
 @pytest.mark.parametrize(
