@@ -15,7 +15,8 @@ from spear_jax import alarms, methods, parallel, preview
 from spear_jax import config as configs
 from spear_jax.data import dataset as datasets
 from spear_jax.data import files
-from spear_jax.data.files import File, LiveFile
+from spear_jax.data.files import File
+from spear_jax.data.live import LiveFile
 from spear_jax.data.scaler import LOOKS_AHEAD
 from spear_jax.detector import OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError

@@ -10,12 +10,9 @@ import dataclasses
 import gzip
 import io
 import lzma
-import os
 import re
-import select
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -36,7 +33,7 @@ _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _DELIMITERS = ",;\t|"
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds")
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
-_SNIFFED_BYTES = 1 << 16
+SNIFFED_BYTES = 1 << 16
 _UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
 
 
@@ -230,7 +227,7 @@ class File:
     def _beginning(self) -> bytes:
         try:
             with self.path.open("rb") as raw, self._decompressed(raw) as file:
-                return file.read(_SNIFFED_BYTES)
+                return file.read(SNIFFED_BYTES)
         except _UNREADABLE as fault:
             raise InputError(f"{self.path}: cannot be read ({one_line(fault)})") from fault
 
@@ -243,7 +240,7 @@ class File:
             raise InputError(f"{self.path}: is neither a CSV nor named .parquet (it holds zero bytes)")
         try:
             # A character may be cut in two at the end.
-            text = start.decode("utf-8-sig", errors="strict" if len(start) < _SNIFFED_BYTES else "ignore")
+            text = start.decode("utf-8-sig", errors="strict" if len(start) < SNIFFED_BYTES else "ignore")
         except UnicodeDecodeError as fault:
             raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)})") from fault
         lines = [line for line in text.splitlines() if line.strip()]
@@ -326,7 +323,7 @@ class File:
         if wrong.any():
             place = int(wrong.to_numpy().argmax())
             raise InputError(
-                f"{self.path}: row {first + place + 1}, column {name!r}: {_shown(column.iloc[place])} is no number"
+                f"{self.path}: row {first + place + 1}, column {name!r}: {shown(column.iloc[place])} is no number"
             )
         return numbers.to_numpy(np.float64)
 
@@ -336,7 +333,7 @@ class File:
         if known.isna().any():
             place = int(known.isna().to_numpy().argmax())
             raise InputError(
-                f"{self.path}: row {first + place + 1}, column {column.name!r}: label is {_shown(column.iloc[place])};"
+                f"{self.path}: row {first + place + 1}, column {column.name!r}: label is {shown(column.iloc[place])};"
                 " allowed are 0 and 1"
             )
         return known.to_numpy(bool)
@@ -348,105 +345,10 @@ class File:
             place = int(times.isna().to_numpy().argmax())
             known = f" of the form {form}, as in the first rows" if "%" in form else ""
             raise InputError(
-                f"{self.path}: row {first + place + 1}, column {column.name!r}: {_shown(column.iloc[place])} is no time"
+                f"{self.path}: row {first + place + 1}, column {column.name!r}: {shown(column.iloc[place])} is no time"
                 f"{known}"
             )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
-
-
-class LiveFile(File):
-    """A CSV that is still being written: its rows are given out as they come, those that came together at once.
-
-    A row is a line. Delimiter and columns are recognized by the first row, and times too, unless it leaves open which
-    number is the month: the first later row that tells decides.
-    """
-
-    def __init__(
-        self,
-        raw: IO[bytes],
-        say: Callable[[str], None] = lambda remark: None,
-        *,
-        time: str = "",
-        values: Sequence[str] = (),
-        label: str = "",
-    ) -> None:
-        """Waits for the line of column names and the first row.
-
-        Args:
-          raw: where the lines come from.
-          say: gets what is odd about the rows, as soon as it is seen.
-          time: see `File`.
-          values: see `File`.
-          label: see `File`.
-
-        Raises:
-          InputError: see `File`.
-        """
-        self._raw, self._names, self._first = raw, raw.readline(), raw.readline()
-        self._ended, self._say = False, say
-        super().__init__(epath.Path("standard input"), "input", time=time, values=values, label=label)
-
-    def _size(self) -> int:
-        return 0
-
-    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
-        """See `File`; what is odd is said once when it is first seen, and at the end where there was more of it."""
-        if len(self._time_formats) > 1:
-            used, other = self._time_formats
-            self._say(f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)")
-        said: list[str] = []
-        for chunk in super().chunks(rows):
-            for remark in self.remarks.news():
-                self._say(f"up to row {chunk.first + len(chunk.values)}: {remark}")
-                said.append(remark)
-            yield chunk
-        for remark in self.remarks:
-            if remark not in said:
-                self._say(remark)
-
-    def _times(self, column: pd.Series, first: int) -> np.ndarray:
-        if len(self._time_formats) > 1:
-            used, other = self._time_formats
-            fits, fits_other = (parse_times(column, form).notna() for form in (used, other))
-            if fits_other.all() and not fits.all():
-                place = int(fits.to_numpy().argmin())
-                self._say(
-                    f"row {first + place + 1}: {_shown(column.iloc[place])} is no {used}; from row {first + 1} on times"
-                    f" are read as {other}: before it, day and month were taken for one another"
-                )
-                self._time_formats = [other]
-            elif fits.all() and not fits_other.all():
-                self._time_formats = [used]
-        return super()._times(column, first)
-
-    def end(self) -> None:
-        """Ends the file behind the last whole line that has come; a signal may call it while a row is waited for."""
-        self._ended = True
-        source = self._raw.fileno()
-        left = os.read(source, _SNIFFED_BYTES) if select.select([source], [], [], 0)[0] else b""
-        # A read that is under way goes on, and finds what had come, and then the end.
-        with tempfile.TemporaryFile(buffering=0) as rest:
-            rest.write(left)
-            rest.seek(0)
-            os.dup2(rest.fileno(), source)
-
-    def _beginning(self) -> bytes:
-        return self._names + self._first
-
-    def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
-        whole, begun = self._first, b""
-        while True:
-            if whole.strip():
-                lines = io.BytesIO(self._names + whole)
-                frame = pd.read_csv(lines, **self._format, encoding="utf-8-sig", low_memory=False)
-                self._check_fields(frame)
-                yield frame
-            came = self._raw.read1(_SNIFFED_BYTES)  # type: ignore[attr-defined]  # waits for something, not for all
-            if not came and (self._ended or not begun):
-                return
-            # What follows the last line break is a row of which more is to come.
-            whole, newline, begun = (begun + came).rpartition(b"\n") if came else (begun, b"", b"")
-            whole += newline
 
 
 def find(path: str) -> list[tuple[epath.Path, str]]:
@@ -552,7 +454,8 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
             yield one
 
 
-def _shown(cell: object) -> str:
+def shown(cell: object) -> str:
+    """A cell as a message names it."""
     return repr(cell) if isinstance(cell, str) else str(cell)
 
 
