@@ -176,8 +176,8 @@ def run(flags: Flags) -> None:
     config = configs.load_config(flags.config)
     for field, text in flags.overrides.items():
         configs.override(config, field, text)
-    configs.take_environment(config)
     configs.validate(config)
+    configs.take_environment(config)
     parallel.start(flags.distributed)
     if flags.mode == "prepare":
         run.prepare(config)

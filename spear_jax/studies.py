@@ -218,8 +218,8 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     config = configs.load_config(path)
     for field, value in given.items():
         configs.override(config, field, str(value))
-    configs.take_environment(config)
     configs.validate(config)
+    configs.take_environment(config)
     arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
     folder = run_name(config)
     if source:

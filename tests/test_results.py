@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -45,7 +46,7 @@ def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> Non
         if "error" in content:
             continue
         assert content["backbone"].get("pretrained", True) or content["backbone"]["name"].startswith("random:")
-        flags = main.parse([*content["command"].split()[3:], "--workdir=x"])
+        flags = main.parse([*shlex.split(content["command"])[3:], "--workdir=x"])
         if flags.mode != "train" or "train.init_from" in flags.overrides:
             continue
         config = configs.load_config(flags.config)
