@@ -66,7 +66,7 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
     """What a table needs of a results.json, and of the metrics of the method or a control in it."""
     if "error" in content:
         return {"error": content["error"]}
-    epoch = content.get("throughput", {}).get("training_windows_per_second")
+    speed = content.get("throughput", {}).get("training_windows_per_second")
     return {
         "dataset": content["dataset"],
         "method": content["method"],
@@ -82,7 +82,7 @@ def summary(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         },
         "trainable": content["parameters"]["trainable"],
         "best_step": content["training"].get("best", {}).get("step"),
-        "seconds_per_epoch": content["splits"]["train"]["windows"] / epoch if epoch else None,
+        "seconds_per_epoch": content["splits"]["train"]["windows"] / speed if speed else None,
         "optimizer_mib": content["memory"]["optimizer_bytes"] / 2**20 if "memory" in content else None,
         "peak_mib": content["memory"]["peak_bytes"] / 2**20 if "memory" in content else None,
         "cpu_seconds": content["cpu_seconds"],
@@ -177,6 +177,8 @@ def _spread(runs: pd.DataFrame, name: str, interval: bool = True) -> str:
 
 def _less(runs: pd.DataFrame, reference: pd.DataFrame, name: str) -> str:
     """How far runs lie above those of the same seed in a row, whose data were divided alike: mean, and its spread."""
+    if name not in runs:  # no run of the study has ended
+        return "-"
     both = runs.merge(reference, on="seed", suffixes=("", "_reference"))
     differences = pd.to_numeric(both[name] - both[f"{name}_reference"], errors="coerce").dropna()
     if not len(differences):

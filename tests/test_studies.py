@@ -150,8 +150,9 @@ def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> Non
 
 
 def test_a_study_in_which_all_runs_fail_says_so(tmp_path: Path, in_place: None) -> None:
-    for rows in ([{"prompt.length": 4}], [{"train.epochs": 1}]):
-        text = run(study(rows, **{"backbone.name": "/nowhere"}), {}, tmp_path / "s", None)
+    for rows in ([{"prompt.length": 4}, {"prompt.length": 0}], [{"train.epochs": 1}, {"train.epochs": 2}]):
+        failing = study(rows, **{"backbone.name": "/nowhere"})
+        text = run(dataclasses.replace(failing, reference=next(iter(failing.rows))), {}, tmp_path / "s", None)
         assert "| 0 of 1 |" in text
         assert "- failed: " in text
 
