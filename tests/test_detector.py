@@ -334,25 +334,28 @@ def test_one_and_eight_devices_give_the_same_scores(finished: Run, table: Path, 
     np.testing.assert_allclose(one, eight, rtol=0, atol=1e-5)
 
 
-def other_python() -> str | None:
-    """Another version of Python with what spear_jax needs: beside the checkout (see .ci/run), or on the path."""
+def other_pythons() -> dict[str, str]:
+    """Other versions of Python with what spear_jax needs, beside the checkout (see .ci/run) or on the path."""
     found = [str(path) for path in sorted(REPOSITORY.glob(".venv*/bin/python"))]
     found += [path for minor in range(11, 16) if (path := shutil.which(f"python3.{minor}"))]
-    ask = "import sys, flax, jax, pandas, safetensors, sklearn, tqdm; print(sys.version_info[:2])"
+    ask = "import sys, flax, jax, pandas, safetensors, sklearn, tqdm; print('%d.%d' % sys.version_info[:2])"
+    versions: dict[str, str] = {}
     for python in found:
         said = subprocess.run([python, "-c", ask], capture_output=True, text=True)
-        if said.returncode == 0 and said.stdout.strip() != str(sys.version_info[:2]):
-            return python
-    return None
+        if said.returncode == 0:
+            versions.setdefault(said.stdout.strip(), python)
+    versions.pop("{}.{}".format(*sys.version_info), None)
+    return versions
 
 
-def test_another_python_gives_the_same_scores(spear: Spear, finished: Run, table: Path, tmp_path: Path) -> None:
-    """With the versions of jax and NumPy that go with it: 3.11 is a ceiling for both."""
-    python = other_python()
-    if python is None:
+def test_other_pythons_give_the_same_scores(spear: Spear, finished: Run, table: Path, tmp_path: Path) -> None:
+    """With the versions of jax and NumPy that go with them: 3.11 is a ceiling for both."""
+    pythons = other_pythons()
+    if not pythons:
         pytest.skip("no other version of Python with jax and flax is at hand")
     assert score(spear, finished.workdir, table, tmp_path / "here").code == 0
-    there = in_a_process(python, finished.workdir, table, tmp_path / "there", 1)
-    apart = np.abs(there - scores(tmp_path / "here")).max()
-    print(f"{python}: scores at most {apart:.1e} apart")
-    assert apart <= 1e-5
+    here = scores(tmp_path / "here")
+    for version, python in pythons.items():
+        apart = np.abs(in_a_process(python, finished.workdir, table, tmp_path / version, 1) - here).max()
+        print(f"Python {version}: scores at most {apart:.1e} apart")
+        assert apart <= 1e-5
