@@ -1,7 +1,7 @@
 """Rows in, scores out, as soon as they are final and in bounded memory: the one way in which new series are scored."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from spear_jax import parallel
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.data.batches import Examples
-from spear_jax.data.scaler import Scaler
+from spear_jax.data.scaler import Scaler, from_first_value
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
 from spear_jax.detector import Detector
@@ -128,8 +128,8 @@ class Stream:
     """Scores the rows of one table; what has come so far is all it looks at.
 
     Windows begin every `stride` rows and the last one ends with the table. Where the scale is that of a reference
-    stretch (`quantizer.scale='train'`), and of a series that was not trained on, `quantizer.reference_steps` rows are
-    waited for before the first is scored.
+    stretch (`quantizer.scale='train'`), and of a series that was not trained on, `quantizer.reference_steps` rows from
+    the first value on are waited for before that is scored.
     """
 
     def __init__(
@@ -154,10 +154,13 @@ class Stream:
         Raises:
           InputError: the stride is longer than a window.
         """
-        self._scorer, self._scaler, self._columns = scorer, scaler, columns
+        self._scorer, self._columns = scorer, columns
         self._window, self._stride = scorer.window, scorer.stride(stride)
+        self._scaler = scaler or fit_scaler(scorer.detector, columns, np.zeros((0, len(columns))))
+        self._ranges: dict[int, tuple[float, float]] = {}  # of columns that were waited for
+        waits = scaler is None and scorer.detector.config.quantizer.scale == "train"
+        self._waiting = [i for i, one in enumerate(columns) if waits and not scorer.detector.range_of(*one)]
         self._overlap = overlap
-        self._needed = rows_for_scale(scorer.detector, columns)
         self._values, self._times = np.zeros((0, len(columns))), np.zeros(0, np.int64)
         self._sums, self._counts = np.zeros((0, len(columns))), np.zeros(0)
         self._base = 0  # number of the buffer's first row
@@ -178,9 +181,7 @@ class Stream:
         self._times = np.concatenate([self._times, times])
         self._sums = np.concatenate([self._sums, np.zeros(values.shape)])
         self._counts = np.concatenate([self._counts, np.zeros(len(values))])
-        if self._scaler is None and self._end < self._needed:
-            return self._give(self._given)
-        starts = np.arange(self._next, self._end - self._window + 1, self._stride)
+        starts = np.arange(self._next, self._scalable(ended=False) - self._window + 1, self._stride)
         if len(starts):
             self._score(starts, self._window)
             self._next = int(starts[-1]) + self._stride
@@ -190,10 +191,11 @@ class Stream:
 
     def finish(self) -> Scored:
         """The rows that are left."""
+        self._scalable(ended=True)
         if self._end and self._end < self._window:
             self._score(np.zeros(1, int), self._end)
         elif (self._counts == 0).any():
-            missing = np.arange(self._next, self._end - self._window + 1, self._stride)  # while the scaler was unknown
+            missing = np.arange(self._next, self._end - self._window + 1, self._stride)  # while a scale was unknown
             self._score(np.unique(np.append(missing, self._end - self._window)), self._window)
         return self._give(self._end)
 
@@ -201,10 +203,22 @@ class Stream:
     def _end(self) -> int:
         return self._base + len(self._values)
 
+    def _scalable(self, ended: bool) -> int:
+        """The row up to which all series can be scaled; finds the range of those whose reference has come by now."""
+        steps = self._scorer.detector.config.quantizer.reference_steps
+        until = self._end
+        for i in list(self._waiting):
+            known = from_first_value(self._values[:, i])
+            if len(known) >= steps or (ended and len(known)):
+                self._waiting.remove(i)
+                (self._ranges[i],) = fit_scaler(self._scorer.detector, [self._columns[i]], known[:, None]).ranges
+                self._scaler = fit_scaler(self._scorer.detector, self._columns, self._values[:0], self._ranges)
+            elif len(known):
+                until = min(until, self._end - len(known))
+        return until
+
     def _score(self, starts: Int[np.ndarray, "windows"], length: int) -> None:
         """Adds the scores of windows that begin at these rows."""
-        if self._scaler is None:
-            self._scaler = fit_scaler(self._scorer.detector, self._columns, self._values)
         columns = self._values.shape[1]
         cut = np.full((len(starts), columns, self._window), np.nan)
         rows = np.lib.stride_tricks.sliding_window_view(self._values, length, axis=0)
@@ -244,7 +258,12 @@ def rows_for_scale(detector: Detector, columns: Sequence[Column]) -> int:
     return 0 if known or quantizer.scale != "train" else quantizer.reference_steps
 
 
-def fit_scaler(detector: Detector, columns: Sequence[Column], values: Float[np.ndarray, "rows columns"]) -> Scaler:
+def fit_scaler(
+    detector: Detector,
+    columns: Sequence[Column],
+    values: Float[np.ndarray, "rows columns"],
+    found: Mapping[int, tuple[float, float]] | None = None,
+) -> Scaler:
     """The ranges of a new table's series.
 
     A series that the detector was trained on keeps its range; another gets that of its first rows, or of all of them
@@ -254,10 +273,11 @@ def fit_scaler(detector: Detector, columns: Sequence[Column], values: Float[np.n
       detector: how it scales.
       columns: of the table.
       values: the first rows, or all.
+      found: by the number of a column, a range that is known already.
     """
     quantizer = detector.config.quantizer
     series = [Series(str(i), one, np.zeros(len(one), bool)) for i, one in enumerate(values.T)]
-    known = {str(i): detector.range_of(*column) for i, column in enumerate(columns)}
+    known = {str(i): (found or {}).get(i) or detector.range_of(*column) for i, column in enumerate(columns)}
     return Scaler(
         quantizer.scale,
         series,

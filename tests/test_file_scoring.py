@@ -40,9 +40,11 @@ def scorer(finished: Run) -> Scorer:
     return Scorer.place(detector, load_backbone("random:tiny"), 8)
 
 
-def write(path: Path, rows: int, columns: int = 2) -> Path:
+def write(path: Path, rows: int, columns: int = 2, late: int = 0) -> Path:
+    """A table of random walks; the last column has no value in its first `late` rows."""
     rng = np.random.default_rng(rows)
     table = pd.DataFrame(np.cumsum(rng.normal(size=(rows, columns)), axis=0).round(4), columns=list("abc")[:columns])
+    table.iloc[:late, -1] = np.nan
     table.insert(0, "time", pd.date_range("2024-01-01", periods=rows, freq="s"))
     table.to_csv(path, index=False)
     return path
@@ -82,14 +84,19 @@ def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray
 @pytest.mark.parametrize("overlap", ["mean", "first"])
 @pytest.mark.parametrize("scale", ["train", "window"])
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.integers(1, 200), chunk=st.integers(1, 90), stride=st.integers(3, 32))
+@given(
+    rows=st.integers(1, 200),
+    chunk=st.integers(1, 90),
+    stride=st.integers(3, 32),
+    late=st.sampled_from((0, 0, 1, 70, 150, 300)),
+)
 def test_pieces_give_the_scores_of_the_whole(
-    scorer: Scorer, tmp_path: Path, scale: str, overlap: str, rows: int, chunk: int, stride: int
+    scorer: Scorer, tmp_path: Path, scale: str, overlap: str, rows: int, chunk: int, stride: int, late: int
 ) -> None:
     config = scorer.detector.config.copy_and_resolve_references()
     config.quantizer.scale, config.quantizer.reference_steps = scale, 64
     scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
-    file = File(epath.Path(write(tmp_path / "t.csv", rows)), "t")
+    file = File(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
     expected = by_hand(scorer, file, stride, overlap)
     whole = file.chunks
     file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]

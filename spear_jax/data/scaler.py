@@ -12,13 +12,15 @@ LOOKS_AHEAD = (
     "quantizer.scale='series' takes minimum and maximum over the whole series, future included: offline use only"
 )
 
+_NO_CHANGE = 1e-9  # of a value, relative to it
+
 
 class Scaler:
     """Minimum and maximum of a reference stretch of each series, mapped to [0, 1].
 
     The reference of scale='train' is the same for a series seen in training and for a new one, so that the model
     meets at test time what it met in training: `Series.reference` where the source has an anomaly-free past; else
-    the stretches in the training split when series are cut in time; else the first `reference_steps` steps.
+    the stretches in the training split when series are cut in time; else `reference_steps` steps from the first value.
     A reference that does not vary says nothing about the size of a change: its value is put in the middle of a
     range as wide as the median range of the training series.
     """
@@ -49,15 +51,16 @@ class Scaler:
         references = _references(scale, recorded, train, reference_steps)
         limits = np.array([_limits(reference) for reference in references])
         self._low, self._width = limits[:, 0], limits[:, 1] - limits[:, 0]
+        # What sums and conversions leave behind is no change; the unit says nothing of what is.
+        constant = ~(self._width > _NO_CHANGE * np.abs(limits).max(axis=1))
         in_training = {one.name for one in train}
         known = [
             width
-            for one, width in zip(recorded, self._width, strict=True)
-            if width > 0 and (one.name in in_training or not train)
+            for one, width, same in zip(recorded, self._width, constant, strict=True)
+            if not same and (one.name in in_training or not train)
         ]
         self.typical_width = typical_width or (float(np.median(known)) if known else 1.0)
-        constant = ~(self._width > 1e-6 * np.maximum(1.0, np.abs(self._low)))
-        self._low = np.where(constant, self._low - self.typical_width / 2, self._low)
+        self._low = np.where(constant, limits.mean(axis=1) - self.typical_width / 2, self._low)
         self._width = np.where(constant, self.typical_width, self._width)
         for i, one in enumerate(recorded):
             if ranges and one.name in ranges:
@@ -97,8 +100,14 @@ def _references(
         elif one.name in seen:
             references.append(np.concatenate(seen[one.name]))
         else:
-            references.append(one.values[:reference_steps])
+            references.append(from_first_value(one.values)[:reference_steps])
     return references
+
+
+def from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "rest"]:
+    """What comes after the missing values at the beginning; nothing where all are missing."""
+    known = np.isfinite(values)
+    return values[known.argmax() :] if known.any() else values[:0]
 
 
 def _limits(values: Float[np.ndarray, "steps"]) -> tuple[float, float]:

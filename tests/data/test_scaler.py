@@ -51,6 +51,26 @@ def test_a_constant_reference_puts_its_value_in_the_middle_of_a_typical_range():
     np.testing.assert_allclose(rows[1], [0.5, 0.5, 1.0, 130.0])
 
 
+@pytest.mark.parametrize("low", [-1e8, 0, 3e7, 1.7e9])
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e6])
+def test_the_unit_changes_nothing(low: float, unit: float) -> None:
+    values = (low + np.array([0, 1, 2, 4, 8, 3])) * unit
+    one = Series("a", values, np.zeros(6, bool))
+    np.testing.assert_allclose(scaled([one], [], window=6), [[0, 0.25, 0.5, 1, 2, 0.75]], atol=1e-4)
+
+
+def test_what_sums_leave_behind_is_no_change():
+    noisy = Series("noisy", np.array([0.1 + 0.2, 0.3, 0.3, 0.3, 0.3, 1.3]), np.zeros(6, bool))
+    normal = series("normal", [0, 2, 0, 2, 0, 2])
+    rows = scaled([normal, noisy], [], window=6)
+    np.testing.assert_allclose(rows[1], [0.5, 0.5, 0.5, 0.5, 0.5, 1.0])
+
+
+def test_the_reference_begins_with_the_first_value():
+    late = series("late", [np.nan] * 5 + [10, 11, 12, 14, 18, 14, 10])
+    np.testing.assert_allclose(scaled([late], [], window=12)[0, 5:], [0, 0.25, 0.5, 1, 2, 1, 0])
+
+
 def test_only_training_series_say_what_is_typical():
     train = series("train", [0, 1, 0, 1], reference=[0, 2])
     constant = series("constant", [0, 1, 0, 1], reference=[0, 0])
