@@ -41,6 +41,7 @@ class SpearDetector(BaseEstimator):
 
     A series is an array [time] or [time, columns], a list of numbers, or a frame of pandas or polars; several of any
     lengths are a list of them. Each column is scored as a series of its own, and a row gets one score. NaN is missing.
+    What `set_params` changes takes effect with the next `fit`.
 
     Attributes:
       detector_: what was trained: saved, loaded, and used by `python -m spear_jax.main --mode=score` too.
@@ -48,7 +49,8 @@ class SpearDetector(BaseEstimator):
       decision_scores_: scores of the series that `fit` was given, validation data apart.
       labels_: 0 and 1 for the same rows, at the threshold.
       history_: a dict for each epoch: loss, validation_loss, validation_auroc, validation_aupr, best, ...
-      n_features_in_: columns of the array or frame that `fit` was given; not there for a list of series.
+      n_features_in_: columns of values in the array or frame that `fit` was given; not there where it was given a
+        series [time] or a list.
     """
 
     def __init__(
@@ -136,12 +138,12 @@ class SpearDetector(BaseEstimator):
           InputError: a ValueError, for data or an argument that cannot be used.
         """
         config = self._config(labels is not None)
-        tables = self._tables(series, "series", reset=True)
+        tables = self._tables(series, "series", check=False)
         recorded = arrays.to_series(tables, self._labels(labels, tables, "labels"))
         if validation is None:
             parts = splits.hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
         else:
-            held_out = self._tables(validation[0], "validation series")
+            held_out = self._tables(validation[0], "validation series", check=False)
             own = arrays.to_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
             parts = {"train": recorded, "validation": own}
             recorded = [*recorded, *own]
@@ -149,6 +151,10 @@ class SpearDetector(BaseEstimator):
             found = dataset.build(config, Loaded("own series", recorded), parts=parts)
             self.history_: list[dict[str, Any]] = []
             self._train(config, found, callback)
+        for attribute in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(attribute, None)
+        if not arrays.is_several(series) and np.ndim(series) == 2:
+            validate_data(self, _features(tables[0]), skip_check_array=True)
         self.threshold_ = self.detector_.threshold.value
         self.decision_scores_ = self.decision_function(series)
         self.labels_ = self._predicted(self.decision_scores_)
@@ -201,7 +207,7 @@ class SpearDetector(BaseEstimator):
             times = table.times.view("datetime64[ns]") if len(table.times) else np.datetime64("NaT", "ns")
             rows = {"series": number, "step": np.arange(len(scores)), "timestamp": times, "score": scores}
             alarms.add(pd.DataFrame({**rows, "predicted": scores >= self.threshold_}))
-        return alarms.finish()
+        return alarms.finish().astype({"series": int})
 
     def save(self, folder: str) -> None:
         """Writes detector.json and detector.safetensors, all that scoring needs but the backbone.
@@ -245,31 +251,34 @@ class SpearDetector(BaseEstimator):
     def _config(self, labelled: bool) -> ConfigDict:
         """The config that the arguments mean, checked."""
         config = configs.own_data_config()
-        config.seed = self.seed
         config.data.labels = "column" if labelled else "injected"
-        for name, (section, field) in _FIELDS.items():
+        for name, (section, field) in (*_FIELDS.items(), ("seed", ("", "seed"))):
             value = getattr(self, name)
-            config[section].update({field: value.item() if isinstance(value, np.generic) else value})
+            try:
+                part = config[section] if section else config
+                part.update({field: value.item() if isinstance(value, np.generic) else value})
+            except TypeError as fault:
+                kind = type(part[field]).__name__
+                raise InputError(f"{name}={value!r}: is {type(value).__name__}; needed is {kind}") from fault
+        if self.combine == "none":
+            raise InputError("combine='none': a row gets one score; allowed are max, mean")
         try:
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
             configs.validate(config)
-        except (InputError, TypeError) as fault:
+        except InputError as fault:
             said = str(fault)
             for name, (section, field) in _FIELDS.items():
                 said = said.replace(f"config.{section}.{field}", name)
             raise InputError(said) from fault
         return config
 
-    def _tables(self, series: Any, what: str, reset: bool = False) -> list[arrays.Table]:
-        """Series as tables; of a single one the columns must be those of `fit`."""
+    def _tables(self, series: Any, what: str, check: bool = True) -> list[arrays.Table]:
+        """Series as tables; where it is asked for, the columns of a single one must be those of `fit`."""
         if arrays.is_several(series):
-            if reset:
-                self.__dict__.pop("n_features_in_", None)
-                self.__dict__.pop("feature_names_in_", None)
             return [arrays.read(one, f"{what} {number}") for number, one in enumerate(series)]
         table = arrays.read(series, what)
-        if np.ndim(series) == 2 and (reset or hasattr(self, "n_features_in_")):
-            validate_data(self, series, reset=reset, skip_check_array=True)
+        if check and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
+            validate_data(self, _features(table), reset=False, skip_check_array=True)
         return [table]
 
     def _labels(self, labels: Any, tables: list[arrays.Table], what: str) -> list[np.ndarray] | None:
@@ -333,20 +342,36 @@ class SpearDetector(BaseEstimator):
             jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
             backbone = methods.load(config, parallel.make_mesh())
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
-        # Columns without names are those of `fit` where there are as many.
-        named = table.columns != tuple(map(str, range(len(table.columns))))
-        known = named or len(table.columns) == len(self.detector_.ranges)
-        columns = [Column("", name if known else "") for name in table.columns]
+        columns = [Column("", name) for name in _trained_as(table, self.detector_)]
         looks_ahead = config.quantizer.scale == "series"
         scaler = fit_scaler(self.detector_, columns, table.values) if looks_ahead else None
         stream = Stream(self._scorer, columns, scaler=scaler)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
-        return getattr(scores, self.combine)(axis=1)
+        # A detector of the command line's may have kept its columns apart.
+        return getattr(scores, "mean" if config.data.combine == "mean" else "max")(axis=1)
 
     def _predicted(self, scores: Scores) -> Flags:
         if isinstance(scores, list):
             return [(one >= self.threshold_).astype(int) for one in scores]
         return (scores >= self.threshold_).astype(int)
+
+
+def _features(table: arrays.Table) -> Any:
+    """The values as scikit-learn counts and names features."""
+    return pd.DataFrame(table.values, columns=list(table.columns)) if table.named else table.values
+
+
+def _trained_as(table: arrays.Table, detector: Detector) -> tuple[str, ...]:
+    """What each column was called in the table that was trained on.
+
+    Where the one or the other has no names, columns are told by their place, if there are as many; '' is a new one.
+    """
+    own = tuple(one.column for one in detector.ranges.values())
+    unnamed = own == tuple(map(str, range(len(own))))
+    if table.named and not unnamed:
+        return table.columns
+    tables = {name.removesuffix(f"/{one.column}") for name, one in detector.ranges.items()}
+    return own if len(tables) == 1 and len(own) == len(table.columns) else ("",) * len(table.columns)
 
 
 # Arguments of the estimator -> section and name of the config's field.

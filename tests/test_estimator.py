@@ -98,6 +98,52 @@ def test_it_does_not_matter_what_holds_the_numbers(fitted: SpearDetector, frame:
     np.testing.assert_allclose(found, fitted.decision_function(values), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_columns_without_names_are_those_of_fit(spear: Spear) -> None:
+    values, labels = make()
+    frame = pd.DataFrame(values, columns=["level", "flow"])
+    detector = tiny().fit(frame, labels)
+    new = frame.iloc[40:] + 3  # by its own first rows, the shift would not be seen
+    expected = detector.decision_function(new)
+    np.testing.assert_allclose(detector.decision_function(new.to_numpy()), expected, atol=1e-6)
+    np.testing.assert_allclose(detector.decision_function([new])[0], expected, atol=1e-6)
+    one = tiny().fit(frame[["level"]], labels)
+    expected = one.decision_function(new[["level"]])
+    for same in (new["level"], new["level"].tolist(), new["level"].to_numpy()):
+        np.testing.assert_allclose(one.decision_function(same), expected, atol=1e-6)
+    assert np.abs(one.decision_function(new["flow"]) - one.decision_function(new["flow"].to_numpy())).max() > 1e-3
+
+
+def test_another_fit_has_columns_of_its_own_and_a_failed_one_changes_nothing(spear: Spear) -> None:
+    values, labels = make()
+    frame = pd.DataFrame(values, columns=["level", "flow"])
+    frame.insert(0, "time", pd.date_range("2025-01-01", periods=len(frame), freq="h"))
+    detector = tiny().fit(frame, labels)
+    assert detector.n_features_in_ == 2 and detector.feature_names_in_.tolist() == ["level", "flow"]
+    expected = detector.decision_function(frame)
+    np.testing.assert_array_equal(detector.decision_function(frame.set_index("time")), expected)
+    with pytest.raises(InputError, match="needed is a label for each of the 300 rows"):
+        detector.fit(frame.rename(columns={"flow": "other"}), labels[:-1])
+    np.testing.assert_array_equal(detector.decision_function(frame), expected)
+    detector.fit(values[:, 0], labels)
+    assert not hasattr(detector, "n_features_in_")
+    assert detector.decision_function(values[:, :1]).shape == (300,)
+
+
+def test_what_is_set_after_fit_waits_for_the_next_one(fitted: SpearDetector) -> None:
+    values = make(seed=1)[0]
+    expected = fitted.decision_function(values)
+    later = pickle.loads(pickle.dumps(fitted)).set_params(combine="mean", scale="window", backbone="nowhere")
+    np.testing.assert_array_equal(later.decision_function(values), expected)
+
+
+@pytest.mark.parametrize(("label", "said"), [(0, "has no anomalous step"), (1, "has no normal step")])
+def test_labels_of_one_class_are_said_to_be(spear: Spear, label: int, said: str) -> None:
+    values, _ = make()
+    with pytest.warns(UserWarning, match=f"the training part {said}: there is nothing to tell apart"):
+        tiny().fit(values, np.full(len(values), label))
+
+
 def test_series_of_any_lengths(spear: Spear) -> None:
     several = [make(rows=200 + 40 * seed, columns=1, seed=seed) for seed in range(4)]
     values, labels = [one[0][:, 0] for one in several], [one[1] for one in several]
@@ -111,11 +157,11 @@ def test_series_of_any_lengths(spear: Spear) -> None:
     found = detector.intervals(frames)
     assert list(found.columns[:4]) == ["series", "start", "end", "peak"]
     for row in found.itertuples():
-        assert (detector.predict(values[int(row.series)])[[row.start, row.end, row.peak]] == 1).all()
-        assert row.score == scores[int(row.series)][row.start : row.end + 1].max()
-    first = found[found["series"] == "0"]
+        assert (detector.predict(values[row.series])[[row.start, row.end, row.peak]] == 1).all()
+        assert row.score == scores[row.series][row.start : row.end + 1].max()
+    first = found[found["series"] == 0]
     assert (first["start_time"] == frames[0]["time"][first["start"]].to_numpy()).all()
-    assert found[found["series"] == "1"]["start_time"].isna().all()
+    assert found[found["series"] == 1]["start_time"].isna().all()
 
 
 def test_without_labels_it_learns_from_injected_anomalies_and_says_so(spear: Spear) -> None:
@@ -185,6 +231,10 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
     [
         ({"epochs": 0}, None, None, "epochs=0: allowed is at least 1"),
         ({"scale": "all"}, None, None, "scale='all': allowed are train, series, window"),
+        ({"combine": "none"}, None, None, "combine='none': .* allowed are max, mean"),
+        ({"combine": "std"}, None, None, "combine='std': allowed are"),
+        ({"window": "32"}, None, None, "window='32': is str; needed is int"),
+        ({"seed": 0.5}, None, None, "seed=0.5: is float; needed is int"),
         ({"window": 600}, None, None, "has 512 positions and 2 are prompt"),
         ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed are 0 and 1"),
         ({}, None, np.zeros(299), r"labels: has the shape \(299,\); needed is a label for each of the 300 rows"),

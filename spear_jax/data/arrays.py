@@ -21,11 +21,13 @@ class Table:
       values: a column per series; NaN where missing.
       times: in nanoseconds since 1970; empty where there are none.
       columns: their names; numbers where they have none.
+      named: whether they have.
     """
 
     values: Float[np.ndarray, "rows columns"]
     times: Int[np.ndarray, "stamps"]
     columns: tuple[str, ...]
+    named: bool
 
 
 def is_several(data: Any) -> bool:
@@ -65,8 +67,9 @@ def read(data: Any, what: str) -> Table:
         row = np.argwhere(np.isinf(values))[0][0]
         raise InputError(f"{what}: row {row} is infinite; a missing value is NaN")
     values = values.reshape(len(values), -1)
-    named = tuple(map(str, data)) if isinstance(data, pd.DataFrame) else tuple(map(str, range(values.shape[1])))
-    return Table(values, times, named)
+    names: list[Any] = list(data) if isinstance(data, pd.DataFrame) else [getattr(data, "name", None)]
+    named = all(isinstance(name, str) for name in names)
+    return Table(values, times, tuple(names) if named else tuple(map(str, range(values.shape[1]))), named)
 
 
 def read_labels(data: Any, rows: int, what: str) -> Bool[np.ndarray, "rows"]:

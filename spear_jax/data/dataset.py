@@ -158,7 +158,7 @@ def build(
         typical_width=scaler.typical_width,
         ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
-        warnings=(*loaded.warnings, *_warnings(config, recorded)),
+        warnings=(*loaded.warnings, *_warnings(config, recorded), *_one_class(examples["train"])),
     )
 
 
@@ -295,6 +295,13 @@ def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]
     if config.quantizer.scale == "series":
         said.append(LOOKS_AHEAD)
     return tuple(said)
+
+
+def _one_class(train: Examples) -> list[str]:
+    found = np.unique(train.targets[train.mask])
+    if len(found) != 1:
+        return []
+    return [f"the training part has no {'normal' if found[0] else 'anomalous'} step: there is nothing to tell apart"]
 
 
 def _check(data: ConfigDict, loaded: Loaded) -> None:
