@@ -20,6 +20,8 @@ from spear_jax.score_figure import Envelopes
 from spear_jax.streaming import Column, Scored, Scorer, Stream, fit_scaler
 
 TIMES = ("start_time", "end_time", "peak_time")
+# In CSV. One for all: pandas would leave midnights and whole seconds shorter, piece by piece.
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 
 def score_file(
@@ -174,7 +176,7 @@ def write_scores(
         if not rows:
             raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has a row")
         found = alarms.finish()
-        write_whole(folder / "alarms.csv", found.to_csv(index=False).encode())
+        write_whole(folder / "alarms.csv", found.to_csv(index=False, date_format=TIME_FORMAT).encode())
         drawn.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, found, said)
         unfinished.rename(path)
     except BaseException:
@@ -193,7 +195,8 @@ class _Writer:
 
     def write(self, table: pd.DataFrame) -> None:
         if self._form == "csv":
-            self._out.write(table.to_csv(index=False, header=not self._begun).encode())
+            text = table.to_csv(index=False, header=not self._begun, date_format=TIME_FORMAT)
+            self._out.write(text.encode())
             self._begun = True
             return
         found = pa.Table.from_pandas(table, preserve_index=False)

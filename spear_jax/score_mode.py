@@ -20,7 +20,7 @@ from spear_jax.data.live import LiveFile
 from spear_jax.data.scaler import LOOKS_AHEAD
 from spear_jax.detector import OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError
-from spear_jax.file_scoring import columns, score_file, write_scores
+from spear_jax.file_scoring import TIME_FORMAT, columns, score_file, write_scores
 from spear_jax.run import carry, load_detector
 from spear_jax.streaming import Scorer, rows_for_scale
 from spear_jax.training import StopSignal
@@ -136,7 +136,7 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
     try:
         with StopSignal(file.end):
             for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
-                table.to_csv(out, index=False, header=header)
+                table.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
                 out.flush()
                 header = False
     except BrokenPipeError:  # nobody reads on, as behind `| head`
@@ -191,6 +191,7 @@ def _chosen(config: ConfigDict) -> dict[str, Any]:
         "time": data.timestamp_column,
         "values": datasets.names(data.value_columns),
         "label": data.label_column,
+        "labelled": False,
     }
 
 

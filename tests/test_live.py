@@ -55,6 +55,31 @@ def test_live_scores_are_those_of_the_file(
     np.testing.assert_allclose(live["value"], batch["value"])
 
 
+def test_blank_lines_and_labels_make_no_difference_live(
+    spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def live(text: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        told = spear("--mode=score", f"--detector={trained}", "--input=-")
+        assert told.code == 0, told.err
+        return told.out
+
+    names, *rows = write(tmp_path / "t.csv", ROWS).read_text().splitlines()
+    expected = live("\n".join([names, *rows]))
+    assert live("\n\n" + names + "\n \n\n" + "\n".join(rows) + "\n\n") == expected
+    marked = [f"{names},label", *(f"{row},{'unknown' if i % 3 else ''}" for i, row in enumerate(rows))]
+    assert live("\n".join(marked)) == expected
+
+
+def test_all_times_have_one_form(spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = pd.date_range("2024-01-02 23:00", periods=100, freq="30min") + pd.to_timedelta(np.arange(100) % 2 / 2, "s")
+    table = pd.DataFrame({"time": times, "a": np.sin(np.arange(100))})
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.to_csv(index=False).encode())))
+    told = spear("--mode=score", f"--detector={trained}", "--input=-", "--config.score.stride=1")
+    assert told.code == 0, told.err
+    assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
+
+
 class Live:
     """The program in a process of its own, which scores the rows that it is sent: windows of 32, one every 8 rows."""
 

@@ -5,6 +5,7 @@ named. Rows keep the order of the file; gaps, duplicates and steps back in time 
 """
 
 import bz2
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -62,7 +63,7 @@ class Rows:
       first: number of the first row, from 0.
       times: in nanoseconds since 1970; empty where there are none.
       values: a column per series; NaN where missing or infinite.
-      labels: True where anomalous; None without a label column.
+      labels: True where anomalous; None without a label column, or where it is not read.
       infinite: how many values were infinite.
     """
 
@@ -78,9 +79,9 @@ class Remarks:
 
     _ENOUGH = 100  # steps between time stamps that show which one is usual
 
-    def __init__(self, columns: Columns) -> None:
-        """Nothing seen yet."""
-        self._columns = columns
+    def __init__(self, columns: Columns, beforehand: str = "") -> None:
+        """Nothing seen yet, but for what was odd beforehand."""
+        self._columns, self._beforehand = columns, beforehand
         self._rows = self._infinite = 0
         self._least = np.full(len(columns.values), np.inf)
         self._most = np.full(len(columns.values), -np.inf)
@@ -117,6 +118,7 @@ class Remarks:
             (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
         )
         return [
+            self._beforehand,
             f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
             *(f"{count} {what}" if count else "" for count, what in counted),
         ]
@@ -145,7 +147,14 @@ class File:
     """A CSV or Parquet file, read in chunks of rows."""
 
     def __init__(
-        self, path: epath.Path, name: str, *, time: str = "", values: Sequence[str] = (), label: str = ""
+        self,
+        path: epath.Path,
+        name: str,
+        *,
+        time: str = "",
+        values: Sequence[str] = (),
+        label: str = "",
+        labelled: bool = True,
     ) -> None:
         """Looks at the beginning of a file.
 
@@ -155,11 +164,12 @@ class File:
           time: column of time stamps; '' means the first one that is called or looks like one, if any.
           values: columns of values; () means all columns of numbers that are neither time nor label.
           label: column of labels; '' means one that is called like one, if any.
+          labelled: whether labels are read; else their column may hold anything.
 
         Raises:
           InputError: it is neither CSV nor Parquet, or lacks a column.
         """
-        self.path, self.name = path, name
+        self.path, self.name, self._labelled = path, name, labelled
         self.size = self._size()
         self.bytes_read = 0  # of the chunk under way, for progress
         self._parquet = path.suffix.lower() in (".parquet", ".pq")
@@ -172,6 +182,8 @@ class File:
         self.remarks = Remarks(self.columns)  # on what `chunks` gave out since it last began
         # One format for the whole file: cell by cell, 12/01 and 13/01 would be months apart.
         self._time_formats = time_formats(head[self.columns.time]) if self.columns.time else []
+        if len(self._time_formats) > 1:
+            self._time_formats = self._settled(self._time_formats)
 
     @property
     def series_names(self) -> list[str]:
@@ -190,7 +202,7 @@ class File:
           InputError: a row cannot be read; names it.
         """
         first = 0
-        self.remarks = Remarks(self.columns)
+        self.remarks = Remarks(self.columns, self._open())
         try:
             for frame in self._frames(rows):
                 chunk = self._rows(frame, first)
@@ -203,6 +215,23 @@ class File:
             raise InputError(
                 f"{self.path}: cannot be read as {self._kind} after row {first} ({one_line(fault)})"
             ) from fault
+
+    def _settled(self, formats: list[str]) -> list[str]:
+        """Those of the formats that the first rows have which all rows have, as far as there are any."""
+        with contextlib.suppress(*_UNREADABLE):  # `chunks` says where
+            for frame in self._frames(CHUNK_ROWS):
+                fitting = [one for one in formats if parse_times(frame[self.columns.time], one).notna().all()]
+                formats = fitting or formats
+                if len(formats) == 1:
+                    break
+        return formats
+
+    def _open(self) -> str:
+        """What is said where nothing tells days from months."""
+        if len(self._time_formats) < 2:
+            return ""
+        used, other = self._time_formats
+        return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
 
     def read(self) -> Rows:
         """All rows at once."""
@@ -313,7 +342,7 @@ class File:
             first=first,
             times=self._times(frame[columns.time], first) if columns.time else np.zeros(0, np.int64),
             values=np.where(infinite, np.nan, values),
-            labels=self._labels(frame[columns.label], first) if columns.label else None,
+            labels=self._labels(frame[columns.label], first) if columns.label and self._labelled else None,
             infinite=int(infinite.sum()),
         )
 
@@ -423,7 +452,8 @@ def load(
     if not series:
         raise InputError(f"{path}: no file has a row")
     if labels == "intervals":
-        series = with_intervals(series, intervals)
+        series, odd = with_intervals(series, intervals)
+        warnings += odd
     return Loaded("files", series[:limit] if limit else series, tuple(warnings))
 
 

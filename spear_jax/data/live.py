@@ -30,6 +30,7 @@ class LiveFile(File):
         time: str = "",
         values: Sequence[str] = (),
         label: str = "",
+        labelled: bool = True,
     ) -> None:
         """Waits for the line of column names and the first row.
 
@@ -39,13 +40,16 @@ class LiveFile(File):
           time: see `File`.
           values: see `File`.
           label: see `File`.
+          labelled: see `File`.
 
         Raises:
           InputError: see `File`.
         """
-        self._raw, self._names, self._first = raw, raw.readline(), raw.readline()
+        self._raw, self._names, self._first = raw, _line(raw), _line(raw)
         self._ended, self._say = False, say
-        super().__init__(epath.Path("standard input"), "input", time=time, values=values, label=label)
+        super().__init__(
+            epath.Path("standard input"), "input", time=time, values=values, label=label, labelled=labelled
+        )
 
     def _size(self) -> int:
         return 0
@@ -64,6 +68,12 @@ class LiveFile(File):
         for remark in self.remarks:
             if remark not in said:
                 self._say(remark)
+
+    def _settled(self, formats: list[str]) -> list[str]:
+        return formats  # rows that come later cannot be looked at
+
+    def _open(self) -> str:
+        return ""  # said above, before the first row is scored
 
     def _times(self, column: pd.Series, first: int) -> np.ndarray:
         if len(self._time_formats) > 1:
@@ -108,3 +118,10 @@ class LiveFile(File):
             # What follows the last line break is a row of which more is to come.
             whole, newline, begun = (begun + came).rpartition(b"\n") if came else (begun, b"", b"")
             whole += newline
+
+
+def _line(raw: IO[bytes]) -> bytes:
+    """The next line that is not blank; nothing at the end."""
+    while (line := raw.readline()) and not line.strip():
+        pass
+    return line

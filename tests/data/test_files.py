@@ -115,12 +115,31 @@ def test_days_and_months_are_not_told_apart_cell_by_cell(tmp_path: Path, form: s
     np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
 
 
+def days_that_could_be_months(tmp_path: Path, *more: str) -> Path:
+    """More rows than are looked at first, of March 1 or January 3, and further ones."""
+    minutes = pd.date_range("2020-03-01", periods=1200, freq="min").strftime("%d/%m/%Y %H:%M")
+    table = pd.DataFrame({"time": [*minutes, *more], "a": np.arange(1200.0 + len(more))})
+    table.to_csv(tmp_path / "own.csv", index=False)
+    return tmp_path / "own.csv"
+
+
 def test_a_time_of_another_form_than_the_first_ones_is_named(tmp_path: Path) -> None:
-    days = [*pd.date_range("2020-03-01", periods=1200, freq="min").strftime("%d/%m/%Y %H:%M"), "03/25/2020 10:00"]
-    pd.DataFrame({"time": days, "a": np.arange(1201.0)}).to_csv(tmp_path / "own.csv", index=False)
-    said = r"row 1201, column 'time': '03/25/2020 10:00' is no time of the form %d/%m/%Y %H:%M, as in the first rows"
+    path = days_that_could_be_months(tmp_path, "25/03/2020 10:00", "03/25/2020 10:00")
+    said = r"row 1202, column 'time': '03/25/2020 10:00' is no time of the form %d/%m/%Y %H:%M, as in the first rows"
     with pytest.raises(InputError, match=said):
-        files.load(str(tmp_path / "own.csv"), labels="rules")
+        files.load(str(path), labels="rules")
+
+
+@pytest.mark.parametrize(("last", "day", "odd"), [("25/03", 1, False), ("03/25", 3, False), ("05/03", 1, True)])
+def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, odd: bool) -> None:
+    path = days_that_could_be_months(tmp_path, f"{last}/2020 10:00")
+    found = files.load(str(path), labels="rules")
+    (one,) = found.series
+    assert pd.Timestamp(one.timestamps[0]).day == day
+    said = (
+        f"{path}: times are read as %d/%m/%Y %H:%M; they could be %m/%d/%Y %H:%M as well (ISO 8601 is never mistaken)"
+    )
+    assert (said in found.warnings) == odd
 
 
 def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
@@ -184,6 +203,26 @@ def test_intervals(table: Path, tmp_path: Path) -> None:
     marks.write_text("start,end\n3,5\n2024-03-01 01:00,2024-03-01 01:12\n")
     for one in files.load(str(table), labels="intervals", intervals=str(marks)).series:
         assert np.flatnonzero(one.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "rows", "odd"),
+    [
+        ("01/02/2024 00:00", "02/13/2024 00:00", (1, 43), False),  # the end tells that the month is first
+        ("05/02/2024 00:00", "06/02/2024 00:00", (35, 36), False),  # outside the series, with the month first
+        ("01/02/2024 00:00", "02/02/2024 00:00", (31, 32), True),
+        ("2024-01-05", "7 Jan 2024", (4, 6), False),
+    ],
+)
+def test_intervals_have_one_order_of_day_and_month(
+    tmp_path: Path, begin: str, end: str, rows: tuple[int, int], odd: bool
+) -> None:
+    table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=60, freq="D"), "a": np.arange(60.0)})
+    table.to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "marks.csv").write_text(f"start,end\n{begin},{end}\n")
+    found = files.load(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
+    assert np.flatnonzero(found.series[0].labels)[[0, -1]].tolist() == list(rows)
+    assert any("days are taken to stand before months" in said for said in found.warnings) == odd
 
 
 def test_intervals_of_several_series(tmp_path: Path) -> None:
@@ -328,6 +367,9 @@ def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) 
         ("start,end\n-1,2\n", "marks.csv: row 1: '-1' to '2' is no interval"),
         ("start,end\n2023-01-01,2024-03-01 01:00\n", "row 1: '2023-01-01' to '2024-03-01 01:00' is no interval"),
         ("start,end\nsoon,later\n", "marks.csv: row 1, column 'start': 'soon' is neither a row number nor a time"),
+        ("start,end\n--5,6\n", "marks.csv: row 1, column 'start': '--5' is neither a row number nor a time"),
+        ("start,end\n²,6\n", "marks.csv: row 1, column 'start': '²' is neither a row number nor a time"),
+        ("start,end\n13/02/2024,02/13/2024\n", "has the month first and '13/02/2024' the day; needed is one order"),
         ("series,start,end\nb,1,2\n", "marks.csv: row 1: no series is named 'b'; there are own/pump, own/flow"),
         ("", "marks.csv: cannot be read as CSV"),
     ],
