@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} venv=${VENV:-.venv} extra=${EXTRA:-test}
 
-if [ $# -eq 0 ]; then sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 2; fi
+if [ $# -eq 0 ]; then sed -n '2,/^set/p' launch/local.sh | sed '$d; s/^# \{0,1\}//'; exit 2; fi
 if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   echo "error: $python is not Python >= 3.11 with pip and venv; set PYTHON to one that is" >&2
   exit 2

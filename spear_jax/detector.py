@@ -228,17 +228,25 @@ class Detector:
         if len(edges) != (bins - 1 if config.quantizer.kind == "quantile" else 0):
             raise InputError(f"{file}: {len(edges)} inner edges are not those of {bins} {config.quantizer.kind} bins")
         threshold = Threshold(**about["threshold"])
-        for name, number in (("threshold", threshold.value), ("typical_width", about["typical_width"])):
-            if not math.isfinite(number):
-                raise InputError(f"{folder / 'detector.json'}: {name} is {number}; needed is a finite number")
+        ranges = {name: Range(*one) for name, one in about.get("ranges", {}).items()}
+        limits = [(f"ranges of {name!r}", limit) for name, one in ranges.items() for limit in (one.low, one.high)]
+        for name, number in (("threshold", threshold.value), ("typical_width", about["typical_width"]), *limits):
+            if type(number) not in (int, float) or not math.isfinite(number):
+                raise InputError(f"{folder / 'detector.json'}: {name} is {number!r}; needed is a finite number")
+        rule = alarms.Rule(**about.get("alarms", {}))
+        if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
+            raise InputError(
+                f"{folder / 'detector.json'}: alarms is {rule._asdict()}; needed are merge_gap of at least 0"
+                " and min_length of at least 1"
+            )
         return cls(
             config=config,
             trainable=trainable,
             quantizer=Quantizer(bins, edges),
             typical_width=about["typical_width"],
-            ranges={name: Range(*one) for name, one in about.get("ranges", {}).items()},
+            ranges=ranges,
             threshold=threshold,
-            alarm_rule=alarms.Rule(**about.get("alarms", {})),
+            alarm_rule=rule,
             trained_on=about["trained_on"],
             backbone={key: about["backbone"][key] for key in BACKBONE} | about["backbone"],
             table_sha256=about["table_sha256"],

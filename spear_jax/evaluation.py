@@ -52,6 +52,7 @@ class Evaluation:
 
     Attributes:
       steps: one score per time step, by split.
+      names: of the series that `steps` counts in; of the file where its columns have one score per row.
       threshold: applied to them.
       alarm_rule: makes alarms of what is predicted.
       metrics: per step, by split.
@@ -63,6 +64,7 @@ class Evaluation:
     """
 
     steps: dict[str, StepScores]
+    names: tuple[str, ...]
     threshold: Threshold
     alarm_rule: alarms.Rule
     metrics: dict[str, dict[str, float | None]]
@@ -134,8 +136,10 @@ def evaluate(
     controls = {
         name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
     }
+    apart = config.data.combine == "none"
     return Evaluation(
         steps=steps,
+        names=tuple(one.name if apart else one.group or one.name for one in dataset.recorded),
         threshold=threshold,
         alarm_rule=alarm_rule,
         metrics={split: step_metrics(config, split, steps[split], threshold, alarm_rule) for split in SPLITS},
@@ -313,7 +317,7 @@ def results(
         **dataset.notes,
         "splits": {
             split: {
-                "series": len(np.unique(dataset.windows[split].series)),
+                "series": len(np.unique(steps.series)),
                 "windows": len(dataset.windows[split]),
                 "steps": len(steps.score),
                 "anomalous_steps": int(steps.label.sum()),
@@ -381,7 +385,7 @@ def backbone_about(backbone: Backbone | None) -> dict[str, Any]:
     }
 
 
-def per_series(dataset: Dataset, evaluation: Evaluation) -> pd.DataFrame:
+def per_series(evaluation: Evaluation) -> pd.DataFrame:
     """The metrics of each series of each split, a row each."""
     rows = []
     for split, steps in evaluation.steps.items():
@@ -390,8 +394,9 @@ def per_series(dataset: Dataset, evaluation: Evaluation) -> pd.DataFrame:
             one = StepScores(*(getattr(steps, field.name)[here] for field in dataclasses.fields(StepScores)))
             points = point_metrics_quietly(one.label, one.score, one.score >= evaluation.threshold.value)
             intervals = mean_over_series(interval_metrics(one, evaluation.threshold))
-            name = dataset.recorded[series].name
-            rows.append({"split": split, "series": name, "steps": len(one.score), **points, **intervals})
+            rows.append(
+                {"split": split, "series": evaluation.names[series], "steps": len(one.score), **points, **intervals}
+            )
     return pd.DataFrame(rows)
 
 
@@ -400,12 +405,12 @@ def write(
 ) -> None:
     """Writes scores, per-series numbers and, last of all, results.json."""
     (workdir / "scores").mkdir(parents=True, exist_ok=True)
-    names = np.array([one.name for one in dataset.recorded])
+    names = np.array(evaluation.names, object)
     for split, steps in evaluation.steps.items():
         predicted = steps.score >= evaluation.threshold.value
         frame = pd.DataFrame(
             {
-                "series": pd.Categorical.from_codes(steps.series, categories=names),
+                "series": pd.Categorical(names[steps.series], categories=list(dict.fromkeys(evaluation.names))),
                 "step": steps.step,
                 "timestamp": _timestamps(dataset, steps),
                 "value": steps.value,

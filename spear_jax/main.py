@@ -109,7 +109,8 @@ def parse(arguments: Sequence[str]) -> Flags:
         if name.startswith("config."):
             flags.overrides[name.removeprefix("config.")] = value
         else:
-            setattr(flags, name, value)
+            # Shells leave a ~ behind an equals sign as it is.
+            setattr(flags, name, str(Path(value).expanduser()) if value.startswith("~") else value)
     if flags.mode not in MODES:
         raise InputError(f"--mode={flags.mode!r}: allowed are {', '.join(MODES)}")
     if flags.mode == "score" and flags.config:

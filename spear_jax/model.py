@@ -276,6 +276,11 @@ def warn(config: ConfigDict, backbone: Backbone) -> list[str]:
             f"head.pooling='peft_first' with the causal attention of {backbone.name}: the first position sees no step,"
             " so every window gets the same score"
         )
+    if pooled and config.head.pooling == "peft_last":
+        said.append(
+            "head.pooling='peft_last' reads the last position, padding included: the score of a window that is shorter"
+            " than others depends on how much it is padded"
+        )
     return said
 
 

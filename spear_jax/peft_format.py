@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from spear_jax import hub
 from spear_jax.errors import InputError
 from spear_jax.files import read_json, write_whole
 
@@ -91,9 +90,8 @@ def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt
     if not isinstance(about, dict) or about.get("peft_type") != "PROMPT_TUNING":
         kind = about.get("peft_type") if isinstance(about, dict) else about
         raise InputError(f"{folder / CONFIG}: peft_type {kind!r}; allowed is 'PROMPT_TUNING'")
-    base, name = str(about.get("base_model_name_or_path")), backbone.partition("@")[0]
-    # A folder's name says nothing of the weights in it, an id does.
-    if base != name and all(hub.is_id(one) and not epath.Path(one).exists() for one in (base, name)):
+    base, name = about.get("base_model_name_or_path"), backbone.partition("@")[0]
+    if isinstance(base, str) and not _may_be_the_same(base, name):
         raise InputError(f"{folder / CONFIG}: the prompt was trained with {base}; the backbone here is {name}")
     try:
         tensors: dict[str, Any] = dict(deserialize((folder / TENSORS).read_bytes()))
@@ -114,3 +112,16 @@ def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt
             f" (num_virtual_tokens and token_dim of {CONFIG})"
         )
     return prompt
+
+
+def _may_be_the_same(base: str, name: str) -> bool:
+    """False for two ids of the Hub that differ; a folder's name says nothing of the weights in it.
+
+    The oldest models have ids of one word: bert-base-uncased is google-bert/bert-base-uncased.
+    """
+    if base == name or not all(_ID.fullmatch(one) and not epath.Path(one).exists() for one in (base, name)):
+        return True
+    return ("/" not in base or "/" not in name) and base.rpartition("/")[2] == name.rpartition("/")[2]
+
+
+_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")

@@ -117,7 +117,7 @@ def write(
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     pictures: dict[str, str] = {}
     with matplotlib.rc_context(figures.STYLE):
-        for picture in _pictures(workdir, content, dataset, evaluation, inspection):
+        for picture in _pictures(workdir, config, content, dataset, evaluation, inspection):
             blob = _png(picture.figure, dataset.warnings)
             write_whole(workdir / "figures" / f"{picture.name}.png", blob)
             pictures[picture.name] = _embedded(picture, blob)
@@ -161,18 +161,21 @@ def _embedded(picture: Picture, blob: bytes) -> str:
 
 def _pictures(
     workdir: epath.Path,
+    config: ConfigDict,
     content: Mapping[str, Any],
     dataset: Dataset,
     evaluation: Evaluation,
     inspection: Inspection | None,
 ) -> Iterator[Picture]:
-    steps, names = evaluation.steps["test"], [one.name for one in dataset.recorded]
+    steps = evaluation.steps["test"]
+    combined = config.data.combine != "none"
     yield Picture(
         "test_series",
-        figures.series(steps, evaluation.threshold, names),
+        figures.series(steps, evaluation.threshold, evaluation.names),
         "Values and scores over time, with labelled and predicted intervals, of a few test series",
         "A few test series, those with anomalies first: recorded values with the labelled anomalies (red) above, the"
-        " score of every step with the predicted anomalies (orange) and the threshold below.",
+        " score of every step with the predicted anomalies (orange) and the threshold below."
+        + (" Of several columns, which have one score, the values are the first one's." if combined else ""),
     )
     if content["test"]["auroc"] is not None:
         method = METHODS[content["method"]]
@@ -219,7 +222,8 @@ def _pictures(
     if inspection is not None and len(inspection.attention):
         windows, row = dataset.windows["test"], inspection.window
         real = windows.real[row]
-        where = f"steps {windows.start[row]} to {windows.start[row] + real.sum() - 1} of {names[windows.series[row]]}"
+        name = dataset.recorded[windows.series[row]].name
+        where = f"steps {windows.start[row]} to {windows.start[row] + real.sum() - 1} of {name}"
         yield Picture(
             "attention",
             figures.attention(windows.values[row, real], windows.labels[row, real], inspection.attention),

@@ -86,7 +86,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
             )
             detector.save(folder / "detector", evaluation.versions())
     if parallel.is_main():
-        of_series = evaluation.per_series(dataset, evaluated)
+        of_series = evaluation.per_series(evaluated)
         report.write(folder, config, content, dataset, evaluated, of_series, outcome.inspection)
         evaluation.write(folder, content, dataset, evaluated, of_series)
     parallel.barrier("written")
@@ -300,7 +300,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", configs.to_json(config).encode())
-        of_series = evaluation.per_series(dataset, evaluated)
+        of_series = evaluation.per_series(evaluated)
         report.write(folder, config, content, dataset, evaluated, of_series, inspection)
         evaluation.write(folder, content, dataset, evaluated, of_series)
     parallel.say(tables.table(content))

@@ -172,7 +172,7 @@ def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, C
     config = configs.default_config()
     config.data.name = "files"
     carry(detector, config)
-    config.data.labels = "column"
+    config.data.labels, config.data.combine = "column", detector.config.data.combine
     config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
         if field not in OVERRIDABLE:

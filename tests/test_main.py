@@ -257,6 +257,17 @@ def test_choice_runs_from_end_to_end(spear: Spear, tmp_path: Path, choice: str) 
             assert len(np.unique(blocks)) > 1
 
 
+def test_a_tilde_is_the_home_folder(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("a\n" + "1\n2\n" * 50)
+    told = spear("--mode=score", f"--detector={finished.workdir}", "--input=~/t.csv", "--workdir=~/out")
+    assert told.code == 0, told.err
+    assert (tmp_path / "out" / "alarms.csv").exists() and not (tmp_path / "~").exists()
+
+
 def test_workdir_may_be_relative(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = spear(*quick(Path("runs/first")))

@@ -363,6 +363,10 @@ def test_a_prompt_of_another_backbone_is_refused(adapter: Path) -> None:
         InputError, match=r"was trained with google-bert/bert-base-uncased; the backbone here is .*-cased"
     ):
         read_adapter(epath.Path(adapter), "google-bert/bert-base-cased")
+    configure(adapter, base_model_name_or_path="bert-base-uncased")  # the oldest models go by one word, too
+    read_adapter(epath.Path(adapter), "google-bert/bert-base-uncased")
+    with pytest.raises(InputError, match=r"was trained with bert-base-uncased; the backbone here is .*-cased"):
+        read_adapter(epath.Path(adapter), "google-bert/bert-base-cased")
 
 
 @pytest.mark.parametrize(

@@ -423,8 +423,15 @@ def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
     tables = pd.read_parquet(run / "scores" / "test.parquet")
     assert len(tables) == 320  # one score per row, not per column
     assert not tables.duplicated(["series", "step"]).any()
+    assert tables["series"].unique().tolist() == ["telemetry"] and content["splits"]["test"]["series"] == 1
+    assert pd.read_parquet(run / "per_series.parquet")["series"].unique().tolist() == ["telemetry"]
+    page = (run / "report.html").read_text()
+    assert "Test part: 1 series, 320 steps" in page and "1 of 1 series" in page and "the first one" in page
 
-    scored = spear("--mode=score", f"--detector={run}", f"--input={table}", f"--workdir={tmp_path / 'scored'}")
+    score = ("--mode=score", f"--detector={run}", f"--input={table}")
+    scored = spear(*score, f"--workdir={tmp_path / 'combined'}")
+    assert "1,600 rows of 1 series scored" in scored.out  # as in training
+    scored = spear(*score, f"--workdir={tmp_path / 'scored'}", "--config.data.combine=none")
     assert scored.code == 0, scored.err
     assert "1,600 rows of 2 series scored" in scored.out
     found = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
