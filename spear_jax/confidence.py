@@ -31,7 +31,8 @@ def bootstrap(
       seed: of the draws.
 
     Returns:
-      The lower and upper end by metric; None where no draw had a number.
+      The lower and upper end by metric; None where no draw had a number, and of a single series, which says nothing
+      of others.
     """
     numbers, owner = np.unique(series, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -62,4 +63,5 @@ def bootstrap(
         if len(values):
             found[name] = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1).tolist()
     ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
-    return {name: np.quantile(values, ends).tolist() if values else None for name, values in found.items()}
+    several = len(numbers) > 1
+    return {name: np.quantile(values, ends).tolist() if values and several else None for name, values in found.items()}

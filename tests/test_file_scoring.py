@@ -159,7 +159,7 @@ def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path:
     assert told.code == 0
     for remark in (
         "t.csv: columns that are left out (no numbers, or another label): note",
-        "t.csv: 2 infinite values are taken as missing",
+        "t.csv: 2 infinite values (beyond 1e100) are taken as missing",
         "t.csv: column 'level' is constant (1.5)",
         "t.csv: 1 gaps, where the usual step is 1 s",
     ):

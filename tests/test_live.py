@@ -251,7 +251,7 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     assert outcome.code == 0, outcome.err
     assert warnings(outcome) == [
         "up to row 1: columns that are left out (no numbers, or another label): note",
-        "up to row 8: 1 infinite values are taken as missing",
+        "up to row 8: 1 infinite values (beyond 1e100) are taken as missing",
         "up to row 101: 1 gaps, where the usual step is 1 s",
         "up to row 251: 1 time stamps come twice",
         "3 gaps, where the usual step is 1 s",

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from sklearn.utils import check_array
 
-from spear_jax.data.series import Series
+from spear_jax.data.series import LARGEST, Series
 from spear_jax.errors import InputError
 
 
@@ -63,9 +63,10 @@ def read(data: Any, what: str) -> Table:
     values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=what)
     if values.ndim > 2 or not values.ndim:
         raise InputError(f"{what}: has the shape {values.shape}; allowed are [time] and [time, columns]")
-    if np.isinf(values).any():
-        row = np.argwhere(np.isinf(values))[0][0]
-        raise InputError(f"{what}: row {row} is infinite; a missing value is NaN")
+    if (beyond := np.abs(values) > LARGEST).any():
+        raise InputError(
+            f"{what}: row {np.argwhere(beyond)[0][0]} is infinite, or beyond 1e100; a missing value is NaN"
+        )
     values = values.reshape(len(values), -1)
     names: list[Any] = list(data) if isinstance(data, pd.DataFrame) else [getattr(data, "name", None)]
     named = all(isinstance(name, str) for name in names)

@@ -25,16 +25,28 @@ from jaxtyping import Bool, Float, Int
 
 from spear_jax.data.intervals import parse_times, time_format, time_formats, with_intervals
 from spear_jax.data.prepared import one_line
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LARGEST, Loaded, Series
 from spear_jax.errors import InputError
 
 CHUNK_ROWS = 1 << 16
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _DELIMITERS = ",;\t|"
-_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds")
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
+# Numbers as text, by the decimal sign: what groups thousands is the other one.
+_NUMBER = {
+    ".": re.compile(
+        r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
+    ),
+    ",": re.compile(
+        r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
+    ),
+}
+_GROUPS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
+_A_COUNTER = 20  # rows that show one
+_LONG_AGO = pd.Timestamp("1980-01-01").value
 _UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
 
 
@@ -62,9 +74,9 @@ class Rows:
     Attributes:
       first: number of the first row, from 0.
       times: in nanoseconds since 1970; empty where there are none.
-      values: a column per series; NaN where missing or infinite.
+      values: a column per series; NaN where missing, infinite, or beyond `LARGEST`.
       labels: True where anomalous; None without a label column, or where it is not read.
-      infinite: how many values were infinite.
+      infinite: how many values were infinite or beyond.
     """
 
     first: int
@@ -79,10 +91,12 @@ class Remarks:
 
     _ENOUGH = 100  # steps between time stamps that show which one is usual
 
-    def __init__(self, columns: Columns, beforehand: str = "") -> None:
+    def __init__(self, columns: Columns, beforehand: Sequence[str] = ()) -> None:
         """Nothing seen yet, but for what was odd beforehand."""
         self._columns, self._beforehand = columns, beforehand
         self._rows = self._infinite = 0
+        self._counts = np.ones(len(columns.values), bool)  # whether a column only rises, by whole numbers
+        self._before = np.full((1, len(columns.values)), np.nan)  # the last row
         self._least = np.full(len(columns.values), np.inf)
         self._most = np.full(len(columns.values), -np.inf)
         self._last = np.zeros(0, np.int64)  # the last time stamp, if any
@@ -93,9 +107,12 @@ class Remarks:
 
     def add(self, rows: Rows) -> None:
         """Looks at the next chunk."""
-        self._rows += len(rows.values)
         self._infinite += rows.infinite
         known = np.isfinite(rows.values)
+        rises = np.diff(np.concatenate([self._before[: self._rows and 1], rows.values]), axis=0)
+        self._counts &= ((rises >= 1) & (rises == np.round(rises))).all(axis=0)
+        self._before = rows.values[-1:] if len(rows.values) else self._before
+        self._rows += len(rows.values)
         self._least = np.minimum(self._least, rows.values.min(axis=0, initial=np.inf, where=known))
         self._most = np.maximum(self._most, rows.values.max(axis=0, initial=-np.inf, where=known))
         steps = np.diff(np.concatenate([self._last, rows.times]))
@@ -112,13 +129,13 @@ class Remarks:
         """What the last row need not have come for, a sentence each; '' where there is nothing to say."""
         left_out = ", ".join(self._columns.left_out)
         counted = (
-            (self._infinite, "infinite values are taken as missing"),
+            (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
             (self._twice, "time stamps come twice"),
-            (self._back, "time stamps step back; rows keep the file's order"),
+            (self._back, "time stamps step back; rows keep the file's order, which should be that of time"),
             (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
         )
         return [
-            self._beforehand,
+            *self._beforehand,
             f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
             *(f"{count} {what}" if count else "" for count, what in counted),
         ]
@@ -136,11 +153,19 @@ class Remarks:
             yield "no rows: left out"
             return
         yield from filter(None, self._so_far())
+        if len(self._last) and 0 <= self._last[0] < _LONG_AGO:
+            yield f"the times end in {pd.Timestamp(self._last[0]).year}: are they seconds since 1970?"
         for name, least, most in zip(self._columns.values, self._least, self._most, strict=True):
             if least > most:
                 yield f"column {name!r} has no value at all"
             elif least == most:
                 yield f"column {name!r} is constant ({least:g})"
+        for name, counts in zip(self._columns.values, self._counts, strict=True):
+            if counts and self._rows >= _A_COUNTER:
+                yield (
+                    f"column {name!r} only rises, by whole numbers: a counter, or times? data.value_columns names the"
+                    " columns of values"
+                )
 
 
 class File:
@@ -173,6 +198,7 @@ class File:
         self.size = self._size()
         self.bytes_read = 0  # of the chunk under way, for progress
         self._parquet = path.suffix.lower() in (".parquet", ".pq")
+        self._decimal, self._doubt = ".", ""
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
         try:
             head = next(self._frames(1000), pd.DataFrame())
@@ -202,7 +228,7 @@ class File:
           InputError: a row cannot be read; names it.
         """
         first = 0
-        self.remarks = Remarks(self.columns, self._open())
+        self.remarks = Remarks(self.columns, (self._doubt, self._open()))
         try:
             for frame in self._frames(rows):
                 chunk = self._rows(frame, first)
@@ -227,11 +253,11 @@ class File:
         return formats
 
     def _open(self) -> str:
-        """What is said where nothing tells days from months."""
-        if len(self._time_formats) < 2:
-            return ""
-        used, other = self._time_formats
-        return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
+        """What is said where nothing tells days from months, or what numbers as times mean."""
+        if len(self._time_formats) > 1:
+            used, other = self._time_formats
+            return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
+        return ""
 
     def read(self) -> Rows:
         """All rows at once."""
@@ -265,23 +291,31 @@ class File:
         start = self._beginning()
         if not start.strip():
             raise InputError(f"{self.path}: is empty; needed is a CSV with a line of column names")
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(f"{self.path}: is text in UTF-16; save it as UTF-8")
         if b"\0" in start:
             raise InputError(f"{self.path}: is neither a CSV nor named .parquet (it holds zero bytes)")
         try:
             # A character may be cut in two at the end.
             text = start.decode("utf-8-sig", errors="strict" if len(start) < SNIFFED_BYTES else "ignore")
         except UnicodeDecodeError as fault:
-            raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)})") from fault
+            raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)}); save it as UTF-8") from fault
         lines = [line for line in text.splitlines() if line.strip()]
         cells_by = {sign: len(next(csv.reader([lines[0]], delimiter=sign))) for sign in _DELIMITERS}
         delimiter = max(cells_by, key=lambda sign: cells_by[sign])  # the comma, where there is one column
-        names = next(csv.reader(io.StringIO(lines[0]), delimiter=delimiter))
+        names = [name.strip() for name in next(csv.reader(io.StringIO(lines[0]), delimiter=delimiter))]
+        if lines[0].lower().startswith("sep="):
+            raise InputError(
+                f"{self.path}: row 1 is {lines[0]!r}, which is for Excel; needed is a line of column names"
+            )
         if all(_is_number(name) or _is_time(name) for name in names):
             raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
         self._check_twice(names)
-        cells = [cell for line in lines[1:20] for cell in line.split(delimiter)]
-        comma = delimiter != "," and any("," in cell and _is_number(cell.replace(",", ".")) for cell in cells)
-        return {"sep": delimiter, "decimal": "," if comma else "."}
+        cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=delimiter) for cell in row]
+        self._decimal, self._doubt = _decimal_sign(cells)
+        # What pandas leaves as text is read by `_numbers`: all of it where fields are divided by the decimal sign.
+        given = self._decimal if self._decimal != delimiter else "."
+        return {"sep": delimiter, "decimal": given, "skipinitialspace": True}
 
     def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
         if self._parquet:
@@ -296,12 +330,12 @@ class File:
         with self.path.open("rb") as raw, self._decompressed(raw) as file:
             for frame in pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False):
                 self.bytes_read = raw.tell()
-                self._check_fields(frame)
-                yield frame
+                yield self._checked(frame)
 
-    def _check_fields(self, frame: pd.DataFrame) -> None:
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
             raise InputError(f"{self.path}: rows have more fields than the {len(frame.columns)} column names")
+        return frame.rename(columns=str.strip)
 
     def _check_twice(self, names: Sequence[str]) -> None:
         for name in names:
@@ -327,7 +361,7 @@ class File:
         label = label or next((name for name in names if name.lower() in _LABEL_NAMES and name not in values), "")
         # What is called like a label is never read as a value: it would give the answer away.
         taken = (time, label, *(name for name in names if name.lower() in _LABEL_NAMES))
-        numbers = [name for name in names if name not in taken and _is_numeric(head[name])]
+        numbers = [name for name in names if name not in taken and self._is_numeric(head[name])]
         chosen = values or tuple(numbers)
         if not chosen:
             raise InputError(f"{self.path}: no column of numbers; found {', '.join(names)}")
@@ -337,7 +371,7 @@ class File:
     def _rows(self, frame: pd.DataFrame, first: int) -> Rows:
         columns = self.columns
         values = np.stack([self._numbers(frame[name], name, first) for name in columns.values], axis=1)
-        infinite = np.isinf(values)
+        infinite = np.abs(values) > LARGEST
         return Rows(
             first=first,
             times=self._times(frame[columns.time], first) if columns.time else np.zeros(0, np.int64),
@@ -347,14 +381,32 @@ class File:
         )
 
     def _numbers(self, column: pd.Series, name: str, first: int) -> np.ndarray:
-        numbers = pd.to_numeric(column, errors="coerce")
-        wrong = numbers.isna() & column.notna()
+        numbers = self._parsed(column)
+        wrong = numbers.isna() & column.notna() & (column.astype(str).str.strip().str.lower() != "nan")
         if wrong.any():
             place = int(wrong.to_numpy().argmax())
             raise InputError(
                 f"{self.path}: row {first + place + 1}, column {name!r}: {shown(column.iloc[place])} is no number"
+                + (f" (the decimal sign is {self._decimal!r})" if not self._parquet else "")
             )
         return numbers.to_numpy(np.float64)
+
+    def _parsed(self, column: pd.Series) -> pd.Series:
+        """Numbers of a column, cell by cell where they are text; NaN where there is none."""
+        if pd.api.types.is_numeric_dtype(column) or self._parquet:
+            return pd.to_numeric(column, errors="coerce")
+        text = column.astype(str).str.strip()
+        text = text.where(text.str.fullmatch(_NUMBER[self._decimal]))
+        text = text.str.replace("." if self._decimal == "," else ",", "", regex=False)
+        return pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
+
+    def _is_numeric(self, column: pd.Series) -> bool:
+        """True for numbers, even if a few cells are none: those are then named. Without a row, nothing tells."""
+        if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
+            return True
+        if pd.api.types.is_datetime64_any_dtype(column):
+            return False
+        return bool(self._parsed(column.dropna()).notna().mean() > 0.5)
 
     def _labels(self, column: pd.Series, first: int) -> np.ndarray:
         text = column.astype(str).str.strip().str.lower()
@@ -517,13 +569,15 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _is_numeric(column: pd.Series) -> bool:
-    """True for numbers, even if a few cells are none: those are then named. Without a row, nothing tells."""
-    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
-        return True
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return False
-    return bool(pd.to_numeric(column.dropna(), errors="coerce").notna().mean() > 0.5)
+def _decimal_sign(cells: Sequence[str]) -> tuple[str, str]:
+    """The decimal sign of the numbers in a CSV, and what is said where it is in doubt."""
+    grouped = [cell for cell in cells if _GROUPS[","].fullmatch(cell)]
+    commas = any("," in cell and _NUMBER[","].fullmatch(cell) and not _GROUPS[","].fullmatch(cell) for cell in cells)
+    points = any("." in cell and _NUMBER["."].fullmatch(cell) and not _GROUPS["."].fullmatch(cell) for cell in cells)
+    if commas or (grouped and not points and all(cell.count(",") == 1 for cell in grouped)):
+        doubt = "" if commas else f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
+        return ",", doubt
+    return ".", ""
 
 
 def _looks_like_times(column: pd.Series) -> bool:

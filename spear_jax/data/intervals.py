@@ -31,7 +31,8 @@ def with_intervals(series: Sequence[Series], path: str) -> tuple[list[Series], l
     place = epath.Path(path).expanduser()
     try:
         with place.open("rb") as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+            # Fields are divided as in the data files, by what the column names are divided by.
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, sep=_delimiter(place), skipinitialspace=True)
     except (OSError, ValueError) as fault:
         raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
     several = len({one.group or one.name for one in series}) > 1
@@ -96,7 +97,7 @@ def _labelled(
     for number, row in enumerate(table.to_dict("records"), 1):
         where = f"{place}: row {number}"
         asked = row.get("series", "")
-        chosen = [one for one in series if asked in ("", one.name, one.group)]
+        chosen = [one for one in series if asked in ("", one.name, one.group, one.column)]
         if not chosen:
             raise InputError(f"{where}: no series is named {asked!r}; there are {', '.join(labels)}")
         for one in chosen:
@@ -125,6 +126,12 @@ def _position(series: Series, text: str, times: Mapping[str, pd.Timestamp], wher
     if end == "start":
         return int(np.argmax(stamps >= time))
     return len(stamps) - 1 - int(np.argmax((stamps <= time)[::-1]))
+
+
+def _delimiter(place: epath.Path) -> str:
+    with place.open("rb") as file:
+        names = file.readline()
+    return max(",;\t|", key=lambda sign: names.count(sign.encode()))  # the comma, where there is none
 
 
 def _extent(series: Series) -> str:
@@ -160,7 +167,15 @@ def time_formats(column: pd.Series) -> list[str]:
         warnings.simplefilter("ignore")  # pandas says that it guesses the one where the other was asked for
         guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
     fitting = [guess for guess in sorted(filter(None, guesses)) if not parse_times(known, guess).isna().any()]
-    return fitting or ["ISO8601"]
+    return fitting or [one for one in _UNGUESSED if not parse_times(known, one).isna().any()] or ["ISO8601"]
+
+
+# What pandas does not guess: years of two digits, and hours up to twelve.
+_UNGUESSED = tuple(
+    f"{day}{hour}"
+    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y")
+    for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+)
 
 
 def parse_times(column: pd.Series, form: str) -> pd.Series:

@@ -110,8 +110,7 @@ class LiveFile(File):
             if whole.strip():
                 lines = io.BytesIO(self._names + whole)
                 frame = pd.read_csv(lines, **self._format, encoding="utf-8-sig", low_memory=False)
-                self._check_fields(frame)
-                yield frame
+                yield self._checked(frame)
             came = self._raw.read1(SNIFFED_BYTES)  # type: ignore[attr-defined]  # waits for something, not for all
             if not came and (self._ended or not begun):
                 return

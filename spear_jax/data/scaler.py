@@ -12,6 +12,7 @@ LOOKS_AHEAD = (
     "quantizer.scale='series' takes minimum and maximum over the whole series, future included: offline use only"
 )
 
+_FARTHEST = 1e30  # from the range, in its widths: beyond, float32 would be infinite
 _NO_CHANGE = 1e-9  # of a value, relative to it
 
 
@@ -80,7 +81,7 @@ class Scaler:
         else:
             low, width = self._low[windows.series], self._width[windows.series]
         low, width = low - self.margin * width, width * (1 + 2 * self.margin)
-        return ((windows.values - low[:, None]) / width[:, None]).astype(np.float32)
+        return np.clip((windows.values - low[:, None]) / width[:, None], -_FARTHEST, _FARTHEST).astype(np.float32)
 
 
 def _references(

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Shaped
 
 from spear_jax.errors import InputError
 
+LARGEST = 1e100  # beyond it squares overflow; nobody measures such values, but some write them for none
+
 
 @dataclasses.dataclass(frozen=True)
 class Series:

@@ -179,7 +179,7 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     loaded = files.load(str(tmp_path / "own.csv"))
     said = " ".join(loaded.warnings)
     for remark in (
-        "1 infinite values are taken as missing",
+        "1 infinite values (beyond 1e100) are taken as missing",
         "column 'still' is constant (3)",
         "column 'nothing' has no value at all",
         "1 time stamps come twice",
