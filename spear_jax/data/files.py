@@ -253,7 +253,7 @@ class File:
         return formats
 
     def _open(self) -> str:
-        """What is said where nothing tells days from months, or what numbers as times mean."""
+        """What is said where nothing tells days from months."""
         if len(self._time_formats) > 1:
             used, other = self._time_formats
             return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
@@ -312,7 +312,7 @@ class File:
             raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
         self._check_twice(names)
         cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=delimiter) for cell in row]
-        self._decimal, self._doubt = _decimal_sign(cells)
+        self._decimal, self._doubt = _decimal_sign(cells, delimiter)
         # What pandas leaves as text is read by `_numbers`: all of it where fields are divided by the decimal sign.
         given = self._decimal if self._decimal != delimiter else "."
         return {"sep": delimiter, "decimal": given, "skipinitialspace": True}
@@ -569,15 +569,18 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _decimal_sign(cells: Sequence[str]) -> tuple[str, str]:
+def _decimal_sign(cells: Sequence[str], delimiter: str) -> tuple[str, str]:
     """The decimal sign of the numbers in a CSV, and what is said where it is in doubt."""
     grouped = [cell for cell in cells if _GROUPS[","].fullmatch(cell)]
     commas = any("," in cell and _NUMBER[","].fullmatch(cell) and not _GROUPS[","].fullmatch(cell) for cell in cells)
     points = any("." in cell and _NUMBER["."].fullmatch(cell) and not _GROUPS["."].fullmatch(cell) for cell in cells)
-    if commas or (grouped and not points and all(cell.count(",") == 1 for cell in grouped)):
-        doubt = "" if commas else f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
-        return ",", doubt
-    return ".", ""
+    if commas:
+        return ",", ""
+    if not grouped or points or any(cell.count(",") > 1 for cell in grouped):
+        return ".", ""
+    if delimiter == ",":  # quoted for their commas
+        return ".", f"numbers like {grouped[0]} are read as thousands, not with a decimal comma"
+    return ",", f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
 
 
 def _looks_like_times(column: pd.Series) -> bool:

@@ -142,6 +142,74 @@ def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, 
     assert (said in found.warnings) == odd
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "said"),
+    [
+        ("a;b\n999;50,1\n1.001;50,2\n1.002.003,5;50,3", [999, 1001, 1002003.5], ""),  # b tells the decimal sign
+        ("a;b\n1,001;50.1\n999;50.2\n1,500.5;50.3", [1001, 999, 1500.5], ""),
+        ("a;b\n1,001;1\n1,002;2", [1.001, 1.002], "numbers like 1,001 are read with a decimal comma, not as thousands"),
+        (
+            'a,b\n"1,001",1\n"1,002",2',
+            [1001, 1002],
+            "numbers like 1,001 are read as thousands, not with a decimal comma",
+        ),
+        ('a,b\n"50,1",1\n"0,25",2', [50.1, 0.25], ""),
+        ("a;b\n" + "0;1\n" * 30 + "19,95;2", [0] * 30 + [19.95], ""),  # far behind the first rows
+        ("a,b\n1e3,1\n-.5,2\n,3", [1000, -0.5, np.nan], ""),
+        (" a , b\n1, 2\n3, 4", [1, 3], ""),
+        ("a,b\n1e300,1\n-1e308,2\n5,3", [np.nan, np.nan, 5], "2 infinite values (beyond 1e100) are taken as missing"),
+    ],
+)
+def test_numbers_are_read_by_one_decimal_sign(tmp_path: Path, text: str, expected: list[float], said: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(text + "\n")
+    found = files.load(str(path), labels="rules")
+    np.testing.assert_allclose(found.series[0].values, expected)
+    doubts = [warning for warning in found.warnings if "numbers like" in warning or "infinite" in warning]
+    assert doubts == ([f"{path}: {said}"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("Fehler;1", "row 12, column 'a': 'Fehler' is no number (the decimal sign is ',')"),
+        ("1.5;1", "'1.5' is no number"),
+    ],
+)
+def test_one_cell_that_is_no_number_does_not_drop_its_column(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "own.csv").write_text("a;b\n" + "20,5;1\n" * 11 + f"{row}\n" + "20,5;1\n" * 9)
+    with pytest.raises(InputError) as raised:
+        files.load(str(tmp_path / "own.csv"), labels="rules")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"id": np.arange(40) + 7, "a": np.sin(np.arange(40))}, "column 'id' only rises, by whole numbers"),
+        ({"time": np.arange(40), "a": np.sin(np.arange(40))}, "the times end in 1970: are they seconds since 1970?"),
+    ],
+)
+def test_counters_and_times_of_1970_are_asked_about(tmp_path: Path, table: dict, said: str) -> None:
+    pd.DataFrame(table).to_csv(tmp_path / "own.csv", index=False)
+    assert sum(said in warning for warning in files.load(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M"])
+def test_short_years_and_twelve_hours(tmp_path: Path, form: str) -> None:
+    days = pd.date_range("2025-01-10", periods=40, freq="D")
+    pd.DataFrame({"time": days.strftime(form), "a": np.sin(np.arange(40))}).to_csv(tmp_path / "own.csv", index=False)
+    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
+
+
+@pytest.mark.parametrize("sign", [",", ";"])
+def test_intervals_of_a_column(table: Path, tmp_path: Path, sign: str) -> None:
+    (tmp_path / "marks.csv").write_text("series,start,end\nflow,3,5\n".replace(",", sign))
+    found = files.load(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
+    assert [np.flatnonzero(one.labels).tolist() for one in found] == [[], [3, 4, 5]]
+
+
 def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
     table = frame().rename(columns={"pump": "pump, bar, left"})
     table.to_csv(tmp_path / "own.csv", index=False, sep=";")
