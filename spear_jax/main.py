@@ -192,6 +192,10 @@ def run(flags: Flags) -> None:
         run.train(config, flags.workdir, flags.command)
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")  # at once: print() writes the line break by itself, and several processes may speak
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program; returns its exit code: 0 done, 1 stopped or diverged (resumable), 2 bad input, 130 Ctrl-C."""
     if "--help" in arguments or "-h" in arguments:
@@ -200,24 +204,24 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(parse(arguments))
     except InputError as fault:
-        print(f"error: {fault}", file=sys.stderr)
+        _say(f"error: {fault}")
         return 2
     except KeyboardInterrupt:  # where nothing was under way that a signal saves or ends in order
-        print("stopped: Ctrl-C", file=sys.stderr)
+        _say("stopped: Ctrl-C")
         return 130
     except RuntimeError as fault:
         from spear_jax.training import StoppedError, TrainingDivergedError
 
         if not isinstance(fault, StoppedError | TrainingDivergedError):
             raise
-        print(f"stopped: {fault}", file=sys.stderr)
+        _say(f"stopped: {fault}")
         return 1
     except (OSError, ValueError) as fault:
         # A disk that is full or not writable; tensorstore's errors under Orbax are ValueErrors.
         if isinstance(fault, ValueError) and not any(words in str(fault) for words in _TENSORSTORE):
             raise
         reason = " ".join(str(fault).split())
-        print(f"stopped: {reason}; with that mended, the same command goes on", file=sys.stderr)
+        _say(f"stopped: {reason}; with that mended, the same command goes on")
         return 1
     return 0
 
