@@ -7,11 +7,8 @@ named. Rows keep the order of the file; gaps, duplicates and steps back in time 
 import bz2
 import contextlib
 import csv
-import dataclasses
 import gzip
-import io
 import lzma
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -21,151 +18,30 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
-from jaxtyping import Bool, Float, Int
 
-from spear_jax.data.intervals import parse_times, time_format, time_formats, with_intervals
+from spear_jax.data.cells import (
+    decimal_sign,
+    delimiter,
+    is_number,
+    is_time,
+    looks_like_times,
+    parse_numbers,
+    parse_times,
+    time_formats,
+)
+from spear_jax.data.intervals import with_intervals
 from spear_jax.data.prepared import one_line
+from spear_jax.data.rows import Columns, Remarks, Rows
 from spear_jax.data.series import LARGEST, Loaded, Series
 from spear_jax.errors import InputError
 
 CHUNK_ROWS = 1 << 16
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-_DELIMITERS = ",;\t|"
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
-# Numbers as text, by the decimal sign: what groups thousands is the other one.
-_NUMBER = {
-    ".": re.compile(
-        r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
-    ),
-    ",": re.compile(
-        r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
-    ),
-}
-_GROUPS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
-_A_COUNTER = 20  # rows that show one
-_LONG_AGO = pd.Timestamp("1980-01-01").value
 _UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Which columns of a table are what.
-
-    Attributes:
-      time: the column of time stamps, or ''.
-      values: the columns of values.
-      label: the column of labels, or ''.
-      left_out: columns of anything else.
-    """
-
-    time: str
-    values: tuple[str, ...]
-    label: str
-    left_out: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Consecutive rows of a file.
-
-    Attributes:
-      first: number of the first row, from 0.
-      times: in nanoseconds since 1970; empty where there are none.
-      values: a column per series; NaN where missing, infinite, or beyond `LARGEST`.
-      labels: True where anomalous; None without a label column, or where it is not read.
-      infinite: how many values were infinite or beyond.
-    """
-
-    first: int
-    times: Int[np.ndarray, "stamps"]
-    values: Float[np.ndarray, "rows columns"]
-    labels: Bool[np.ndarray, "rows"] | None
-    infinite: int
-
-
-class Remarks:
-    """What is odd about the rows of a file, gathered chunk by chunk."""
-
-    _ENOUGH = 100  # steps between time stamps that show which one is usual
-
-    def __init__(self, columns: Columns, beforehand: Sequence[str] = ()) -> None:
-        """Nothing seen yet, but for what was odd beforehand."""
-        self._columns, self._beforehand = columns, beforehand
-        self._rows = self._infinite = 0
-        self._counts = np.ones(len(columns.values), bool)  # whether a column only rises, by whole numbers
-        self._before = np.full((1, len(columns.values)), np.nan)  # the last row
-        self._least = np.full(len(columns.values), np.inf)
-        self._most = np.full(len(columns.values), -np.inf)
-        self._last = np.zeros(0, np.int64)  # the last time stamp, if any
-        self._early = np.zeros(0, np.int64)  # nanoseconds between the first rows
-        self._usual = 0.0  # their median
-        self._twice = self._back = self._gaps = 0
-        self._told: set[int] = set()
-
-    def add(self, rows: Rows) -> None:
-        """Looks at the next chunk."""
-        self._infinite += rows.infinite
-        known = np.isfinite(rows.values)
-        rises = np.diff(np.concatenate([self._before[: self._rows and 1], rows.values]), axis=0)
-        self._counts &= ((rises >= 1) & (rises == np.round(rises))).all(axis=0)
-        self._before = rows.values[-1:] if len(rows.values) else self._before
-        self._rows += len(rows.values)
-        self._least = np.minimum(self._least, rows.values.min(axis=0, initial=np.inf, where=known))
-        self._most = np.maximum(self._most, rows.values.max(axis=0, initial=-np.inf, where=known))
-        steps = np.diff(np.concatenate([self._last, rows.times]))
-        self._last = rows.times[-1:]
-        forward = steps > 0
-        if forward.any() and len(self._early) < self._ENOUGH:
-            self._early = np.concatenate([self._early, steps[forward]])
-            self._usual = float(np.median(self._early))
-        self._twice += int((steps == 0).sum())
-        self._back += int((steps < 0).sum())
-        self._gaps += int((steps > 1.5 * self._usual).sum()) if self._usual else 0
-
-    def _so_far(self) -> list[str]:
-        """What the last row need not have come for, a sentence each; '' where there is nothing to say."""
-        left_out = ", ".join(self._columns.left_out)
-        counted = (
-            (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
-            (self._twice, "time stamps come twice"),
-            (self._back, "time stamps step back; rows keep the file's order, which should be that of time"),
-            (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
-        )
-        return [
-            *self._beforehand,
-            f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
-            *(f"{count} {what}" if count else "" for count, what in counted),
-        ]
-
-    def news(self) -> Iterator[str]:
-        """A sentence for each kind of thing that was not odd before this was last called."""
-        for kind, remark in enumerate(self._so_far()):
-            if remark and kind not in self._told:
-                self._told.add(kind)
-                yield remark
-
-    def __iter__(self) -> Iterator[str]:
-        """A sentence each."""
-        if not self._rows:
-            yield "no rows: left out"
-            return
-        yield from filter(None, self._so_far())
-        if len(self._last) and 0 <= self._last[0] < _LONG_AGO:
-            yield f"the times end in {pd.Timestamp(self._last[0]).year}: are they seconds since 1970?"
-        for name, least, most in zip(self._columns.values, self._least, self._most, strict=True):
-            if least > most:
-                yield f"column {name!r} has no value at all"
-            elif least == most:
-                yield f"column {name!r} is constant ({least:g})"
-        for name, counts in zip(self._columns.values, self._counts, strict=True):
-            if counts and self._rows >= _A_COUNTER:
-                yield (
-                    f"column {name!r} only rises, by whole numbers: a counter, or times? data.value_columns names the"
-                    " columns of values"
-                )
 
 
 class File:
@@ -301,21 +177,20 @@ class File:
         except UnicodeDecodeError as fault:
             raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)}); save it as UTF-8") from fault
         lines = [line for line in text.splitlines() if line.strip()]
-        cells_by = {sign: len(next(csv.reader([lines[0]], delimiter=sign))) for sign in _DELIMITERS}
-        delimiter = max(cells_by, key=lambda sign: cells_by[sign])  # the comma, where there is one column
-        names = [name.strip() for name in next(csv.reader(io.StringIO(lines[0]), delimiter=delimiter))]
+        sign = delimiter(lines[0])
+        names = [name.strip() for name in next(csv.reader([lines[0]], delimiter=sign))]
         if lines[0].lower().startswith("sep="):
             raise InputError(
                 f"{self.path}: row 1 is {lines[0]!r}, which is for Excel; needed is a line of column names"
             )
-        if all(_is_number(name) or _is_time(name) for name in names):
+        if all(is_number(name) or is_time(name) for name in names):
             raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
         self._check_twice(names)
-        cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=delimiter) for cell in row]
-        self._decimal, self._doubt = _decimal_sign(cells, delimiter)
+        cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=sign) for cell in row]
+        self._decimal, self._doubt = decimal_sign(cells, sign)
         # What pandas leaves as text is read by `_numbers`: all of it where fields are divided by the decimal sign.
-        given = self._decimal if self._decimal != delimiter else "."
-        return {"sep": delimiter, "decimal": given, "skipinitialspace": True}
+        given = self._decimal if self._decimal != sign else "."
+        return {"sep": sign, "decimal": given, "skipinitialspace": True}
 
     def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
         if self._parquet:
@@ -357,7 +232,7 @@ class File:
                 raise InputError(f"{self.path}: no column {asked!r} (data.{field}); found {', '.join(names)}")
         time = time or next((name for name in names if name.lower() in _TIME_NAMES), "")
         if not time:
-            time = next((name for name in names if _looks_like_times(head[name])), "")
+            time = next((name for name in names if looks_like_times(head[name])), "")
         label = label or next((name for name in names if name.lower() in _LABEL_NAMES and name not in values), "")
         # What is called like a label is never read as a value: it would give the answer away.
         taken = (time, label, *(name for name in names if name.lower() in _LABEL_NAMES))
@@ -381,7 +256,7 @@ class File:
         )
 
     def _numbers(self, column: pd.Series, name: str, first: int) -> np.ndarray:
-        numbers = self._parsed(column)
+        numbers = parse_numbers(column, self._decimal)
         wrong = numbers.isna() & column.notna() & (column.astype(str).str.strip().str.lower() != "nan")
         if wrong.any():
             place = int(wrong.to_numpy().argmax())
@@ -391,22 +266,13 @@ class File:
             )
         return numbers.to_numpy(np.float64)
 
-    def _parsed(self, column: pd.Series) -> pd.Series:
-        """Numbers of a column, cell by cell where they are text; NaN where there is none."""
-        if pd.api.types.is_numeric_dtype(column) or self._parquet:
-            return pd.to_numeric(column, errors="coerce")
-        text = column.astype(str).str.strip()
-        text = text.where(text.str.fullmatch(_NUMBER[self._decimal]))
-        text = text.str.replace("." if self._decimal == "," else ",", "", regex=False)
-        return pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
-
     def _is_numeric(self, column: pd.Series) -> bool:
         """True for numbers, even if a few cells are none: those are then named. Without a row, nothing tells."""
         if pd.api.types.is_numeric_dtype(column) or not column.notna().any():
             return True
         if pd.api.types.is_datetime64_any_dtype(column):
             return False
-        return bool(self._parsed(column.dropna()).notna().mean() > 0.5)
+        return bool(parse_numbers(column.dropna(), self._decimal).notna().mean() > 0.5)
 
     def _labels(self, column: pd.Series, first: int) -> np.ndarray:
         text = column.astype(str).str.strip().str.lower()
@@ -554,38 +420,3 @@ def _stem(name: str) -> str:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name
-
-
-def _is_time(text: str) -> bool:
-    """True for what is written like a date."""
-    return bool(re.match(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D|$)", text))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _decimal_sign(cells: Sequence[str], delimiter: str) -> tuple[str, str]:
-    """The decimal sign of the numbers in a CSV, and what is said where it is in doubt."""
-    grouped = [cell for cell in cells if _GROUPS[","].fullmatch(cell)]
-    commas = any("," in cell and _NUMBER[","].fullmatch(cell) and not _GROUPS[","].fullmatch(cell) for cell in cells)
-    points = any("." in cell and _NUMBER["."].fullmatch(cell) and not _GROUPS["."].fullmatch(cell) for cell in cells)
-    if commas:
-        return ",", ""
-    if not grouped or points or any(cell.count(",") > 1 for cell in grouped):
-        return ".", ""
-    if delimiter == ",":  # quoted for their commas
-        return ".", f"numbers like {grouped[0]} are read as thousands, not with a decimal comma"
-    return ",", f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
-
-
-def _looks_like_times(column: pd.Series) -> bool:
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return True
-    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
-        return False
-    return bool(len(column)) and all(_is_time(str(cell)) for cell in column.head(50)) and bool(time_format(column))

@@ -2,14 +2,13 @@
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from etils import epath
-from pandas.tseries.api import guess_datetime_format
 
+from spear_jax.data.cells import delimiter, parse_times, time_formats
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
@@ -31,8 +30,9 @@ def with_intervals(series: Sequence[Series], path: str) -> tuple[list[Series], l
     place = epath.Path(path).expanduser()
     try:
         with place.open("rb") as file:
-            # Fields are divided as in the data files, by what the column names are divided by.
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, sep=_delimiter(place), skipinitialspace=True)
+            sign = delimiter(file.readline(1 << 16).decode("utf-8-sig"))
+            file.seek(0)
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, sep=sign, skipinitialspace=True)
     except (OSError, ValueError) as fault:
         raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
     several = len({one.group or one.name for one in series}) > 1
@@ -128,70 +128,8 @@ def _position(series: Series, text: str, times: Mapping[str, pd.Timestamp], wher
     return len(stamps) - 1 - int(np.argmax((stamps <= time)[::-1]))
 
 
-def _delimiter(place: epath.Path) -> str:
-    with place.open("rb") as file:
-        names = file.readline()
-    return max(",;\t|", key=lambda sign: names.count(sign.encode()))  # the comma, where there is none
-
-
 def _extent(series: Series) -> str:
     rows = f"rows 0 to {len(series) - 1}"
     if not len(series.timestamps):
         return rows
     return f"{rows}, {series.timestamps.min()} to {series.timestamps.max()}"
-
-
-def time_format(column: pd.Series) -> str:
-    """The one format that all times of a column have, the first of `time_formats`; '' where there is none."""
-    return next(iter(time_formats(column)), "")
-
-
-def time_formats(column: pd.Series) -> list[str]:
-    """The formats that all times of a column may have: two where nothing tells days from months.
-
-    Returns:
-      'ISO8601', the unit of numbers since 1970 ('s', 'ms', 'us', 'ns', by their size), or formats of strptime.
-    """
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return ["ISO8601"]
-    numbers = pd.to_numeric(column, errors="coerce")
-    if len(numbers) and numbers.notna().all():
-        largest = float(numbers.abs().max())
-        return [next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")]
-    known = column.dropna().astype(str)
-    if not len(known):
-        return []
-    if not parse_times(known, "ISO8601").isna().any():
-        return ["ISO8601"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas says that it guesses the one where the other was asked for
-        guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
-    fitting = [guess for guess in sorted(filter(None, guesses)) if not parse_times(known, guess).isna().any()]
-    return fitting or [one for one in _UNGUESSED if not parse_times(known, one).isna().any()] or ["ISO8601"]
-
-
-# What pandas does not guess: years of two digits, and hours up to twelve.
-_UNGUESSED = tuple(
-    f"{day}{hour}"
-    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y")
-    for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-)
-
-
-def parse_times(column: pd.Series, form: str) -> pd.Series:
-    """Times in UTC, in nanoseconds; NaT where there is none, or none that fits into the years 1678 to 2262.
-
-    Args:
-      column: times or numbers.
-      form: from `time_format`.
-    """
-    if form in ("s", "ms", "us", "ns"):
-        numbers = pd.to_numeric(column, errors="coerce")
-        times = pd.to_datetime(numbers, unit=form, errors="coerce", utc=True)
-    elif pd.api.types.is_datetime64_any_dtype(column):
-        times = pd.to_datetime(column, utc=True)
-    else:
-        times = pd.to_datetime(column.astype(str), format=form or "ISO8601", errors="coerce", utc=True)
-    times = times.dt.tz_localize(None)
-    inside = (times >= pd.Timestamp.min.ceil("D")) & (times <= pd.Timestamp.max.floor("D"))
-    return times.where(inside).astype("datetime64[ns]")

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.files import CHUNK_ROWS, SNIFFED_BYTES, File, Rows, shown
-from spear_jax.data.intervals import parse_times
+from spear_jax.data.cells import parse_times
+from spear_jax.data.files import CHUNK_ROWS, SNIFFED_BYTES, File, shown
+from spear_jax.data.rows import Rows
 
 
 class LiveFile(File):
