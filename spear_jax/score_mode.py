@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import jax
 from etils import epath
@@ -98,7 +98,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     )
 
 
-def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[str, str]) -> None:
+def live(detector_path: str, rows: BinaryIO, out: IO[str], overrides: Mapping[str, str]) -> None:
     """Scores rows as they come: a line goes out for each as soon as its score is final.
 
     SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.
@@ -110,7 +110,7 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
       overrides: of the fields in `OVERRIDABLE`.
 
     Raises:
-      InputError: bad input, or a detector that looks ahead.
+      InputError: bad input, or a detector that looks ahead. The rows before one that cannot be read have their scores.
     """
     with parallel.quiet():  # standard output is for scores
         detector, config = _open(detector_path, overrides)
@@ -127,7 +127,8 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
 
     for warning in said:
         warn(warning)
-    file = LiveFile(rows, lambda remark: warn(f"standard input: {remark}"), **_chosen(config))
+    raw = rows.raw  # type: ignore[attr-defined]  # what has come is all in the pipe, not in a buffer
+    file = LiveFile(raw, lambda remark: warn(f"standard input: {remark}"), **_chosen(config))
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
     # One window of each column at a time: a single shape, compiled once.
@@ -139,6 +140,8 @@ def live(detector_path: str, rows: IO[bytes], out: IO[str], overrides: Mapping[s
                 table.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
                 out.flush()
                 header = False
+        if file.fault:  # all rows before it have their scores
+            raise file.fault
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python tries once more when it ends, and says so
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,29 @@ from spear_jax import scoring
 
 pytestmark = pytest.mark.one_python
 
+Come = Callable[..., None]
 ROWS = 150
 FIRST = 256  # rows that the scale is taken from
 PATIENCE = 120.0  # seconds until anything here counts as hung
+
+
+class Drop(io.FileIO):
+    """Lines that come one by one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size) if size == 1 else self.readline()
+
+
+@pytest.fixture
+def come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Come:
+    """Puts lines on standard input; all at once, or as `kind` gives them."""
+
+    def put(text: str | bytes, kind: type[io.FileIO] = io.FileIO) -> None:
+        file = tmp_path / "standard_input"
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(kind(file))))
+
+    return put
 
 
 @pytest.fixture(scope="module", params=["train", "window"])
@@ -36,11 +57,11 @@ def trained(request: pytest.FixtureRequest, spear: Spear, tmp_path_factory: pyte
 
 @pytest.mark.parametrize("stride", [32, 5, 1])
 def test_live_scores_are_those_of_the_file(
-    spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+    spear: Spear, trained: Path, tmp_path: Path, come: Come, stride: int
 ) -> None:
     table = write(tmp_path / "t.csv", ROWS)
     common = ("--mode=score", f"--detector={trained}", f"--config.score.stride={stride}")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.read_bytes())))
+    come(table.read_bytes())
     told = spear(*common, "--input=-")
     assert told.code == 0, told.err
     assert f"from then on a row waits for at most {stride - 1} more" in told.err
@@ -56,10 +77,10 @@ def test_live_scores_are_those_of_the_file(
 
 
 def test_blank_lines_and_labels_make_no_difference_live(
-    spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spear: Spear, trained: Path, tmp_path: Path, come: Come
 ) -> None:
     def live(text: str) -> str:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        come(text)
         told = spear("--mode=score", f"--detector={trained}", "--input=-")
         assert told.code == 0, told.err
         return told.out
@@ -71,10 +92,10 @@ def test_blank_lines_and_labels_make_no_difference_live(
     assert live("\n".join(marked)) == expected
 
 
-def test_all_times_have_one_form(spear: Spear, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_times_have_one_form(spear: Spear, trained: Path, tmp_path: Path, come: Come) -> None:
     times = pd.date_range("2024-01-02 23:00", periods=100, freq="30min") + pd.to_timedelta(np.arange(100) % 2 / 2, "s")
     table = pd.DataFrame({"time": times, "a": np.sin(np.arange(100))})
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.to_csv(index=False).encode())))
+    come(table.to_csv(index=False))
     told = spear("--mode=score", f"--detector={trained}", "--input=-", "--config.score.stride=1")
     assert told.code == 0, told.err
     assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
@@ -160,12 +181,41 @@ def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[by
         assert "Traceback" not in said
 
 
-def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Waiting(io.BytesIO):
+@pytest.mark.parametrize("kind", [Drop, io.FileIO], ids=["one by one", "at once"])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b"2024-01-02 00:00:00,broken\n", "row 101, column 'a': 'broken' is no number (the decimal sign is '.')"),
+        (b"yesterday,1\n", "row 101, column 'time': 'yesterday' is no time"),
+        (b"2024-01-02 00:00:00,1,2\n", "row 101 has more fields than the 2 column names"),
+        (b'2024-01-02 00:00:00,"1\n', "row 101: cannot be read as CSV ("),
+        (b"2024-01-02 00:00:00,\xff1\n", "row 101: cannot be read as CSV ("),
+    ],
+    ids=["value", "time", "fields", "quote", "bytes"],
+)
+def test_rows_before_one_that_cannot_be_read_get_their_scores(
+    spear: Spear, finished: Run, come: Come, kind: type[io.FileIO], bad: bytes, said: str
+) -> None:
+    times = pd.date_range("2024-01-01", periods=150, freq="min")
+    rows = [f"{time},{np.sin(i):.3f}\n".encode() for i, time in enumerate(times)]
+
+    def score(lines: list[bytes]) -> Outcome:
+        come(b"time,a\n" + b"".join(lines), kind)
+        return spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+
+    whole = score(rows[:100])
+    assert whole.code == 0 and whole.out.count("\n") == 101
+    broken = score([*rows[:50], b"\n", *rows[50:100], bad, *rows[100:]])  # a blank line is no row
+    assert broken.code == 2 and broken.out == whole.out
+    assert broken.err.splitlines()[-1].startswith(f"error: standard input: {said}")
+
+
+def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, come: Come) -> None:
+    class Waiting(io.FileIO):
         def readline(self, size: int | None = -1, /) -> bytes:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Waiting()))
+    come("", Waiting)
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "stopped: Ctrl-C\n")
 
@@ -180,31 +230,18 @@ def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]
         assert code == 0 and "the first scores come after 256 rows" in said.splitlines()[-1], said
 
 
-class Drop(io.BytesIO):
-    """Lines that come one by one."""
-
-    def read1(self, size: int | None = -1, /) -> bytes:
-        return self.readline()
-
-
-@pytest.mark.parametrize("come", [Drop, io.BytesIO], ids=["one by one", "at once"])
+@pytest.mark.parametrize("kind", [Drop, io.FileIO], ids=["one by one", "at once"])
 def test_live_rows_are_scored_by_one_compiled_program(
-    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, come: type[io.BytesIO]
+    spear: Spear, finished: Run, tmp_path: Path, come: Come, kind: type[io.FileIO]
 ) -> None:
-    rows = come(write(tmp_path / "t.csv", 1000).read_bytes())
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
+    come(write(tmp_path / "t.csv", 1000).read_bytes(), kind)
     scoring._probabilities.clear_cache()
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=3")
     assert outcome.code == 0 and outcome.out.count("\n") == 1 + 2000
     assert scoring._probabilities._cache_size() == 1
 
 
-def test_what_cannot_be_done_live_is_refused(
-    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def give(text: str) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-
+def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_path: Path, come: Come) -> None:
     common = ("--mode=score", f"--detector={finished.workdir}", "--input=-")
     check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir is not of --input=-")
     for text, said in (
@@ -212,10 +249,10 @@ def test_what_cannot_be_done_live_is_refused(
         ("1,2\n3,4\n", "standard input: row 1 is '1,2'; needed is a line of column names"),
         ("a,b\nx,y\n", "standard input: no column of numbers"),
     ):
-        give(text)
+        come(text)
         outcome = spear(*common)
         assert outcome.code == 2 and said in outcome.err and outcome.out == ""
-    give("time,a\n2024-01-01,1\n2024-01-02,broken\n")
+    come("time,a\n2024-01-01,1\n2024-01-02,broken\n")
     outcome = spear(*common)
     assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is no number" in outcome.err
     check_refusal(spear(*common, "--config.score.format=csv"), "--config.score.format")
@@ -235,7 +272,7 @@ def warnings(outcome: Outcome) -> list[str]:
 
 
 def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_more(
-    spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch
+    spear: Spear, finished: Run, come: Come
 ) -> None:
     seconds = np.arange(300)
     seconds[100:] += 60
@@ -246,7 +283,7 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     times = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, unit="s")
     rows = [f"{time},{value},1.5,x" for time, value in zip(times, values, strict=True)]
     text = "\n".join(["time,a,level,note", *rows]) + "\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Drop(text.encode())))
+    come(text, Drop)
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
     assert outcome.code == 0, outcome.err
     assert warnings(outcome) == [
@@ -259,13 +296,11 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     ]
 
 
-def test_days_and_months_are_told_apart_by_the_first_row_that_can(
-    spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_and_months_are_told_apart_by_the_first_row_that_can(spear: Spear, finished: Run, come: Come) -> None:
     def score(first: str, form: str) -> tuple[Outcome, list[int]]:
         days = pd.date_range(first, periods=300, freq="D")
         text = "time,a\n" + "".join(f"{day},{np.sin(i):.3f}\n" for i, day in enumerate(days.strftime(form)))
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Drop(text.encode())))
+        come(text, Drop)
         outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
         assert outcome.code == 0, outcome.err
         read = pd.read_csv(io.StringIO(outcome.out), parse_dates=["timestamp"])["timestamp"]

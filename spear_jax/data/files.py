@@ -41,7 +41,7 @@ _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
-_UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
 
 
 class File:
@@ -78,7 +78,9 @@ class File:
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
         try:
             head = next(self._frames(1000), pd.DataFrame())
-        except _UNREADABLE as fault:
+        except InputError:
+            raise
+        except UNREADABLE as fault:
             raise InputError(f"{path}: cannot be read as {self._kind} ({one_line(fault)})") from fault
         self.columns = self._choose(head, time, tuple(values), label)
         self.remarks = Remarks(self.columns)  # on what `chunks` gave out since it last began
@@ -113,14 +115,14 @@ class File:
                 first += len(frame)
         except InputError:
             raise
-        except _UNREADABLE as fault:
+        except UNREADABLE as fault:
             raise InputError(
                 f"{self.path}: cannot be read as {self._kind} after row {first} ({one_line(fault)})"
             ) from fault
 
     def _settled(self, formats: list[str]) -> list[str]:
         """Those of the formats that the first rows have which all rows have, as far as there are any."""
-        with contextlib.suppress(*_UNREADABLE):  # `chunks` says where
+        with contextlib.suppress(*UNREADABLE):  # `chunks` says where
             for frame in self._frames(CHUNK_ROWS):
                 fitting = [one for one in formats if parse_times(frame[self.columns.time], one).notna().all()]
                 formats = fitting or formats
@@ -159,7 +161,7 @@ class File:
         try:
             with self.path.open("rb") as raw, self._decompressed(raw) as file:
                 return file.read(SNIFFED_BYTES)
-        except _UNREADABLE as fault:
+        except UNREADABLE as fault:
             raise InputError(f"{self.path}: cannot be read ({one_line(fault)})") from fault
 
     def _sniff(self) -> dict[str, Any]:
@@ -207,9 +209,9 @@ class File:
                 self.bytes_read = raw.tell()
                 yield self._checked(frame)
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _checked(self, frame: pd.DataFrame, first: int = 0) -> pd.DataFrame:
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
-            raise InputError(f"{self.path}: rows have more fields than the {len(frame.columns)} column names")
+            raise InputError(f"{self.path}: row {first + 1} has more fields than the {len(frame.columns)} column names")
         return frame.rename(columns=str.strip)
 
     def _check_twice(self, names: Sequence[str]) -> None:

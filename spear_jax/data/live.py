@@ -1,19 +1,21 @@
 """Rows of a CSV as they come."""
 
 import io
-import os
+import itertools
 import select
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
 
 import numpy as np
 import pandas as pd
 from etils import epath
 
 from spear_jax.data.cells import parse_times
-from spear_jax.data.files import CHUNK_ROWS, SNIFFED_BYTES, File, shown
-from spear_jax.data.rows import Rows
+from spear_jax.data.files import CHUNK_ROWS, SNIFFED_BYTES, UNREADABLE, File, shown
+from spear_jax.data.prepared import one_line
+from spear_jax.data.rows import Remarks, Rows
+from spear_jax.errors import InputError
+
+_WAKES = 1.0  # seconds
 
 
 class LiveFile(File):
@@ -25,7 +27,7 @@ class LiveFile(File):
 
     def __init__(
         self,
-        raw: IO[bytes],
+        raw: io.RawIOBase,
         say: Callable[[str], None] = lambda remark: None,
         *,
         time: str = "",
@@ -36,7 +38,7 @@ class LiveFile(File):
         """Waits for the line of column names and the first row.
 
         Args:
-          raw: where the lines come from.
+          raw: where the lines come from; has a file descriptor.
           say: gets what is odd about the rows, as soon as it is seen.
           time: see `File`.
           values: see `File`.
@@ -48,6 +50,7 @@ class LiveFile(File):
         """
         self._raw, self._names, self._first = raw, _line(raw), _line(raw)
         self._ended, self._say = False, say
+        self.fault: InputError | None = None
         super().__init__(
             epath.Path("standard input"), "input", time=time, values=values, label=label, labelled=labelled
         )
@@ -56,12 +59,17 @@ class LiveFile(File):
         return 0
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
-        """See `File`; what is odd is said once when it is first seen, and at the end where there was more of it."""
+        """The rows as they come, up to the first that cannot be read: `fault` then says why.
+
+        What is odd is said once when it is first seen, and at the end where there was more of it.
+        """
         if len(self._time_formats) > 1:
             used, other = self._time_formats
             self._say(f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)")
+        self.remarks = Remarks(self.columns, [self._doubt])
         said: list[str] = []
-        for chunk in super().chunks(rows):
+        for chunk in self._readable():
+            self.remarks.add(chunk)
             for remark in self.remarks.news():
                 self._say(f"up to row {chunk.first + len(chunk.values)}: {remark}")
                 said.append(remark)
@@ -70,11 +78,35 @@ class LiveFile(File):
             if remark not in said:
                 self._say(remark)
 
+    def _readable(self) -> Iterator[Rows]:
+        first = 0
+        for lines in self._come():
+            try:
+                given = [self._rows(self._frame(lines, first), first)]
+            except UNREADABLE:
+                given = self._one_by_one(lines, first)
+            yield from given
+            if self.fault:
+                return
+            first += sum(len(one.values) for one in given)
+
+    def _one_by_one(self, lines: bytes, first: int) -> list[Rows]:
+        """The rows before the one that cannot be read."""
+        given: list[Rows] = []
+        for line in filter(bytes.strip, lines.splitlines(keepends=True)):
+            row = first + len(given)
+            try:
+                given.append(self._rows(self._frame(line, row), row))
+            except InputError as fault:
+                self.fault = fault
+                break
+            except UNREADABLE as fault:
+                self.fault = InputError(f"{self.path}: row {row + 1}: cannot be read as CSV ({one_line(fault)})")
+                break
+        return given
+
     def _settled(self, formats: list[str]) -> list[str]:
         return formats  # rows that come later cannot be looked at
-
-    def _open(self) -> str:
-        return ""  # said above, before the first row is scored
 
     def _times(self, column: pd.Series, first: int) -> np.ndarray:
         if len(self._time_formats) > 1:
@@ -94,33 +126,42 @@ class LiveFile(File):
     def end(self) -> None:
         """Ends the file behind the last whole line that has come; a signal may call it while a row is waited for."""
         self._ended = True
-        source = self._raw.fileno()
-        left = os.read(source, SNIFFED_BYTES) if select.select([source], [], [], 0)[0] else b""
-        # A read that is under way goes on, and finds what had come, and then the end.
-        with tempfile.TemporaryFile(buffering=0) as rest:
-            rest.write(left)
-            rest.seek(0)
-            os.dup2(rest.fileno(), source)
 
     def _beginning(self) -> bytes:
         return self._names + self._first
 
     def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
-        whole, begun = self._first, b""
-        while True:
-            if whole.strip():
-                lines = io.BytesIO(self._names + whole)
-                frame = pd.read_csv(lines, **self._format, encoding="utf-8-sig", low_memory=False)
-                yield self._checked(frame)
-            came = self._raw.read1(SNIFFED_BYTES)  # type: ignore[attr-defined]  # waits for something, not for all
-            if not came and (self._ended or not begun):
-                return
+        if self._first.strip():
+            yield self._frame(self._first, 0)
+
+    def _frame(self, lines: bytes, first: int) -> pd.DataFrame:
+        source = io.BytesIO(self._names + lines)
+        frame = pd.read_csv(source, **self._format, encoding="utf-8-sig", low_memory=False)
+        return self._checked(frame, first)
+
+    def _come(self) -> Iterator[bytes]:
+        """Whole lines, those that came together at once."""
+        begun = b""
+        for came in itertools.chain([self._first], self._pieces()):
             # What follows the last line break is a row of which more is to come.
-            whole, newline, begun = (begun + came).rpartition(b"\n") if came else (begun, b"", b"")
-            whole += newline
+            whole, newline, begun = (begun + came).rpartition(b"\n")
+            if whole.strip():
+                yield whole + newline
+        if begun.strip() and not self._ended:
+            yield begun
+
+    def _pieces(self) -> Iterator[bytes]:
+        while not self._ended:
+            # Wakes by itself too: a signal's handler runs here, though another thread may have been interrupted.
+            if select.select([self._raw], [], [], _WAKES)[0]:
+                if not (came := self._raw.read(SNIFFED_BYTES)):
+                    return
+                yield came
+        if select.select([self._raw], [], [], 0)[0]:
+            yield self._raw.read(SNIFFED_BYTES)
 
 
-def _line(raw: IO[bytes]) -> bytes:
+def _line(raw: io.RawIOBase) -> bytes:
     """The next line that is not blank; nothing at the end."""
     while (line := raw.readline()) and not line.strip():
         pass

@@ -359,7 +359,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a comma too many in every row": (
         lambda path: path.write_text(path.read_text().replace("\n", ",\n").replace("label,", "label")),
-        "own.csv: rows have more fields than the 4 column names",
+        "own.csv: row 1 has more fields than the 4 column names",
     ),
     "a time beyond the calendar": (
         rewrite(ROW_7, "9999-12-31 00:00:00"),
