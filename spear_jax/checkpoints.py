@@ -98,9 +98,16 @@ class Checkpoints:
             )
         return restored.state, Progress(**restored.progress)
 
-    def close(self) -> None:
-        """Waits for what is being written."""
+    def wait(self) -> None:
+        """Until what is being written is whole."""
         self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        # After a fault too: the folder may be removed next, under the threads that write.
+        self.wait()
         self._manager.close()
 
 

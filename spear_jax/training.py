@@ -225,11 +225,10 @@ def fit(
         )
 
     def stop_now() -> None:
-        checkpoints.close()
         said = f"stopped at step {progress.step}; the same command goes on from there"
         raise StoppedError(said, outcome("asked"))
 
-    with StopSignal() as stop:
+    with checkpoints, StopSignal() as stop:
         while not finished(config, progress):
             # One epoch: calls of several steps; saves, signals and progress happen between them.
             lengths, seed = examples.lengths, config.seed
@@ -303,7 +302,6 @@ def fit(
             if parallel.agree(stop.asked) and not finished(config, progress):
                 stop_now()
 
-    checkpoints.close()
     return outcome("epochs" if progress.epoch >= train.epochs else "early")
 
 
@@ -396,7 +394,7 @@ def check_finite(
     if not len(bad) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trainable))):
         return
     step = progress.step + (int(bad[0]) if len(bad) else len(rows) - 1) + 1
-    checkpoints.close()
+    checkpoints.wait()
     last = checkpoints.latest()
     raise TrainingDivergedError(
         f"the loss is not finite at step {step} (train.prompt_learning_rate={config.train.prompt_learning_rate:g},"

@@ -70,6 +70,19 @@ def test_checks_of_scikit_learn(spear: Spear, estimator: SpearDetector, check: C
     check(estimator)
 
 
+@pytest.mark.parametrize("fault", [KeyError("mine"), KeyboardInterrupt()])
+def test_a_callback_that_raises_ends_fit_with_its_own_fault_alone(
+    spear: Spear, capfd: pytest.CaptureFixture[str], fault: BaseException
+) -> None:
+    def fail(line: dict[str, Any]) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)) as raised:
+        tiny().fit(*make(), callback=fail)
+    assert raised.value is fault
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_every_row_has_a_score_and_anomalies_have_higher_ones(fitted: SpearDetector) -> None:
     values, labels = make(seed=1)
     scores = fitted.decision_function(values)

@@ -280,11 +280,8 @@ def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed
 
 
 def restore(folder: Path, like: Any, step: int | None = None) -> tuple[Any, Progress]:
-    checkpoints = Checkpoints(epath.Path(folder))
-    try:
+    with Checkpoints(epath.Path(folder)) as checkpoints:
         return checkpoints.restore(like, step)
-    finally:
-        checkpoints.close()
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "half"])
@@ -295,9 +292,8 @@ def test_every_damage_to_a_file_is_seen_or_harmless(
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
     whole = tmp_path / "whole"
     state = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
-    checkpoints = Checkpoints(epath.Path(whole))
-    checkpoints.save(state, Progress(step=3, epoch=1))
-    checkpoints.close()
+    with Checkpoints(epath.Path(whole)) as checkpoints:
+        checkpoints.save(state, Progress(step=3, epoch=1))
     refused = []
     for name in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
         folder = tmp_path / "damaged"
@@ -327,9 +323,8 @@ def test_other_faults_are_shown_before_and_after_a_damaged_checkpoint(
     for hook in ("unraisablehook", "excepthook"):
         monkeypatch.setattr(sys, hook, getattr(sys, f"__{hook}__"))
     state = {"prompt": jnp.arange(640.0)}
-    checkpoints = Checkpoints(epath.Path(tmp_path))
-    checkpoints.save(state, Progress(step=3))
-    checkpoints.close()
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(state, Progress(step=3))
     restore(tmp_path, state)
     assert sys.excepthook is sys.__excepthook__
     assert sys.unraisablehook is sys.__unraisablehook__
@@ -349,15 +344,14 @@ def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
     tmp_path: Path,
 ) -> None:
     call = jax.jit(lambda array: array + 1, donate_argnums=0)
-    checkpoints = Checkpoints(epath.Path(tmp_path) / "checkpoints")
     array = jnp.zeros(300_000)
-    for step in range(1, 6):
-        array = call(array)
-        checkpoints.save({"trainable": array}, Progress(step=step))
-        for _ in range(10):  # the buffer that is being saved is given away and written over
+    with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+        for step in range(1, 6):
             array = call(array)
-        array = jnp.full_like(array, step)
-    checkpoints.close()
+            checkpoints.save({"trainable": array}, Progress(step=step))
+            for _ in range(10):  # the buffer that is being saved is given away and written over
+                array = call(array)
+            array = jnp.full_like(array, step)
     assert len(saved(tmp_path)) == KEEP
     for step in saved(tmp_path):
         restored, progress = restore(tmp_path / "checkpoints", {"trainable": array}, step)
