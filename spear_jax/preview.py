@@ -7,6 +7,7 @@ import pandas as pd
 
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.series import Series
+from spear_jax.data.windows import stitch
 
 MOST_ROWS = 30
 
@@ -37,11 +38,12 @@ def divided(dataset: Dataset) -> list[str]:
     """How the series are divided, a line for each split."""
     said = []
     for split, part in dataset.windows.items():
-        steps, positive = int(part.real.sum()), int((part.labels & part.real).sum())
+        steps = stitch(part, np.zeros(part.real.shape), dataset.recorded)  # each once, where windows overlap
         lengths = sorted(set(dataset.examples[split].lengths.tolist()))
         said.append(
             f"{split:>10}: {len(set(part.series.tolist()))} series, {len(part)} windows of"
-            f" {' or '.join(map(str, lengths))}, {steps:,} steps, base rate {positive / steps:.3f}"
+            f" {' or '.join(map(str, lengths))}, {len(steps.step):,} steps,"
+            f" base rate {steps.label.mean():.3f}"
         )
     return said
 
@@ -60,10 +62,11 @@ def _row(one: Series) -> dict[str, object]:
     }
     if len(one.timestamps):
         steps = np.diff(one.timestamps.astype(np.int64))
+        forward = steps[steps > 0]  # as the remarks on a file count its gaps
         row |= {
             "from": str(one.timestamps.min())[:19],
             "to": str(one.timestamps.max())[:19],
-            "every": f"{np.median(steps) / 1e9:g} s" if len(steps) else "",
+            "every": f"{np.median(forward) / 1e9:g} s" if len(forward) else "",
         }
     return row
 

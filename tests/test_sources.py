@@ -66,6 +66,16 @@ def test_preview_writes_nothing_and_shows_what_will_be_trained(spear: Spear, nas
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_preview_counts_steps_as_the_results_do(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+    fields = TINY | {"data.dir": nasa, "data.split": "time", "data.stride": 3}  # windows overlap
+    shown = spear(*command("nasa:debug", fields, mode="preview"))
+    assert spear(*command("nasa:debug", fields, workdir=tmp_path / "run")).code == 0
+    for split, sizes in results(tmp_path / "run")["splits"].items():
+        rate = sizes["anomalous_steps"] / sizes["steps"]
+        assert f"{split}: {sizes['series']} series, {sizes['windows']} windows of" in shown.out
+        assert f", {sizes['steps']:,} steps, base rate {rate:.3f}\n" in shown.out
+
+
 def test_a_detector_is_tried_on_other_data(spear: Spear, nab: Path, tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
     assert spear(*quick(run)).code == 0
