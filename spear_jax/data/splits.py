@@ -52,6 +52,12 @@ def split_series(
     else:
         parts = _by_window(series, fractions, window, stride, rng)
     for split, stretches in parts.items():
+        if not stretches and kind == "time":
+            raise InputError(
+                f"data.split='time': nothing is left for {split}: the longest series has {max(map(len, series))} steps,"
+                f" of which data.gap={gap} are dropped behind each cut (data.fractions={tuple(fractions)}); use longer"
+                " series, a smaller data.gap or other fractions"
+            )
         if not stretches:
             raise InputError(
                 f"data.split={kind!r}: nothing is left for {split} out of {len(series)} series with"

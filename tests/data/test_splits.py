@@ -85,6 +85,12 @@ def test_too_few_series_are_refused_by_name():
         split_series(make([50, 50]), "series", FRACTIONS, window=8, stride=8, gap=0, seed=0)
 
 
+def test_series_too_short_for_their_gap_are_refused_by_length():
+    said = r"data.split='time': nothing is left for validation: the longest series has 60 steps, of which data.gap=12 "
+    with pytest.raises(InputError, match=said):
+        split_series(make([50, 60]), "time", FRACTIONS, window=8, stride=8, gap=12, seed=0)
+
+
 @settings(deadline=None)
 @given(length=st.integers(1, 500), window=st.integers(1, 100), stride=st.integers(1, 100))
 def test_windows_reach_both_ends(length, window, stride):
