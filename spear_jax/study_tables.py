@@ -205,11 +205,10 @@ def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
         axes.plot(means.index, means, "k-", label="mean")
         axes.axhline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
         axes.set(xlabel=layout.axis, ylabel="test AUPR", title=layout.title)
-        axes.set_ylim(bottom=0)
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=3)
     else:
         rows = list(dict.fromkeys(runs["row"]))[::-1]
-        figure, axes = pyplot.subplots(figsize=(8, 1.3 + 0.3 * len(rows)), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(10, 1.6 + 0.3 * len(rows)), layout="constrained")
         ended = runs[runs["error"] == ""]
         places = ended["row"].map(rows.index)
         axes.plot(ended["test_aupr"], places, "o", alpha=0.5, label="each seed")
@@ -217,9 +216,9 @@ def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
         axes.plot(means, means.index, "k|", markersize=14, label="mean")
         axes.axvline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set(xlabel="test AUPR", title=layout.title)
-        axes.set_xlim(left=0)
-        axes.legend()
+        axes.set_xlabel("test AUPR")
+        figure.suptitle(layout.title)  # over the rows' names too: it may be wider than the axes
+        figure.legend(loc="outside lower center", ncols=3)
     blob = io.BytesIO()
     figure.savefig(blob, dpi=120)
     pyplot.close(figure)
