@@ -108,7 +108,7 @@ def _references(
 def from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "rest"]:
     """What comes after the missing values at the beginning; nothing where all are missing."""
     known = np.isfinite(values)
-    return values[known.argmax() :] if known.any() else values[:0]
+    return values[int(np.argmax(known)) :] if known.any() else values[:0]
 
 
 def _limits(values: Float[np.ndarray, "steps"]) -> tuple[float, float]:
