@@ -9,8 +9,7 @@
 # Results  in --workdir; a gs:// one needs EXTRA=gpu,gcs.
 # Resumes  with the same command, whatever stopped it. Exit code: 0 done, 1 stopped, 2 bad input.
 #
-# One process per GPU instead: processes.sh, inside this environment. That the wheels fit together is checked; no GPU was
-# at hand to run on.
+# One process per GPU instead: processes.sh. That the wheels fit together is checked; no GPU was at hand to run on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

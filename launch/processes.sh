@@ -10,7 +10,8 @@
 # Resumes  with the same command. Exit code: 0 done, 1 stopped, 2 bad input, else that of the first process that failed.
 #          Ctrl-C or SIGTERM saves and stops all. Where one process dies, JAX ends the others, after about 2 minutes.
 #
-# Inside local.sh's or gpu.sh's environment: bash launch/local.sh bash launch/processes.sh 2 --config=... --workdir=...
+# In local.sh's environment: bash launch/local.sh bash launch/processes.sh 2 --config=... --workdir=...
+# In gpu.sh's: EXTRA=gpu VENV=.venv-gpu JAX_PLATFORMS=cuda,cpu bash launch/local.sh bash launch/processes.sh 2 ...
 set -euo pipefail
 
 dry=

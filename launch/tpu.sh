@@ -152,7 +152,7 @@ while true; do
       delete || true
       failed "the request for the slice failed"
       ;;
-    *) ;; # WAITING_FOR_RESOURCES, PROVISIONING, CREATING, SUSPENDING, DELETING, ...
+    *) trap leave EXIT ;; # WAITING_FOR_RESOURCES, PROVISIONING, CREATING, SUSPENDING, DELETING, ...
   esac
   sleep "$poll"
 done

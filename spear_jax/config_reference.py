@@ -19,7 +19,7 @@ MEANINGS = {
     "data.timestamp_column": "of own files; `''`: found by itself",
     "data.value_columns": "of own files, separated by commas; `''`: all columns of numbers",
     "data.label_column": "of own files; `''`: found by its name",
-    "data.intervals": "a CSV with start, end and, for several series, series (`data.labels=intervals`)",
+    "data.intervals": "a CSV with start, end and, for several files, series (`data.labels=intervals`)",
     "data.combine": "one score per row of several columns, by `max` or `mean`; `none`: one per column",
     "data.rules.values": "whether the context rules read scaled or raw values",
     "data.rules.trend": "the rule for trends is on",
@@ -72,7 +72,7 @@ MEANINGS = {
     "backbone.remat": "activations are computed again in the backward pass: less memory, more time",
     "prompt.length": "m, prompt vectors; 0: none",
     "prompt.init": "`vocabulary` rows drawn at random, the rows of `prompt.words`, `normal` or `uniform` numbers, or a"
-    " .npy file",
+    " .npy file, or an adapter of PEFT's prompt tuning: a path with a slash, or USER/NAME of the Hub",
     "prompt.words": "of `prompt.init=words`, repeated to the prompt's length",
     "prompt.position": "[P; E], [CLS; P; E] or [E; P]",
     "head.kind": "a score per `step`, or per `window`",

@@ -43,7 +43,7 @@ flags:
   --detector=FOLDER|USER/NAME      a detector or run folder, or checkpoints/<step> of a run; or, where there is no such
                                    folder, a detector of the Hugging Face Hub, @revision or not (evaluate, score,
                                    export); `hf upload USER/NAME runs/x/detector` puts one there
-  --input=FILE|FOLDER|-            what to score: CSV or Parquet, compressed or not; - reads lines of CSV as they come
+  --input=FILE|FOLDER|-            what to score: CSV (compressed or not) or Parquet; - reads lines of CSV as they come
                                    and writes a line for each to standard output, without --workdir (score)
   --distributed=auto|on|off        joins the other processes of a Slurm, Open MPI or GKE job, or those that
                                    JAX_COORDINATOR_ADDRESS names; on joins a TPU pod outside GKE (default: auto);

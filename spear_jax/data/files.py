@@ -37,7 +37,9 @@ from spear_jax.errors import InputError
 
 CHUNK_ROWS = 1 << 16
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+_TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+_NAMES = (*_TEXT, *(text + opener for text in _TEXT for opener in _OPENERS), *_PARQUET)
+_ALLOWED = f"{', '.join(_TEXT)}, compressed ({', '.join(_OPENERS)}) or not, and {', '.join(_PARQUET)}"
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
@@ -73,7 +75,7 @@ class File:
         self.path, self.name, self._labelled = path, name, labelled
         self.size = self._size()
         self.bytes_read = 0  # of the chunk under way, for progress
-        self._parquet = path.suffix.lower() in (".parquet", ".pq")
+        self._parquet = path.suffix.lower() in _PARQUET
         self._decimal, self._doubt = ".", ""
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
         try:
@@ -312,17 +314,12 @@ def find(path: str) -> list[tuple[epath.Path, str]]:
     if root.is_dir():
         found = sorted(_below(root))
         if not found:
-            raise InputError(
-                f"{root}: holds no file named {', '.join(_SUFFIXES)}, compressed ({', '.join(_OPENERS)}) or not"
-            )
+            raise InputError(f"{root}: holds no file named as CSV or Parquet; allowed are {_ALLOWED}")
         return [(one, _stem(str(one.relative_to(root)))) for one in found]
     if not root.exists():
         raise InputError(f"{root}: no such file or folder")
-    if not _suffix(root):
-        raise InputError(
-            f"{root}: not named as CSV or Parquet; allowed are {', '.join(_SUFFIXES)}, compressed"
-            f" ({', '.join(_OPENERS)}) or not"
-        )
+    if not root.name.lower().endswith(_NAMES):
+        raise InputError(f"{root}: not named as CSV or Parquet; allowed are {_ALLOWED}")
     return [(root, _stem(root.name))]
 
 
@@ -339,7 +336,7 @@ def load(
     """The series in a file or in all files of a folder.
 
     Args:
-      path: a CSV or Parquet file, compressed or not, or a folder of them; local or gs://.
+      path: a CSV (compressed or not) or Parquet file, or a folder of them; local or gs://.
       timestamp_column: see `File`.
       value_columns: see `File`.
       label_column: see `File`.
@@ -400,7 +397,7 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
             continue
         if one.is_dir():
             yield from _below(one)
-        elif _suffix(one):
+        elif one.name.lower().endswith(_NAMES):
             yield one
 
 
@@ -409,16 +406,8 @@ def shown(cell: object) -> str:
     return repr(cell) if isinstance(cell, str) else str(cell)
 
 
-def _suffix(path: epath.Path) -> str:
-    """.csv of a.csv.gz; '' of what is neither CSV nor Parquet."""
-    name = path.name.lower()
-    for compressed in _OPENERS:
-        name = name.removesuffix(compressed)
-    return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
-
-
 def _stem(name: str) -> str:
-    for suffix in (*_OPENERS, *_SUFFIXES):
+    for suffix in (*_OPENERS, *_TEXT, *_PARQUET):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name

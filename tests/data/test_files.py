@@ -393,7 +393,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "not a gzip": (lambda path: path.rename(path.with_name("own.csv.gz")), "own.csv.gz: cannot be read"),
     "half a parquet": (parquet, "own.parquet: cannot be read as Parquet"),
     "a spreadsheet": (lambda path: path.rename(path.with_name("own.xlsx")), "own.xlsx: not named as CSV or Parquet"),
-    "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: holds no file named .csv"),
+    "compressed Parquet": (
+        lambda path: path.rename(path.with_name("own.parquet.gz")),
+        "own.parquet.gz: not named as CSV or Parquet; allowed are .csv, .tsv, .txt, compressed (.gz, .bz2, .xz) or not,",
+    ),
+    "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: holds no file named as CSV or Parquet"),
 }
 
 

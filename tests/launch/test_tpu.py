@@ -107,6 +107,15 @@ def test_a_slice_that_is_there_is_used(fakes: Fakes) -> None:
     assert course(fakes) == [*ONCE, "delete"]
 
 
+def test_a_request_that_is_found_waiting_is_not_left_behind(fakes: Fakes) -> None:
+    (fakes.folder / "slice").write_text("PROVISIONING\n")
+    (fakes.folder / "request").write_text("ACTIVE\n")
+    only_one_look = 'case "$*" in *"tpu-vm list"*) mkdir "$FAKES/looked" 2>/dev/null || exit 1 ;; esac'
+    fakes.add("gcloud", f"{only_one_look}\n{GCLOUD}")
+    assert launch(fakes, "").code == 1
+    assert course(fakes) == ["delete"]
+
+
 def test_keep_leaves_the_slice(fakes: Fakes) -> None:
     assert launch(fakes, "0\n", KEEP="1").code == 0
     assert course(fakes) == ["create", *ONCE]
