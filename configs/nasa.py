@@ -3,7 +3,7 @@
 python -m spear_jax.main --config=configs/nasa.py --workdir=runs/nasa
 
 With :minilm an epoch takes 80 to 120 s on 2 CPU cores, the evaluation with all controls 4 minutes. Expected of :minilm
-with --config.train.epochs=3 --config.train.decay_steps=400 on the test part: AUROC .69, AUPR .28 with the split `series`
+with --config.train.epochs=3 --config.train.decay_steps=400 on the test part: AUROC .69, AUPR .28 with split `series`
 (base rate .10), .83 and .52 with `random` (base rate .12); RESULTS.md has the rest.
 """
 

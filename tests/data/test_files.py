@@ -395,7 +395,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a spreadsheet": (lambda path: path.rename(path.with_name("own.xlsx")), "own.xlsx: not named as CSV or Parquet"),
     "compressed Parquet": (
         lambda path: path.rename(path.with_name("own.parquet.gz")),
-        "own.parquet.gz: not named as CSV or Parquet; allowed are .csv, .tsv, .txt, compressed (.gz, .bz2, .xz) or not,",
+        "own.parquet.gz: not named as CSV or Parquet; allowed are .csv, .tsv, .txt, compressed (.gz, .bz2, .xz)",
     ),
     "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: holds no file named as CSV or Parquet"),
 }
