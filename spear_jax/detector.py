@@ -116,10 +116,14 @@ class Detector:
     def range_of(self, name: str, column: str) -> tuple[float, float] | None:
         """Where 0 and 1 lie for a series that this detector was trained on.
 
-        It is known by its name, or by the column's where only one series that was trained on had it; None if not.
+        It is known by its name, unless that was another column's, or by the column's where only one series that was
+        trained on had it; None if not.
         """
         alike = [one for one in self.ranges.values() if one.column == column]
-        known = self.ranges.get(name) or (alike[0] if len(alike) == 1 else None)
+        same = self.ranges.get(name)
+        if same and same.column and same.column != column:
+            same = None
+        known = same or (alike[0] if len(alike) == 1 else None)
         return (known.low, known.high) if known else None
 
     def save(self, folder: epath.Path, versions: dict[str, str]) -> None:

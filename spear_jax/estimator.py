@@ -142,6 +142,11 @@ class SpearDetector(BaseEstimator):
         recorded = arrays.to_series(tables, self._labels(labels, tables, "labels"))
         if validation is None:
             parts = splits.hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
+        elif labels is None and validation[1] is not None:
+            raise InputError(
+                "labels=None: anomalies are put into validation too, whose labels would not be read; give labels, or"
+                " validation=(series, None)"
+            )
         else:
             held_out = self._tables(validation[0], "validation series", check=False)
             own = arrays.to_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")

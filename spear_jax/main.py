@@ -147,16 +147,19 @@ def run(flags: Flags) -> None:
 
     from spear_jax import config as configs
     from spear_jax import memory, parallel, run, score_mode
+    from spear_jax.files import check_scheme
 
     # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
     logging.set_verbosity(logging.FATAL)
+    for name in ("workdir", "detector", "input"):
+        check_scheme(f"--{name}", getattr(flags, name))
     if flags.distributed not in parallel.DISTRIBUTED:
         raise InputError(f"--distributed={flags.distributed!r}: allowed are {', '.join(parallel.DISTRIBUTED)}")
     if flags.mode == "score":
         parallel.start(flags.distributed)
         parallel.check_alone(flags.mode)  # each process would write all files
         if flags.input == "-":
-            score_mode.live(flags.detector, sys.stdin.buffer, sys.stdout, flags.overrides)
+            score_mode.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
         else:
             score_mode.score(flags.detector, flags.input, flags.workdir, flags.overrides)
         return
@@ -178,6 +181,8 @@ def run(flags: Flags) -> None:
     for field, text in flags.overrides.items():
         configs.override(config, field, text)
     configs.validate(config)
+    check_scheme("config.data.dir", config.data.dir)
+    check_scheme("config.data.intervals", config.data.intervals)
     configs.take_environment(config)
     parallel.start(flags.distributed)
     if flags.mode == "prepare":
@@ -205,6 +210,11 @@ def main(arguments: Sequence[str]) -> int:
         run(parse(arguments))
     except InputError as fault:
         _say(f"error: {fault}")
+        return 2
+    except ImportError as fault:
+        if "gcsfs" not in str(fault):
+            raise
+        _say("error: gs:// needs the package gcsfs: pip install '.[gcs]'")
         return 2
     except KeyboardInterrupt:  # where nothing was under way that a signal saves or ends in order
         _say("stopped: Ctrl-C")

@@ -342,6 +342,9 @@ def prepare(config: ConfigDict) -> None:
     if config.data.name == "synthetic":
         parallel.say("data.name='synthetic' is generated; there is nothing to prepare")
         return
+    if config.data.name == "files":
+        parallel.say("data.name='files' is read where it lies; there is nothing to prepare")
+        return
     if config.data.name == "mimic_iv":
         stays = sum(1 for _ in mimic_iv.prepare(config.data.dir, config.data.mimic_iv.prepared_dir))
         parallel.say(f"mimic_iv: {stays} stays are prepared")

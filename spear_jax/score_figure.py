@@ -1,5 +1,6 @@
 """The figure of scored series of any length: what is drawn is bounded, whatever came."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 from etils import epath
 from jaxtyping import Float, Int
+
+from spear_jax.files import write_whole
 
 SHOWN = 6
 BUCKETS = 4096
@@ -105,6 +108,8 @@ class Envelopes:
             wrapped = [line for warning in warnings for line in textwrap.wrap(warning, 150)]
             below = "\n".join(wrapped)
             figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color="#c00000", parse_math=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(str(path), dpi=110, metadata={"Description": " | ".join(warnings)})
+        blob = io.BytesIO()
+        figure.savefig(blob, dpi=110, metadata={"Description": " | ".join(warnings)})
         plt.close(figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, blob.getvalue())

@@ -17,6 +17,7 @@ from spear_jax.data import dataset as datasets
 from spear_jax.data import files
 from spear_jax.data.files import File
 from spear_jax.data.live import LiveFile
+from spear_jax.data.rows import Columns
 from spear_jax.data.scaler import LOOKS_AHEAD
 from spear_jax.detector import OF_THE_MACHINE, Detector
 from spear_jax.errors import InputError
@@ -57,7 +58,9 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
     detector, config = _open(detector_path, overrides)
-    found = [File(path, name, **_chosen(config)) for path, name in files.find(source)]
+    places = files.find(source)
+    files.check_names([name for _, name in places], source)
+    found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
     series = [name for file in found for name in file.series_names]
     for name in series:
         if series.count(name) > 1:
@@ -98,7 +101,7 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     )
 
 
-def live(detector_path: str, rows: BinaryIO, out: IO[str], overrides: Mapping[str, str]) -> None:
+def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
     """Scores rows as they come: a line goes out for each as soon as its score is final.
 
     SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.
@@ -112,6 +115,8 @@ def live(detector_path: str, rows: BinaryIO, out: IO[str], overrides: Mapping[st
     Raises:
       InputError: bad input, or a detector that looks ahead. The rows before one that cannot be read have their scores.
     """
+    if rows is None or out is None:
+        raise InputError("--input=-: standard input or output is closed")
     with parallel.quiet():  # standard output is for scores
         detector, config = _open(detector_path, overrides)
     if detector.config.quantizer.scale == "series":
@@ -128,7 +133,7 @@ def live(detector_path: str, rows: BinaryIO, out: IO[str], overrides: Mapping[st
     for warning in said:
         warn(warning)
     raw = rows.raw  # type: ignore[attr-defined]  # what has come is all in the pipe, not in a buffer
-    file = LiveFile(raw, lambda remark: warn(f"standard input: {remark}"), **_chosen(config))
+    file = LiveFile(raw, lambda remark: warn(f"standard input: {remark}"), **_chosen(config), usual=_usual(detector))
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
     # One window of each column at a time: a single shape, compiled once.
@@ -196,6 +201,12 @@ def _chosen(config: ConfigDict) -> dict[str, Any]:
         "label": data.label_column,
         "labelled": False,
     }
+
+
+def _usual(detector: Detector) -> Columns:
+    """What the columns of the detector's own training were called, where they were named."""
+    data = detector.config.data
+    return Columns(data.timestamp_column, tuple(datasets.names(data.value_columns)), data.label_column, ())
 
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:

@@ -83,6 +83,18 @@ def test_a_callback_that_raises_ends_fit_with_its_own_fault_alone(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_validation_labels_without_labels_are_refused() -> None:
+    values, labels = make()
+    with pytest.raises(InputError, match=r"labels=None: .* give labels, or validation=\(series, None\)"):
+        tiny().fit(values, None, validation=(values, labels))
+
+
+def test_times_that_nanoseconds_do_not_hold_are_refused(fitted: SpearDetector) -> None:
+    times = pd.date_range("3000-01-01", periods=300, freq="min", unit="s")
+    with pytest.raises(InputError, match="row 0 has the time 3000-01-01 00:00:00; allowed are the years 1678 to 2261"):
+        fitted.intervals(pd.DataFrame(make()[0], index=times))
+
+
 def test_every_row_has_a_score_and_anomalies_have_higher_ones(fitted: SpearDetector) -> None:
     values, labels = make(seed=1)
     scores = fitted.decision_function(values)

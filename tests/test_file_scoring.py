@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
 from conftest import TINY, Run, Spear, check_refusal, command, contents, quick, results
 from etils import epath
+from etils.epath import backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +50,18 @@ def write(path: Path, rows: int, columns: int = 2, late: int = 0) -> Path:
     table.insert(0, "time", pd.date_range("2024-01-01", periods=rows, freq="s"))
     table.to_csv(path, index=False)
     return path
+
+
+def test_scores_go_to_a_bucket(spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
+    table = write(tmp_path / "t.csv", 300)
+    outcome = spear(
+        "--mode=score", f"--detector={finished.workdir}", f"--input={table}", "--workdir=gs://bucket/scored"
+    )
+    assert outcome.code == 0, outcome.err
+    assert memory.cat("gs://bucket/scored/figures/scores.png").startswith(b"\x89PNG")
+    assert memory.exists("gs://bucket/scored/scores.parquet")
 
 
 def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray:
@@ -185,7 +199,7 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     twice.mkdir()
     write(twice / "a.csv", 40)
     pd.read_csv(twice / "a.csv").to_parquet(twice / "a.parquet")
-    check_refusal(spear(*common, f"--input={twice}"), "two series are named 'a/a'")
+    check_refusal(spear(*common, f"--input={twice}"), "two files are named 'a'")
     (tmp_path / "none.csv").write_text("a,b\n")
     check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has a row")
     assert not out.exists()

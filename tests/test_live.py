@@ -187,7 +187,7 @@ def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[by
     [
         (b"2024-01-02 00:00:00,broken\n", "row 101, column 'a': 'broken' is no number (the decimal sign is '.')"),
         (b"yesterday,1\n", "row 101, column 'time': 'yesterday' is no time"),
-        (b"2024-01-02 00:00:00,1,2\n", "row 101 has more fields than the 2 column names"),
+        (b"2024-01-02 00:00:00,1,2\n", "row 101: cannot be read as CSV (rows have more fields than there"),
         (b'2024-01-02 00:00:00,"1\n', "row 101: cannot be read as CSV ("),
         (b"2024-01-02 00:00:00,\xff1\n", "row 101: cannot be read as CSV ("),
     ],
@@ -208,6 +208,20 @@ def test_rows_before_one_that_cannot_be_read_get_their_scores(
     broken = score([*rows[:50], b"\n", *rows[50:100], bad, *rows[100:]])  # a blank line is no row
     assert broken.code == 2 and broken.out == whole.out
     assert broken.err.splitlines()[-1].startswith(f"error: standard input: {said}")
+
+
+@pytest.mark.parametrize("kind", [Drop, io.FileIO], ids=["one by one", "at once"])
+def test_a_decimal_comma_may_come_late(spear: Spear, finished: Run, come: Come, kind: type[io.FileIO]) -> None:
+    come("a;b\n20;1\n20,125;2\n21,5;3\n", kind)
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+    assert outcome.code == 0, outcome.err
+    assert pd.read_csv(io.StringIO(outcome.out))["value"].tolist() == [20, 1, 20.125, 2, 21.5, 3]
+
+
+def test_closed_standard_streams_are_one_line(spear: Spear, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
+    check_refusal(outcome, "--input=-: standard input or output is closed")
 
 
 def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, come: Come) -> None:

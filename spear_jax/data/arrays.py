@@ -122,5 +122,9 @@ def to_series(
 def _nanoseconds(times: pd.Series, what: str) -> Int[np.ndarray, "stamps"]:
     if times.isna().any():
         raise InputError(f"{what}: row {int(times.isna().to_numpy().argmax())} has no time")
+    beyond = (times.dt.year < 1678) | (times.dt.year > 2261)  # what nanoseconds hold
+    if beyond.any():
+        row = int(beyond.to_numpy().argmax())
+        raise InputError(f"{what}: row {row} has the time {times.iloc[row]}; allowed are the years 1678 to 2261")
     in_utc = times.dt.tz_convert(None) if times.dt.tz is not None else times
     return in_utc.to_numpy("datetime64[ns]").astype(np.int64)

@@ -1,9 +1,11 @@
 """How the cells of a CSV are read: what divides them, numbers and times."""
 
+import contextlib
 import csv
+import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
@@ -35,18 +37,51 @@ def is_number(text: str) -> bool:
     return True
 
 
-def decimal_sign(cells: Sequence[str], delimiter: str) -> tuple[str, str]:
-    """The decimal sign of the numbers in a CSV, and what is said where it is in doubt."""
+@contextlib.contextmanager
+def no_field_too_many() -> Iterator[None]:
+    """For `pandas.read_csv(..., index_col=False)`, which drops what has no column name and only warns.
+
+    Raises:
+      ValueError: a row has fields beyond the column names that are not empty.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            yield
+    except pd.errors.ParserWarning:
+        raise ValueError("rows have more fields than there are column names") from None
+
+
+def decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[str, str]:
+    """The decimal sign of the numbers in a CSV.
+
+    Args:
+      rows: of cells; columns that are not mostly numbers tell nothing.
+      delimiter: between them.
+
+    Returns:
+      The sign, '' where nothing tells; and what is said where it is in doubt.
+    """
+    cells = [cell.strip() for column in itertools.zip_longest(*rows, fillvalue="") for cell in _numbers(column)]
     grouped = [cell for cell in cells if _GROUPS[","].fullmatch(cell)]
     commas = any("," in cell and _NUMBER[","].fullmatch(cell) and not _GROUPS[","].fullmatch(cell) for cell in cells)
     points = any("." in cell and _NUMBER["."].fullmatch(cell) and not _GROUPS["."].fullmatch(cell) for cell in cells)
     if commas:
         return ",", ""
-    if not grouped or points or any(cell.count(",") > 1 for cell in grouped):
+    if points or any(cell.count(",") > 1 for cell in grouped):
         return ".", ""
+    if not grouped:
+        return "", ""
     if delimiter == ",":  # quoted for their commas
         return ".", f"numbers like {grouped[0]} are read as thousands, not with a decimal comma"
     return ",", f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
+
+
+def _numbers(column: Sequence[str]) -> Sequence[str]:
+    """The cells of a column of numbers; none of a column of anything else."""
+    filled = [cell.strip() for cell in column if cell.strip()]
+    numbers = sum(any(form.fullmatch(cell) for form in _NUMBER.values()) for cell in filled)
+    return filled if 2 * numbers > len(filled) else ()
 
 
 def parse_numbers(column: pd.Series, decimal: str) -> pd.Series:

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import gzip
 import lzma
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -25,6 +26,7 @@ from spear_jax.data.cells import (
     is_number,
     is_time,
     looks_like_times,
+    no_field_too_many,
     parse_numbers,
     parse_times,
     time_formats,
@@ -58,6 +60,7 @@ class File:
         values: Sequence[str] = (),
         label: str = "",
         labelled: bool = True,
+        usual: Columns | None = None,
     ) -> None:
         """Looks at the beginning of a file.
 
@@ -68,15 +71,20 @@ class File:
           values: columns of values; () means all columns of numbers that are neither time nor label.
           label: column of labels; '' means one that is called like one, if any.
           labelled: whether labels are read; else their column may hold anything.
+          usual: what is taken, as far as the file has it, where nothing is named.
 
         Raises:
           InputError: it is neither CSV nor Parquet, or lacks a column.
         """
         self.path, self.name, self._labelled = path, name, labelled
-        self.size = self._size()
+        try:
+            self.size = self._size()
+        except OSError as fault:  # as of a symbolic link to nothing
+            raise InputError(f"{path}: cannot be read ({one_line(fault)})") from fault
         self.bytes_read = 0  # of the chunk under way, for progress
         self._parquet = path.suffix.lower() in _PARQUET
-        self._decimal, self._doubt = ".", ""
+        self._usual = usual or Columns("", (), "", ())
+        self._decimal, self._doubt, self._undecided = ".", "", False
         self._format: dict[str, Any] = {} if self._parquet else self._sniff()
         try:
             head = next(self._frames(1000), pd.DataFrame())
@@ -108,7 +116,7 @@ class File:
           InputError: a row cannot be read; names it.
         """
         first = 0
-        self.remarks = Remarks(self.columns, (self._doubt, self._open()))
+        self.remarks = Remarks(self.columns, [self._doubt, self._open()])
         try:
             for frame in self._frames(rows):
                 chunk = self._rows(frame, first)
@@ -169,8 +177,6 @@ class File:
     def _sniff(self) -> dict[str, Any]:
         """Delimiter and decimal sign."""
         start = self._beginning()
-        if not start.strip():
-            raise InputError(f"{self.path}: is empty; needed is a CSV with a line of column names")
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError(f"{self.path}: is text in UTF-16; save it as UTF-8")
         if b"\0" in start:
@@ -181,6 +187,8 @@ class File:
         except UnicodeDecodeError as fault:
             raise InputError(f"{self.path}: is not text in UTF-8 ({one_line(fault)}); save it as UTF-8") from fault
         lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise InputError(f"{self.path}: is empty; needed is a CSV with a line of column names")
         sign = delimiter(lines[0])
         names = [name.strip() for name in next(csv.reader([lines[0]], delimiter=sign))]
         if lines[0].lower().startswith("sep="):
@@ -190,11 +198,21 @@ class File:
         if all(is_number(name) or is_time(name) for name in names):
             raise InputError(f"{self.path}: row 1 is {lines[0][:60]!r}; needed is a line of column names")
         self._check_twice(names)
-        cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=sign) for cell in row]
-        self._decimal, self._doubt = decimal_sign(cells, sign)
+        # The last line may be cut in two, and a number in it.
+        known = lines[1:-1] if len(start) == SNIFFED_BYTES else lines[1:]
+        found, self._doubt = decimal_sign(list(csv.reader(known, delimiter=sign)), sign)
+        # Where numbers need no quotes for a comma and none has told yet, the first that does decides: until then, all
+        # is read as text.
+        self._undecided = not found and sign != ","
+        self._decimal = found or "."
         # What pandas leaves as text is read by `_numbers`: all of it where fields are divided by the decimal sign.
-        given = self._decimal if self._decimal != sign else "."
-        return {"sep": sign, "decimal": given, "skipinitialspace": True}
+        given = {"decimal": self._decimal if self._decimal != sign else "."}
+        return {
+            "sep": sign,
+            "skipinitialspace": True,
+            "index_col": False,
+            **({"dtype": str} if self._undecided else given),
+        }
 
     def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
         if self._parquet:
@@ -207,14 +225,15 @@ class File:
                     yield frame.drop(columns=[name for name in hidden if frame[name].dtype.kind != "M"])
             return
         with self.path.open("rb") as raw, self._decompressed(raw) as file:
-            for frame in pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False):
+            with no_field_too_many():
+                frames = pd.read_csv(file, **self._format, chunksize=rows, encoding="utf-8-sig", low_memory=False)
+            while True:
+                with no_field_too_many():
+                    frame = next(frames, None)
+                if frame is None:
+                    return
                 self.bytes_read = raw.tell()
-                yield self._checked(frame)
-
-    def _checked(self, frame: pd.DataFrame, first: int = 0) -> pd.DataFrame:
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
-            raise InputError(f"{self.path}: row {first + 1} has more fields than the {len(frame.columns)} column names")
-        return frame.rename(columns=str.strip)
+                yield frame.rename(columns=str.strip)
 
     def _check_twice(self, names: Sequence[str]) -> None:
         for name in names:
@@ -234,10 +253,15 @@ class File:
         ):
             if asked and asked not in names:
                 raise InputError(f"{self.path}: no column {asked!r} (data.{field}); found {', '.join(names)}")
-        time = time or next((name for name in names if name.lower() in _TIME_NAMES), "")
-        if not time:
-            time = next((name for name in names if looks_like_times(head[name])), "")
-        label = label or next((name for name in names if name.lower() in _LABEL_NAMES and name not in values), "")
+        usual = self._usual
+        if set(usual.values) <= set(names):
+            values = values or tuple(name for name in usual.values if name not in (time, label))
+        free = [name for name in names if name not in values]
+        time = time or next((name for name in free if name == usual.time), "")
+        time = time or next((name for name in free if name.lower() in _TIME_NAMES), "")
+        time = time or next((name for name in free if looks_like_times(head[name])), "")
+        label = label or next((name for name in free if name == usual.label), "")
+        label = label or next((name for name in free if name.lower() in _LABEL_NAMES), "")
         # What is called like a label is never read as a value: it would give the answer away.
         taken = (time, label, *(name for name in names if name.lower() in _LABEL_NAMES))
         numbers = [name for name in names if name not in taken and self._is_numeric(head[name])]
@@ -249,6 +273,8 @@ class File:
 
     def _rows(self, frame: pd.DataFrame, first: int) -> Rows:
         columns = self.columns
+        if self._undecided:
+            self._decide(frame)
         values = np.stack([self._numbers(frame[name], name, first) for name in columns.values], axis=1)
         infinite = np.abs(values) > LARGEST
         return Rows(
@@ -258,6 +284,14 @@ class File:
             labels=self._labels(frame[columns.label], first) if columns.label and self._labelled else None,
             infinite=int(infinite.sum()),
         )
+
+    def _decide(self, frame: pd.DataFrame) -> None:
+        """The decimal sign, if any of these rows tells."""
+        cells = frame[list(self.columns.values)].fillna("").to_numpy().tolist()
+        found, self._doubt = decimal_sign(cells, self._format["sep"])
+        if found:
+            self._decimal, self._undecided = found, False
+            self.remarks.beforehand[0] = self._doubt
 
     def _numbers(self, column: pd.Series, name: str, first: int) -> np.ndarray:
         numbers = parse_numbers(column, self._decimal)
@@ -354,7 +388,9 @@ def load(
     """
     series: list[Series] = []
     warnings: list[str] = []
-    for place, name in find(path):
+    found = find(path)
+    check_names([name for _, name in found], path)
+    for place, name in found:
         file = File(place, name, time=timestamp_column, values=value_columns, label=label_column)
         if labels == "column" and not file.columns.label:
             raise InputError(
@@ -374,6 +410,17 @@ def load(
     return Loaded("files", series[:limit] if limit else series, tuple(warnings))
 
 
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuses files of one name: their rows would be taken for one another's.
+
+    Raises:
+      InputError: there are such.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where}: two files are named {name!r}, but for their endings; rename one")
+
+
 def _series(file: File, rows: Rows) -> list[Series]:
     labels = np.zeros(len(rows.values), bool) if rows.labels is None else rows.labels
     return [
@@ -390,13 +437,15 @@ def _series(file: File, rows: Rows) -> list[Series]:
     ]
 
 
-def _below(folder: epath.Path) -> Iterator[epath.Path]:
-    """Files of a folder and the folders in it; hidden ones are left alone."""
+def _below(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epath.Path]:
+    """Files of a folder and the folders in it; hidden ones are left alone, and links to a folder that it lies in."""
+    above = (*above, os.path.realpath(folder))
     for one in folder.iterdir():
         if one.name.startswith("."):
             continue
         if one.is_dir():
-            yield from _below(one)
+            if os.path.realpath(one) not in above:
+                yield from _below(one, above)
         elif one.name.lower().endswith(_NAMES):
             yield one
 

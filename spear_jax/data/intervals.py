@@ -1,5 +1,6 @@
 """Labels from a CSV of anomaly intervals, given in rows or in times."""
 
+import csv
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.cells import delimiter, parse_times, time_formats
+from spear_jax.data.cells import delimiter, no_field_too_many, parse_times, time_formats
 from spear_jax.data.prepared import one_line
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
@@ -30,11 +31,18 @@ def with_intervals(series: Sequence[Series], path: str) -> tuple[list[Series], l
     place = epath.Path(path).expanduser()
     try:
         with place.open("rb") as file:
-            sign = delimiter(file.readline(1 << 16).decode("utf-8-sig"))
+            line = file.readline(1 << 16).decode("utf-8-sig")
             file.seek(0)
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, sep=sign, skipinitialspace=True)
+            sign = delimiter(line)
+            form = {"dtype": str, "keep_default_na": False, "sep": sign, "skipinitialspace": True, "index_col": False}
+            with no_field_too_many():
+                table = pd.read_csv(file, **form)
     except (OSError, ValueError) as fault:
         raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
+    names = [name.strip() for name in next(csv.reader([line], delimiter=sign), [])]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{place}: two columns are named {name!r}")
     several = len({one.group or one.name for one in series}) > 1
     for column in ("start", "end", *(["series"] if several else [])):
         if column not in table:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.cells import parse_times
+from spear_jax.data.cells import no_field_too_many, parse_times
 from spear_jax.data.files import CHUNK_ROWS, SNIFFED_BYTES, UNREADABLE, File, shown
 from spear_jax.data.prepared import one_line
-from spear_jax.data.rows import Remarks, Rows
+from spear_jax.data.rows import Columns, Remarks, Rows
 from spear_jax.errors import InputError
 
 _WAKES = 1.0  # seconds
@@ -34,6 +34,7 @@ class LiveFile(File):
         values: Sequence[str] = (),
         label: str = "",
         labelled: bool = True,
+        usual: Columns | None = None,
     ) -> None:
         """Waits for the line of column names and the first row.
 
@@ -44,6 +45,7 @@ class LiveFile(File):
           values: see `File`.
           label: see `File`.
           labelled: see `File`.
+          usual: see `File`.
 
         Raises:
           InputError: see `File`.
@@ -52,7 +54,13 @@ class LiveFile(File):
         self._ended, self._say = False, say
         self.fault: InputError | None = None
         super().__init__(
-            epath.Path("standard input"), "input", time=time, values=values, label=label, labelled=labelled
+            epath.Path("standard input"),
+            "input",
+            time=time,
+            values=values,
+            label=label,
+            labelled=labelled,
+            usual=usual,
         )
 
     def _size(self) -> int:
@@ -82,7 +90,7 @@ class LiveFile(File):
         first = 0
         for lines in self._come():
             try:
-                given = [self._rows(self._frame(lines, first), first)]
+                given = [self._rows(self._frame(lines), first)]
             except UNREADABLE:
                 given = self._one_by_one(lines, first)
             yield from given
@@ -96,7 +104,7 @@ class LiveFile(File):
         for line in filter(bytes.strip, lines.splitlines(keepends=True)):
             row = first + len(given)
             try:
-                given.append(self._rows(self._frame(line, row), row))
+                given.append(self._rows(self._frame(line), row))
             except InputError as fault:
                 self.fault = fault
                 break
@@ -132,12 +140,13 @@ class LiveFile(File):
 
     def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
         if self._first.strip():
-            yield self._frame(self._first, 0)
+            yield self._frame(self._first)
 
-    def _frame(self, lines: bytes, first: int) -> pd.DataFrame:
+    def _frame(self, lines: bytes) -> pd.DataFrame:
         source = io.BytesIO(self._names + lines)
-        frame = pd.read_csv(source, **self._format, encoding="utf-8-sig", low_memory=False)
-        return self._checked(frame, first)
+        with no_field_too_many():
+            frame = pd.read_csv(source, **self._format, encoding="utf-8-sig", low_memory=False)
+        return frame.rename(columns=str.strip)
 
     def _come(self) -> Iterator[bytes]:
         """Whole lines, those that came together at once."""

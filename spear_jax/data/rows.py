@@ -54,7 +54,7 @@ class Remarks:
 
     def __init__(self, columns: Columns, beforehand: Sequence[str] = ()) -> None:
         """Nothing seen yet, but for what was odd beforehand."""
-        self._columns, self._beforehand = columns, beforehand
+        self._columns, self.beforehand = columns, list(beforehand)
         self._rows = self._infinite = 0
         self._counts = np.ones(len(columns.values), bool)  # whether a column only rises, by whole numbers
         self._before = np.full((1, len(columns.values)), np.nan)  # the last row
@@ -96,7 +96,7 @@ class Remarks:
             (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
         )
         return [
-            *self._beforehand,
+            *self.beforehand,
             f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
             *(f"{count} {what}" if count else "" for count, what in counted),
         ]

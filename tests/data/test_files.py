@@ -5,6 +5,7 @@ import gzip
 import lzma
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from conftest import Spear, check_refusal, check_scores, command, results
 
 from spear_jax.data import files
+from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
 ROWS = 40
@@ -357,9 +359,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text("2024-01-01,2,3\n2024-01-02,5,6\n"),
         "own.csv: row 1 is '2024-01-01,2,3'; needed is a line of column names",
     ),
-    "a comma too many in every row": (
-        lambda path: path.write_text(path.read_text().replace("\n", ",\n").replace("label,", "label")),
-        "own.csv: row 1 has more fields than the 4 column names",
+    "a field too many in every row": (
+        lambda path: path.write_text("timestamp,value\n" + "".join(f"{60 * i},{i / 10},7\n" for i in range(99))),
+        "own.csv: cannot be read as CSV (rows have more fields than there are column names)",
+    ),
+    "a byte order mark alone": (lambda path: path.write_bytes(b"\xef\xbb\xbf"), "own.csv: is empty"),
+    "a link to nothing": (
+        lambda path: (path.unlink(), path.symlink_to(path.with_name("gone.csv")), path.parent)[2],
+        "own.csv: cannot be read",
     ),
     "a time beyond the calendar": (
         rewrite(ROW_7, "9999-12-31 00:00:00"),
@@ -444,6 +451,8 @@ def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) 
         ("start,end\n13/02/2024,02/13/2024\n", "has the month first and '13/02/2024' the day; needed is one order"),
         ("series,start,end\nb,1,2\n", "marks.csv: row 1: no series is named 'b'; there are own/pump, own/flow"),
         ("", "marks.csv: cannot be read as CSV"),
+        ("start,end\n1,2,5\n", "marks.csv: cannot be read as CSV (rows have more fields than there are column names)"),
+        ("start,end,start\n1,2,1\n", "marks.csv: two columns are named 'start'"),
     ],
 )
 def test_intervals_that_cannot_be(table: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -455,7 +464,104 @@ def test_intervals_that_cannot_be(table: Path, tmp_path: Path, text: str, messag
     assert "\n" not in str(raised.value)
 
 
+def load(path: Path, text: str, **named: Any) -> list[Series]:
+    path.write_text(text)
+    return files.load(str(path), labels="injected", **named).series
+
+
+def test_a_comma_behind_every_row_makes_no_difference(tmp_path: Path) -> None:
+    rows = [f"{1_700_000_000 + 60 * i},{i / 10}" for i in range(99)]
+    (plain,) = load(tmp_path / "a.csv", "\n".join(["timestamp,value", *rows]))
+    (behind,) = load(tmp_path / "a.csv", ",\n".join(["timestamp,value", *rows]).replace("value,", "value") + ",\n")
+    np.testing.assert_array_equal(plain.values, behind.values)
+    np.testing.assert_array_equal(plain.timestamps, behind.timestamps)
+
+
+@pytest.mark.parametrize("padding", range(0, 28, 2))
+def test_a_number_that_is_cut_in_two_where_looking_ends_tells_nothing(tmp_path: Path, padding: int) -> None:
+    rows = "".join(f'2024-01-01 00:00:00,"{1 + i % 9},{i % 900 + 100}"\n' for i in range(3000))
+    (one,) = load(tmp_path / "a.csv", f"time,count{padding * 'x'}\n{rows}")
+    assert one.values[:2].tolist() == [1100, 2101]
+
+
+def test_columns_of_text_do_not_tell_the_decimal_sign(tmp_path: Path) -> None:
+    (one,) = load(tmp_path / "a.csv", 'v,note\n"1,234",x\n"2,345","1,5"\n"3,000",y\n')
+    assert one.values.tolist() == [1234, 2345, 3000]
+
+
+@pytest.mark.parametrize(
+    ("late", "value"), [("1,250", 1.25), ("1,25", 1.25), ("1.250,5", 1250.5), ("1,250.5", 1250.5), ("1.25", 1.25)]
+)
+def test_the_first_number_that_tells_decides_the_decimal_sign_however_late(
+    tmp_path: Path, late: str, value: float
+) -> None:
+    first, second = load(tmp_path / "a.csv", "a;b\n" + "10;1\n" * 20_000 + f"{late};2\n")
+    assert first.values[[0, -1]].tolist() == [10, value] and second.values[-1] == 2
+
+
+def test_a_column_that_is_named_as_a_value_is_not_the_time(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=9).astype(str)
+    text = "stamp,ts\n" + "".join(f"{day},{20 + i / 10}\n" for i, day in enumerate(days))
+    (one,) = load(tmp_path / "a.csv", text, value_columns=("ts",))
+    assert one.values[1] == 20.1 and str(one.timestamps[0])[:10] == "2024-01-01"
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"p": [1.0, 2.0]}).to_csv(tmp_path / "m.csv")
+    pd.DataFrame({"r": [1.0, 2.0]}).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="two files are named 'm'"):
+        files.load(str(tmp_path), labels="injected")
+
+
+def test_a_link_to_its_own_folder_is_not_followed(tmp_path: Path) -> None:
+    load(tmp_path / "a.csv", "v\n1\n2.5\n")
+    (tmp_path / "latest").symlink_to(tmp_path)
+    assert [one.name for one in files.load(str(tmp_path), labels="injected").series] == ["a"]
+
+
 # Through the command line
+
+
+def test_what_was_named_in_training_is_known_in_scoring(spear: Spear, tmp_path: Path) -> None:
+    table = big(tmp_path / "t.csv")
+    frame = pd.read_csv(table).rename(columns={"label": "fault"})
+    frame.assign(extra=1.5).to_csv(table, index=False)
+    named = {"data.dir": table, "data.label_column": "fault", "data.value_columns": "t1,t2"}
+    assert spear(*command("files:debug", QUICK | named, workdir=tmp_path / "run")).code == 0
+    score = ("--mode=score", f"--detector={tmp_path / 'run'}", f"--input={table}")
+    assert spear(*score, f"--workdir={tmp_path / 'o'}").code == 0
+    assert set(pd.read_parquet(tmp_path / "o" / "scores.parquet")["series"]) == {"t/t1", "t/t2"}
+    frame.drop(columns=["fault", "t2"]).to_csv(tmp_path / "new.csv", index=False)
+    outcome = spear(*score[:2], f"--input={tmp_path / 'new.csv'}", f"--workdir={tmp_path / 'n'}")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_file_of_the_same_name_with_another_column_has_a_scale_of_its_own(spear: Spear, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    frame = pd.read_csv(big(tmp_path / "a" / "export.csv"))
+    frame[["t1", "label"]].rename(columns={"t1": "pressure"}).to_csv(tmp_path / "a" / "export.csv", index=False)
+    (4000 + 9 * frame[["t1"]]).rename(columns={"t1": "temp"}).to_csv(tmp_path / "b" / "export.csv", index=False)
+    fields = QUICK | {"data.dir": tmp_path / "a" / "export.csv"}
+    assert spear(*command("files:debug", fields, workdir=tmp_path / "run")).code == 0
+    score = ("--mode=score", f"--detector={tmp_path / 'run'}")
+    for folder, said in (("a", "scaled as in training: export"), ("b", "scaled by their own first")):
+        outcome = spear(*score, f"--input={tmp_path / folder / 'export.csv'}", f"--workdir={tmp_path / folder / 'o'}")
+        assert said in outcome.out, outcome.err
+
+
+@pytest.mark.parametrize("where", ["https://example.org/t.csv", "foo://x"])
+def test_other_urls_are_refused(spear: Spear, tmp_path: Path, where: str) -> None:
+    said = f"{where}: is neither a local path nor one that begins with gs://"
+    score = ("--mode=score", f"--workdir={tmp_path / 'o'}")
+    check_refusal(spear(*score, "--detector=run", f"--input={where}"), f"--input={said}")
+    check_refusal(spear(*score, f"--detector={where}", "--input=t.csv"), f"--detector={said}")
+    check_refusal(spear(*command("files:debug", {"data.dir": where}, mode="preview")), f"config.data.dir={said}")
+
+
+def test_own_files_need_no_preparation(spear: Spear, tmp_path: Path) -> None:
+    outcome = spear(*command("files:debug", {"data.dir": tmp_path}, mode="prepare"))
+    assert outcome.code == 0 and "there is nothing to prepare" in outcome.out
 
 
 def big(path: Path, rows: int = 1600) -> Path:
@@ -529,5 +635,5 @@ def test_two_files_of_one_name_are_refused(spear: Spear, tmp_path: Path) -> None
     written(tmp_path / "data" / "own.csv")
     frame().to_parquet(tmp_path / "data" / "own.parquet")
     arguments = command("files:debug", {"data.dir": tmp_path / "data"}, workdir=tmp_path / "run")
-    check_refusal(spear(*arguments), "two series are named 'own/pump'")
+    check_refusal(spear(*arguments), "two files are named 'own'")
     assert not (tmp_path / "run").exists()
