@@ -331,6 +331,7 @@ def in_a_process(python: str, detector: Path, table: Path, workdir: Path, device
     return scores(workdir)
 
 
+@pytest.mark.one_python
 def test_one_and_eight_devices_give_the_same_scores(finished: Run, table: Path, tmp_path: Path) -> None:
     one, eight = (
         in_a_process(sys.executable, finished.workdir, table, tmp_path / str(devices), devices) for devices in (1, 8)

@@ -215,7 +215,7 @@ def test_eight_devices_give_the_numbers_of_one(single: Path, tmp_path: Path) -> 
     assert_same_run(folder, single)
 
 
-@pytest.mark.one_python
+@pytest.mark.slow
 def test_two_processes_resume_give_the_numbers_of_one_and_write_once(single: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train_on_two(folder, "--config.train.epochs=1")

@@ -197,6 +197,7 @@ def get_study(arg=""):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     base = SYNTHETIC | {"train.epochs": "3"}
     study = STUDY_FILE.format(config=f"{CONFIGS / 'quickstart.py'}:debug", base=base, lengths=(1, 2, 3))
