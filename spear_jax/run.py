@@ -357,11 +357,13 @@ def show(config: ConfigDict) -> None:
     """Prints what was understood of the data, and how they would be divided, before anything is trained."""
     loaded = datasets.load(config)
     parallel.say(f"{loaded.name}: {preview.total(loaded.series)}\n\n{preview.table(loaded.series)}\n")
+    for warning in loaded.warnings:  # before the split, which may be refused for what they say
+        parallel.say(f"WARNING: {warning}")
     with plain_warnings():
         dataset = datasets.build(config, loaded)
     for line in (*preview.divided(dataset), *explain(dataset.notes)):
         parallel.say(line)
-    for warning in dataset.warnings:
+    for warning in dataset.warnings[len(loaded.warnings) :]:
         parallel.say(f"WARNING: {warning}")
 
 

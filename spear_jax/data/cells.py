@@ -20,6 +20,8 @@ _NUMBER = {
         r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
     ),
 }
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?( ?[AP]M)?|\d{1,2}[.]\d{2}[.]\d{2}", re.I)
+_DOTTED = re.compile(r"^(\d{1,2})[.](\d{2})[.](\d{2})$")
 _GROUPS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
 
 
@@ -111,6 +113,23 @@ def looks_like_times(column: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
         return False
     return bool(len(column)) and all(is_time(str(cell)) for cell in column.head(50)) and bool(time_formats(column))
+
+
+def looks_like_dates_and_times(dates: pd.Series, clock: pd.Series) -> bool:
+    """True for a column of dates alone and one of times of the day."""
+    if pd.api.types.is_datetime64_any_dtype(dates) and (dates.dropna().dt.normalize() != dates.dropna()).any():
+        return False
+    times = clock.dropna().astype(str).str.strip()
+    if not len(times) or not times.str.fullmatch(_TIME_OF_DAY).all() or dates.astype(str).str.contains(":").any():
+        return False
+    return looks_like_times(joined(dates, clock).dropna())
+
+
+def joined(dates: pd.Series, clock: pd.Series) -> pd.Series:
+    """Dates and the times of the day beside them as one column of text; NaN where one of them is missing."""
+    times = clock.astype(str).str.strip().str.replace(_DOTTED, r"\1:\2:\3", regex=True)
+    both = dates.astype(str).str.strip() + " " + times
+    return both.where(dates.notna() & clock.notna()).rename(f"{dates.name} {clock.name}")
 
 
 def time_formats(column: pd.Series) -> list[str]:

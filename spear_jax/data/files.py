@@ -25,6 +25,8 @@ from spear_jax.data.cells import (
     delimiter,
     is_number,
     is_time,
+    joined,
+    looks_like_dates_and_times,
     looks_like_times,
     no_field_too_many,
     parse_numbers,
@@ -43,6 +45,7 @@ _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 _NAMES = (*_TEXT, *(text + opener for text in _TEXT for opener in _OPENERS), *_PARQUET)
 _ALLOWED = f"{', '.join(_TEXT)}, compressed ({', '.join(_OPENERS)}) or not, and {', '.join(_PARQUET)}"
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
+_CLOCK_NAMES = ("time", "clock")  # beside a column of dates
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
 UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
@@ -67,7 +70,8 @@ class File:
         Args:
           path: the file.
           name: of its series.
-          time: column of time stamps; '' means the first one that is called or looks like one, if any.
+          time: column of time stamps; '' means the first one that is called or looks like one, if any. Of dates and
+            the times of the day beside them, either names both.
           values: columns of values; () means all columns of numbers that are neither time nor label.
           label: column of labels; '' means one that is called like one, if any.
           labelled: whether labels are read; else their column may hold anything.
@@ -95,7 +99,7 @@ class File:
         self.columns = self._choose(head, time, tuple(values), label)
         self.remarks = Remarks(self.columns)  # on what `chunks` gave out since it last began
         # One format for the whole file: cell by cell, 12/01 and 13/01 would be months apart.
-        self._time_formats = time_formats(head[self.columns.time]) if self.columns.time else []
+        self._time_formats = time_formats(self._stamps(head)) if self.columns.time else []
         if len(self._time_formats) > 1:
             self._time_formats = self._settled(self._time_formats)
 
@@ -134,7 +138,7 @@ class File:
         """Those of the formats that the first rows have which all rows have, as far as there are any."""
         with contextlib.suppress(*UNREADABLE):  # `chunks` says where
             for frame in self._frames(CHUNK_ROWS):
-                fitting = [one for one in formats if parse_times(frame[self.columns.time], one).notna().all()]
+                fitting = [one for one in formats if parse_times(self._stamps(frame), one).notna().all()]
                 formats = fitting or formats
                 if len(formats) == 1:
                     break
@@ -256,20 +260,35 @@ class File:
         usual = self._usual
         if set(usual.values) <= set(names):
             values = values or tuple(name for name in usual.values if name not in (time, label))
-        free = [name for name in names if name not in values]
+        free = [name for name in names if name not in (label, *values)]
         time = time or next((name for name in free if name == usual.time), "")
         time = time or next((name for name in free if name.lower() in _TIME_NAMES), "")
         time = time or next((name for name in free if looks_like_times(head[name])), "")
+        time, clock = self._dates_and_times(head, free, time)
         label = label or next((name for name in free if name == usual.label), "")
         label = label or next((name for name in free if name.lower() in _LABEL_NAMES), "")
         # What is called like a label is never read as a value: it would give the answer away.
-        taken = (time, label, *(name for name in names if name.lower() in _LABEL_NAMES))
+        taken = (time, clock, label, *(name for name in names if name.lower() in _LABEL_NAMES))
         numbers = [name for name in names if name not in taken and self._is_numeric(head[name])]
         chosen = values or tuple(numbers)
         if not chosen:
             raise InputError(f"{self.path}: no column of numbers; found {', '.join(names)}")
-        left_out = tuple(name for name in names if name not in (time, label, *chosen))
-        return Columns(time, chosen, label, left_out)
+        left_out = tuple(name for name in names if name not in (time, clock, label, *chosen))
+        return Columns(time, chosen, label, left_out, clock)
+
+    def _dates_and_times(self, head: pd.DataFrame, free: Sequence[str], time: str) -> tuple[str, str]:
+        """The column of times; where it holds dates alone or times of the day alone, and the other is there, both."""
+        clocks = [name for name in free if name.lower() in _CLOCK_NAMES]
+        dates = [name for name in free if name not in clocks] if time in clocks else [time]
+        for date in filter(None, dates):
+            for clock in [time] if time in clocks else clocks:
+                if looks_like_dates_and_times(head[date], head[clock]):
+                    return date, clock
+        return time, ""
+
+    def _stamps(self, frame: pd.DataFrame) -> pd.Series:
+        columns = self.columns
+        return joined(frame[columns.time], frame[columns.clock]) if columns.clock else frame[columns.time]
 
     def _rows(self, frame: pd.DataFrame, first: int) -> Rows:
         columns = self.columns
@@ -279,7 +298,7 @@ class File:
         infinite = np.abs(values) > LARGEST
         return Rows(
             first=first,
-            times=self._times(frame[columns.time], first) if columns.time else np.zeros(0, np.int64),
+            times=self._times(self._stamps(frame), first) if columns.time else np.zeros(0, np.int64),
             values=np.where(infinite, np.nan, values),
             labels=self._labels(frame[columns.label], first) if columns.label and self._labelled else None,
             infinite=int(infinite.sum()),

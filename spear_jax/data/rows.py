@@ -20,12 +20,14 @@ class Columns:
       values: the columns of values.
       label: the column of labels, or ''.
       left_out: columns of anything else.
+      clock: the column of times of the day, where `time` is one of dates alone and both are there; or ''.
     """
 
     time: str
     values: tuple[str, ...]
     label: str
     left_out: tuple[str, ...]
+    clock: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -205,6 +205,52 @@ def test_short_years_and_twelve_hours(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "date", "clock"),
+    [
+        (("Date", "Time"), "%d/%m/%Y", "%H.%M.%S"),  # as in the UCI repository's air quality
+        (("Time", "Date"), "%Y-%m-%d", "%H:%M"),
+        (("Time", "Day"), "%d/%m/%Y", "%I:%M:%S %p"),
+        (("timestamp", "clock"), "%d.%m.%y", "%H:%M:%S"),
+    ],
+)
+def test_dates_and_times_in_two_columns(
+    tmp_path: Path, suffix: str, names: tuple[str, str], date: str, clock: str
+) -> None:
+    table = frame()
+    times = table.pop("time").dt
+    for place, name in enumerate(names):
+        table.insert(place, name, times.strftime(clock if name in ("Time", "clock") else date))
+    path = tmp_path / f"own.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    check(path)
+    check(path, timestamp_column=names[0])
+    check(path, timestamp_column=names[1])
+
+
+def test_dates_and_times_of_parquet_are_joined_too(tmp_path: Path) -> None:
+    table, times = frame(), frame()["time"]
+    table = table.assign(time=times.dt.time, date=times.dt.normalize())
+    table.to_parquet(tmp_path / "own.parquet")
+    check(tmp_path / "own.parquet")
+
+
+def test_a_time_that_is_missing_beside_its_date_is_named(tmp_path: Path) -> None:
+    table = frame()
+    table = table.assign(date=table["time"].dt.strftime("%Y-%m-%d"), time=table["time"].dt.strftime("%H:%M"))
+    table.loc[30, "time"] = None
+    table.to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match="row 31, column 'date time': nan is no time"):
+        files.load(str(tmp_path / "own.csv"))
+
+
+def test_another_time_of_day_is_none_of_the_dates(tmp_path: Path) -> None:
+    table = frame().assign(sunrise="06:32:00", clock="06:32:00")  # `time` has the time of day already
+    table.to_csv(tmp_path / "own.csv", index=False)
+    check(tmp_path / "own.csv")
+
+
 @pytest.mark.parametrize("sign", [",", ";"])
 def test_intervals_of_a_column(table: Path, tmp_path: Path, sign: str) -> None:
     (tmp_path / "marks.csv").write_text("series,start,end\nflow,3,5\n".replace(",", sign))
@@ -615,6 +661,13 @@ def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
     found = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
     assert list(found.columns) == ["series", "step", "timestamp", "value", "score", "predicted"]
     assert found.groupby("series").size().to_dict() == {"telemetry/t1": 1600, "telemetry/t2": 1600}
+
+
+def test_what_is_odd_is_said_before_a_split_is_refused(spear: Spear, tmp_path: Path) -> None:
+    frame().assign(pump=1.5).to_csv(tmp_path / "own.csv", index=False)
+    shown = spear(*command("files:debug", {"data.dir": tmp_path / "own.csv", "data.window": "128"}, mode="preview"))
+    assert "column 'pump' is constant (1.5)" in shown.out
+    assert shown.code == 2 and shown.err.startswith("error: data.split='time'")
 
 
 def test_without_labels_the_choices_are_named(spear: Spear, tmp_path: Path) -> None:
