@@ -101,6 +101,16 @@ def test_all_times_have_one_form(spear: Spear, trained: Path, tmp_path: Path, co
     assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
 
 
+def test_dates_and_times_in_two_columns_are_one(spear: Spear, trained: Path, come: Come) -> None:
+    times = pd.Series(pd.date_range("2024-01-20 23:00", periods=100, freq="30min"))
+    clock, date = times.dt.strftime("%H.%M.%S"), times.dt.strftime("%d/%m/%Y")
+    come(pd.DataFrame({"Date": date, "Time": clock, "a": np.sin(np.arange(100))}).to_csv(index=False, sep=";"))
+    told = spear("--mode=score", f"--detector={trained}", "--input=-", "--config.score.stride=1")
+    assert told.code == 0, told.err
+    assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
+    assert "left out" not in told.err
+
+
 class Live:
     """The program in a process of its own, which scores the rows that it is sent: windows of 32, one every 8 rows."""
 
