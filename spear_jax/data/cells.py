@@ -20,8 +20,12 @@ _NUMBER = {
         r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
     ),
 }
-_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?( ?[AP]M)?|\d{1,2}[.]\d{2}[.]\d{2}", re.I)
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
+_TIME_OF_DAY = re.compile(
+    r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d([.]\d+)?)?( ?[AP]M)?|([01]?\d|2[0-3])[.][0-5]\d[.][0-5]\d", re.I
+)
 _DOTTED = re.compile(r"^(\d{1,2})[.](\d{2})[.](\d{2})$")
+_HALF = re.compile(r" *([AP]M)$", re.I)
 _GROUPS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
 
 
@@ -116,20 +120,26 @@ def looks_like_times(column: pd.Series) -> bool:
 
 
 def looks_like_dates_and_times(dates: pd.Series, clock: pd.Series) -> bool:
-    """True for a column of dates alone and one of times of the day."""
-    if pd.api.types.is_datetime64_any_dtype(dates) and (dates.dropna().dt.normalize() != dates.dropna()).any():
+    """True for a column of dates alone and one of times of the day that are times together, in every row."""
+    if not len(dates) or dates.isna().any() or clock.isna().any():
         return False
-    times = clock.dropna().astype(str).str.strip()
-    if not len(times) or not times.str.fullmatch(_TIME_OF_DAY).all() or dates.astype(str).str.contains(":").any():
+    if looks_like_times(clock) and _all_fit(clock):  # 10.05.20 may be a date itself
         return False
-    return looks_like_times(joined(dates, clock).dropna())
+    for column, form in ((dates, _DATE), (clock, _TIME_OF_DAY)):
+        if not column.astype(str).str.strip().str.fullmatch(form).all():
+            return False
+    return _all_fit(joined(dates, clock))
+
+
+def _all_fit(times: pd.Series) -> bool:
+    return bool(parse_times(times, time_formats(times)[0]).notna().all())
 
 
 def joined(dates: pd.Series, clock: pd.Series) -> pd.Series:
     """Dates and the times of the day beside them as one column of text; NaN where one of them is missing."""
     times = clock.astype(str).str.strip().str.replace(_DOTTED, r"\1:\2:\3", regex=True)
-    both = dates.astype(str).str.strip() + " " + times
-    return both.where(dates.notna() & clock.notna()).rename(f"{dates.name} {clock.name}")
+    times = times.str.replace(_HALF, r" \1", regex=True)
+    return (dates.astype(str).str.strip() + " " + times).where(dates.notna() & clock.notna())
 
 
 def time_formats(column: pd.Series) -> list[str]:
@@ -144,7 +154,7 @@ def time_formats(column: pd.Series) -> list[str]:
     if len(numbers) and numbers.notna().all():
         largest = float(numbers.abs().max())
         return [next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")]
-    known = column.dropna().astype(str)
+    known = column.dropna().astype(str).str.strip()
     if not len(known):
         return []
     if not parse_times(known, "ISO8601").isna().any():
@@ -152,15 +162,16 @@ def time_formats(column: pd.Series) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas says that it guesses the one where the other was asked for
         guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
-    fitting = [guess for guess in sorted(filter(None, guesses)) if not parse_times(known, guess).isna().any()]
+    likely = sorted(guess for guess in guesses if guess and not re.match("%Y.%d", guess))  # nobody writes that
+    fitting = [guess for guess in likely if not parse_times(known, guess).isna().any()]
     return fitting or [one for one in _UNGUESSED if not parse_times(known, one).isna().any()] or ["ISO8601"]
 
 
 # What pandas does not guess: years of two digits, and hours up to twelve.
 _UNGUESSED = tuple(
     f"{day}{hour}"
-    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y")
-    for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d", "%Y/%m/%d")
+    for hour in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 )
 
 
@@ -177,7 +188,7 @@ def parse_times(column: pd.Series, form: str) -> pd.Series:
     elif pd.api.types.is_datetime64_any_dtype(column):
         times = pd.to_datetime(column, utc=True)
     else:
-        times = pd.to_datetime(column.astype(str), format=form or "ISO8601", errors="coerce", utc=True)
+        times = pd.to_datetime(column.astype(str).str.strip(), format=form or "ISO8601", errors="coerce", utc=True)
     times = times.dt.tz_localize(None)
     inside = (times >= pd.Timestamp.min.ceil("D")) & (times <= pd.Timestamp.max.floor("D"))
     return times.where(inside).astype("datetime64[ns]")

@@ -8,6 +8,7 @@ import bz2
 import contextlib
 import csv
 import gzip
+import itertools
 import lzma
 import os
 import zlib
@@ -45,7 +46,7 @@ _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 _NAMES = (*_TEXT, *(text + opener for text in _TEXT for opener in _OPENERS), *_PARQUET)
 _ALLOWED = f"{', '.join(_TEXT)}, compressed ({', '.join(_OPENERS)}) or not, and {', '.join(_PARQUET)}"
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
-_CLOCK_NAMES = ("time", "clock")  # beside a column of dates
+_DATE_NAMES, _CLOCK_NAMES = ("date", "day"), ("time", "clock")  # of two columns that are one
 _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 SNIFFED_BYTES = 1 << 16
 UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
@@ -70,8 +71,8 @@ class File:
         Args:
           path: the file.
           name: of its series.
-          time: column of time stamps; '' means the first one that is called or looks like one, if any. Of dates and
-            the times of the day beside them, either names both.
+          time: column of time stamps; '' means the first one that is called or looks like one, if any; one of
+            dates alone takes the times of the day beside it with it.
           values: columns of values; () means all columns of numbers that are neither time nor label.
           label: column of labels; '' means one that is called like one, if any.
           labelled: whether labels are read; else their column may hold anything.
@@ -261,10 +262,10 @@ class File:
         if set(usual.values) <= set(names):
             values = values or tuple(name for name in usual.values if name not in (time, label))
         free = [name for name in names if name not in (label, *values)]
-        time = time or next((name for name in free if name == usual.time), "")
-        time = time or next((name for name in free if name.lower() in _TIME_NAMES), "")
+        named = time or next((name for name in free if name == usual.time), "")
+        time = named or next((name for name in free if name.lower() in _TIME_NAMES), "")
         time = time or next((name for name in free if looks_like_times(head[name])), "")
-        time, clock = self._dates_and_times(head, free, time)
+        time, clock = (time, "") if named else self._dates_and_times(head, free, time)
         label = label or next((name for name in free if name == usual.label), "")
         label = label or next((name for name in free if name.lower() in _LABEL_NAMES), "")
         # What is called like a label is never read as a value: it would give the answer away.
@@ -279,11 +280,10 @@ class File:
     def _dates_and_times(self, head: pd.DataFrame, free: Sequence[str], time: str) -> tuple[str, str]:
         """The column of times; where it holds dates alone or times of the day alone, and the other is there, both."""
         clocks = [name for name in free if name.lower() in _CLOCK_NAMES]
-        dates = [name for name in free if name not in clocks] if time in clocks else [time]
-        for date in filter(None, dates):
-            for clock in [time] if time in clocks else clocks:
-                if looks_like_dates_and_times(head[date], head[clock]):
-                    return date, clock
+        dates = [name for name in free if name.lower() in _DATE_NAMES] if time in clocks else [time]
+        for date, clock in itertools.product(filter(None, dates), clocks):
+            if looks_like_dates_and_times(head[date], head[clock]):
+                return date, clock
         return time, ""
 
     def _stamps(self, frame: pd.DataFrame) -> pd.Series:
@@ -347,10 +347,12 @@ class File:
         times = parse_times(column, form)
         if times.isna().any():
             place = int(times.isna().to_numpy().argmax())
+            columns = self.columns
+            where = f"column {columns.time!r}" + (f" with {columns.clock!r}" if columns.clock else "")
             known = f" of the form {form}, as in the first rows" if "%" in form else ""
+            known += f"; data.timestamp_column={columns.time} takes the dates alone" if columns.clock else ""
             raise InputError(
-                f"{self.path}: row {first + place + 1}, column {column.name!r}: {shown(column.iloc[place])} is no time"
-                f"{known}"
+                f"{self.path}: row {first + place + 1}, {where}: {shown(column.iloc[place])} is no time{known}"
             )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
 

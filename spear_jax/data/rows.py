@@ -91,6 +91,8 @@ class Remarks:
     def _so_far(self) -> list[str]:
         """What the last row need not have come for, a sentence each; '' where there is nothing to say."""
         left_out = ", ".join(self._columns.left_out)
+        time, clock = self._columns.time, self._columns.clock
+        both = f"times are those of {time!r} and {clock!r} together" if clock else ""
         counted = (
             (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
             (self._twice, "time stamps come twice"),
@@ -99,6 +101,7 @@ class Remarks:
         )
         return [
             *self.beforehand,
+            both,
             f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
             *(f"{count} {what}" if count else "" for count, what in counted),
         ]

@@ -197,7 +197,7 @@ def test_counters_and_times_of_1970_are_asked_about(tmp_path: Path, table: dict,
     assert sum(said in warning for warning in files.load(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
 
 
-@pytest.mark.parametrize("form", ["%d.%m.%y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M"])
+@pytest.mark.parametrize("form", ["%d.%m.%y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M", "%d.%m.%Y "])
 def test_short_years_and_twelve_hours(tmp_path: Path, form: str) -> None:
     days = pd.date_range("2025-01-10", periods=40, freq="D")
     pd.DataFrame({"time": days.strftime(form), "a": np.sin(np.arange(40))}).to_csv(tmp_path / "own.csv", index=False)
@@ -225,30 +225,74 @@ def test_dates_and_times_in_two_columns(
     path = tmp_path / f"own.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     check(path)
-    check(path, timestamp_column=names[0])
-    check(path, timestamp_column=names[1])
+    (said,) = (warning for warning in files.load(str(path)).warnings if warning.endswith("together"))
+    assert all(repr(name) in said for name in names)
 
 
 def test_dates_and_times_of_parquet_are_joined_too(tmp_path: Path) -> None:
     table, times = frame(), frame()["time"]
-    table = table.assign(time=times.dt.time, date=times.dt.normalize())
-    table.to_parquet(tmp_path / "own.parquet")
-    check(tmp_path / "own.parquet")
+    for dates in (times.dt.normalize(), times.dt.date):
+        table.assign(time=times.dt.time, date=dates).to_parquet(tmp_path / "own.parquet")
+        check(tmp_path / "own.parquet")
+
+
+@pytest.mark.parametrize(
+    ("date", "clock", "time"),
+    [
+        ("2024-01-02", "9:05 AM", "2024-01-02 09:05"),  # no year, day, month
+        ("2024/01/02", "11:05PM", "2024-01-02 23:05"),
+        ("13.01.24", "09:05:00.123", "2024-01-13 09:05:00.123"),
+        ("03/04/2024", "09:05", "2024-04-03 09:05"),  # day first, as everywhere
+        ("13/04/2024 ", " 9:05", "2024-04-13 09:05"),
+    ],
+)
+def test_forms_of_dates_and_times(tmp_path: Path, date: str, clock: str, time: str) -> None:
+    (tmp_path / "own.csv").write_text(f"date;time;a\n{date};{clock};1.5\n")
+    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    assert one.timestamps.tolist() == [pd.Timestamp(time).value]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "time"),
+    [
+        (("date", "time"), ("2024-01-02,45:30", "2024-01-03,44:10"), "2024-01-02"),  # minutes and seconds
+        (("date", "time"), ("13.01.2024,23:45", "13.01.2024,24:00"), "2024-01-13"),
+        (("date", "time"), ("13.01.2024,23:45", "14.01.2024,"), "2024-01-13"),
+        (("time", "due"), ("10.05.20,2021-12-31", "11.05.20,2021-12-31"), "2020-05-10"),
+        (("time", "date"), ("10.05.20,2021-12-31", "11.05.20,2021-12-31"), "2020-05-10"),
+        (("datetime", "time"), ("2024-01-02 09,09:00", "2024-01-02 10,10:00"), "2024-01-02 09:00"),
+        (("timestamp", "clock"), ("2024-01-02 09:00,06:32:00", "2024-01-02 10:00,06:32:00"), "2024-01-02 09:00"),
+    ],
+)
+def test_columns_that_are_not_dates_and_their_times_are_not_joined(
+    tmp_path: Path, names: tuple[str, str], rows: tuple[str, str], time: str
+) -> None:
+    lines = (f"{','.join(names)},a", *(f"{row},{i}.5" for i, row in enumerate(rows)))
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    loaded = files.load(str(tmp_path / "own.csv"), labels="rules")
+    assert loaded.series[0].timestamps[0] == pd.Timestamp(time).to_datetime64()
+    assert any(f"left out (no numbers, or another label): {names[1]}" in warning for warning in loaded.warnings)
+
+
+def test_a_column_of_dates_that_is_named_stays_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("date,time,a\n2024-01-02,00:45:30,1.5\n")  # how long something took
+    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules", timestamp_column="date").series
+    assert one.timestamps[0] == np.datetime64("2024-01-02")
+
+
+def test_other_dates_are_not_the_times_date(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("calibrated,ip,time,date,a\n2019-01-01,10.0.0.1,09:05,2024-01-02,1.5\n")
+    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    assert one.timestamps[0] == np.datetime64("2024-01-02T09:05")
 
 
 def test_a_time_that_is_missing_beside_its_date_is_named(tmp_path: Path) -> None:
-    table = frame()
-    table = table.assign(date=table["time"].dt.strftime("%Y-%m-%d"), time=table["time"].dt.strftime("%H:%M"))
-    table.loc[30, "time"] = None
-    table.to_csv(tmp_path / "own.csv", index=False)
-    with pytest.raises(InputError, match="row 31, column 'date time': nan is no time"):
-        files.load(str(tmp_path / "own.csv"))
-
-
-def test_another_time_of_day_is_none_of_the_dates(tmp_path: Path) -> None:
-    table = frame().assign(sunrise="06:32:00", clock="06:32:00")  # `time` has the time of day already
-    table.to_csv(tmp_path / "own.csv", index=False)
-    check(tmp_path / "own.csv")
+    rows = [f"2024-01-02,{i // 60:02d}:{i % 60:02d},{i % 7}.5" for i in range(1200)]
+    rows[1100] = "2024-01-02,,1.5"
+    (tmp_path / "own.csv").write_text("\n".join(["date,time,a", *rows]))
+    said = "row 1101, column 'date' with 'time': nan is no time; data.timestamp_column=date takes the dates alone"
+    with pytest.raises(InputError, match=said):
+        files.load(str(tmp_path / "own.csv"), labels="rules")
 
 
 @pytest.mark.parametrize("sign", [",", ";"])
