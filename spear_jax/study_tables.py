@@ -187,42 +187,56 @@ def _less(runs: pd.DataFrame, reference: pd.DataFrame, name: str) -> str:
 
 
 def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
-    """Test AUPR of every run, the mean of each row, and the base rates; for matrices, heat maps of test AUROC."""
+    """Test AUPR of every run, the mean of each row, and the base rates; for matrices, heat maps of test AUROC.
+
+    Where AUPR is not in the table, as where thresholds alone differ, the first two of its metrics.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    runs = runs.reindex(columns=[*runs.columns.union(["test_aupr", "test_auroc", "base_rate"], sort=False)])
+    drawn = ["aupr"] if "aupr" in layout.metrics else list(layout.metrics[:2])
+    needed = [*(f"test_{name}" for name in drawn), "test_auroc", "base_rate"]
+    runs = runs.reindex(columns=[*runs.columns.union(needed, sort=False)])
+    measured = "test " + " and ".join(COLUMNS[name] for name in drawn)
     if layout.matrices:
         figure = _heat_maps(layout, runs)
     elif layout.along:
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
         ended = runs[(runs["error"] == "") & runs["row"].isin(list(layout.along))]
         along = ended["row"].map(layout.along)
-        axes.plot(along, ended["test_aupr"], "o", alpha=0.5, label="each seed")
-        means = ended.assign(along=along).groupby("along")["test_aupr"].mean()
-        axes.plot(means.index, means, "k-", label="mean")
-        axes.axhline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
-        axes.set(xlabel=layout.axis, ylabel="test AUPR", title=layout.title)
+        for name in drawn:
+            axes.plot(along, ended[f"test_{name}"], "o", alpha=0.5, label=_each_seed(drawn, name))
+            means = ended.assign(along=along).groupby("along")[f"test_{name}"].mean()
+            axes.plot(means.index, means, "k-", label="mean" if name == drawn[-1] else None)
+        if "aupr" in drawn:
+            axes.axhline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
+        axes.set(xlabel=layout.axis, ylabel=measured, title=layout.title)
         figure.legend(loc="outside lower center", ncols=3)
     else:
         rows = list(dict.fromkeys(runs["row"]))[::-1]
         figure, axes = pyplot.subplots(figsize=(10, 1.6 + 0.3 * len(rows)), layout="constrained")
         ended = runs[runs["error"] == ""]
         places = ended["row"].map(rows.index)
-        axes.plot(ended["test_aupr"], places, "o", alpha=0.5, label="each seed")
-        means = ended.assign(place=places).groupby("place")["test_aupr"].mean()
-        axes.plot(means, means.index, "k|", markersize=14, label="mean")
-        axes.axvline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
+        for name in drawn:
+            axes.plot(ended[f"test_{name}"], places, "o", alpha=0.5, label=_each_seed(drawn, name))
+            means = ended.assign(place=places).groupby("place")[f"test_{name}"].mean()
+            axes.plot(means, means.index, "k|", markersize=14, label="mean" if name == drawn[-1] else None)
+        if "aupr" in drawn:
+            axes.axvline(ended["base_rate"].mean(), color="tab:red", linestyle=":", label="base rate, mean")
         axes.set_yticks(range(len(rows)), rows)
-        axes.set_xlabel("test AUPR")
+        axes.set_xlabel(measured)
         figure.suptitle(layout.title)  # over the rows' names too: it may be wider than the axes
         figure.legend(loc="outside lower center", ncols=3)
     blob = io.BytesIO()
     figure.savefig(blob, dpi=120)
     pyplot.close(figure)
     write_whole(path, blob.getvalue())
+
+
+def _each_seed(drawn: Sequence[str], name: str) -> str:
+    return "each seed" if len(drawn) == 1 else f"each seed, {COLUMNS[name]}"
 
 
 def _heat_maps(layout: Layout, runs: pd.DataFrame) -> Any:

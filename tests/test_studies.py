@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONFIGS, SYNTHETIC, Spear, check_refusal, results
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from spear_jax import config as configs
-from spear_jax import main, studies
+from spear_jax import main, studies, study_tables
 from spear_jax.config import default_config
 from spear_jax.errors import InputError
 from spear_jax.files import write_whole
@@ -195,6 +196,42 @@ def get_study(arg=""):
     rows = {{str(n): Row({{"prompt.length": n}}) for n in {lengths}}}
     return Study("study", "t", "q", {config!r}, {base!r}, "prompt.length", rows, (0,))
 """
+
+
+@pytest.mark.parametrize(
+    ("metrics", "drawn", "names"),
+    [
+        (("auroc", "aupr"), "test AUPR", {"each seed", "mean", "base rate, mean"}),
+        (
+            ("precision", "recall", "f1"),
+            "test precision and recall",
+            {"each seed, precision", "each seed, recall", "mean"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("along", [{}, {"a": 1.0, "b": 2.0}])
+def test_a_figure_draws_what_the_table_is_about(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    along: dict[str, float],
+    metrics: tuple[str, ...],
+    drawn: str,
+    names: set[str],
+) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *to, **how: (figures.append(self), save(self, *to, **how)))
+    layout = study_tables.Layout("T", "Q?", "row", along, "axis", 2, "", metrics, {}, {}, {})
+    numbers = {f"test_{name}": [0.1, 0.2, 0.5, 0.6] for name in metrics}
+    runs = pd.DataFrame({"row": [*"aabb"], "error": "", "base_rate": 0.1, **numbers})
+    study_tables.draw(layout, runs, tmp_path / "one.png")
+    (axes,) = figures[0].axes
+    assert drawn in (axes.get_xlabel(), axes.get_ylabel())
+    assert set(axes.get_legend_handles_labels()[1]) == names
+    line = next(line for line in axes.lines if line.get_label() == "mean")
+    np.testing.assert_allclose(
+        np.asarray(line.get_ydata() if along else line.get_xdata(), float), [0.15, 0.55][:: 1 if along else -1]
+    )
 
 
 @pytest.mark.slow
