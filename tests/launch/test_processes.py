@@ -28,6 +28,8 @@ def start(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            # Bash cannot trap what was ignored when it began, as all are in whose background the tests run.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
