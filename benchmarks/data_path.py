@@ -18,10 +18,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from spear_jax import config as configs  # noqa: E402
 from spear_jax.backbones.pretrained import load_backbone  # noqa: E402
-from spear_jax.data import context_rules, windows  # noqa: E402
-from spear_jax.data import dataset as datasets  # noqa: E402
+from spear_jax.config import reading  # noqa: E402
+from spear_jax.data import dataset, sources, windows  # noqa: E402
+from spear_jax.data.labels import context_rules  # noqa: E402
 from spear_jax.data.quantizer import Quantizer  # noqa: E402
 from spear_jax.data.scaler import Scaler  # noqa: E402
 from spear_jax.data.series import Series  # noqa: E402
@@ -79,11 +79,9 @@ def main() -> None:
 
     root = os.environ.get("SPEAR_DATA_DIR")
     for name in ("nasa", "nab") if root else ():
-        config = configs.load_config(f"configs/{name}.py:minilm")
+        config = reading.load_config(f"configs/{name}.py:minilm")
         config.data.dir = str(Path(str(root)) / name)
-        print(
-            f"{name}: {best(lambda config=config: datasets.build(config, datasets.load(config)), 2):.2f} s to batches"
-        )
+        print(f"{name}: {best(lambda config=config: dataset.build(config, sources.load(config)), 2):.2f} s to batches")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from spear_jax import memory, parallel
+from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config import default_config
-from spear_jax.model import Spear, build, merge
-from spear_jax.training import make_optimizer, make_train_call
+from spear_jax.commands import memory
+from spear_jax.config.fields import default_config
+from spear_jax.model.assemble import build
+from spear_jax.model.spear import Spear, merge
+from spear_jax.training.step import make_optimizer, make_train_call
 
 SHAPES: dict[str, dict[str, Any]] = {
     "minilm": {

@@ -8,7 +8,7 @@ Expected on the three test files: AUROC .46, AUPR .09, which is chance; RESULTS.
 
 from ml_collections import ConfigDict
 
-from spear_jax import config as defaults
+from spear_jax.config import fields, reading
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -16,8 +16,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     With debug a few files, in under a minute; random:tiny unless a backbone is named.
     """
-    words = defaults.variants(arg, (*defaults.BACKBONES, "all", "debug"))
-    config = defaults.default_config()
+    words = reading.variants(arg, (*fields.BACKBONES, "all", "debug"))
+    config = fields.default_config()
     config.data.name = "nab"
     if "all" in words:
         config.data.nab.groups = ""
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.embedding.kind = "numbers"  # what measured best on NASA
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
-    defaults.choose_backbone(config, words)
+    reading.choose_backbone(config, words)
     if "debug" in words:
         config.data.limit_series = 6
         config.train.epochs = 2

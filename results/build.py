@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from spear_jax import studies
 from spear_jax.errors import InputError
-from spear_jax.files import write_whole
+from spear_jax.storage import write_whole
+from spear_jax.studies import runner
+from spear_jax.studies.study import Study, load
 
 HERE = Path(__file__).parent
 PAGE, FIGURES = HERE.parent / "RESULTS.md", HERE.parent / "docs" / "results"
@@ -28,16 +29,16 @@ def check_defaults() -> None:
     Raises:
       InputError: a default has changed since.
     """
-    changed = studies.changed_defaults(HERE)
+    changed = runner.changed_defaults(HERE)
     if changed:
         raise InputError(f"{HERE}: measured with other defaults ({'; '.join(changed)}): measure again")
 
 
-def copy(study: studies.Study, measured: Path) -> None:
+def copy(study: Study, measured: Path) -> None:
     """Takes over the results of a study's runs that are done, and the errors of those that failed, as one line each."""
     table = measured / f"{study.name}.csv"
     failed = pd.read_csv(table).dropna(subset="error").set_index("run")["error"] if table.is_file() else pd.Series()
-    for one in studies.plan(study, {}):
+    for one in runner.plan(study, {}):
         source, kept = measured / "runs" / one.name / "results.json", HERE / f"{one.name}.json"
         if source.is_file():
             numbers = json.loads(source.read_text())
@@ -46,8 +47,8 @@ def copy(study: studies.Study, measured: Path) -> None:
         else:
             continue
         write_whole(kept, (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
-    text = "".join(f"{name}={value}\n" for name, value in sorted(studies.defaults().items()))
-    write_whole(HERE / studies.DEFAULTS, text.encode())
+    text = "".join(f"{name}={value}\n" for name, value in sorted(runner.defaults().items()))
+    write_whole(HERE / runner.DEFAULTS, text.encode())
 
 
 def section(path: str, folder: Path) -> str:
@@ -57,14 +58,14 @@ def section(path: str, folder: Path) -> str:
       path: as behind --config=.
       folder: gets <name>.png, .md and .csv.
     """
-    study = studies.load(path)
-    planned = studies.plan(study, {})
+    study = load(path)
+    planned = runner.plan(study, {})
     known = [one for one in planned if (HERE / f"{one.name}.json").is_file()]
     command = f"`python -m spear_jax.main --mode=study --config={path} --workdir=runs/studies`"
     if not known:
         return f"Not measured yet: {command}\n"
     contents = {one.name: json.loads((HERE / f"{one.name}.json").read_text()) for one in known}
-    text = studies.publish(study, known, contents, folder)
+    text = runner.publish(study, known, contents, folder)
     seeds: dict[str, list[str]] = {}
     for one in planned:
         if one not in known:
@@ -82,7 +83,7 @@ def main() -> None:
     page = PAGE.read_text()
     if len(sys.argv) > 1:
         for _, path, _ in SECTION.findall(page):
-            copy(studies.load(path), Path(sys.argv[1]))
+            copy(load(path), Path(sys.argv[1]))
     FIGURES.mkdir(parents=True, exist_ok=True)
     page = SECTION.sub(lambda found: found[1] + section(found[2], FIGURES) + found[3], page)
     for beside in (*FIGURES.glob("*.md"), *FIGURES.glob("*.csv")):

@@ -6,7 +6,10 @@ if TYPE_CHECKING:
     from spear_jax.backbones.pretrained import load_backbone
     from spear_jax.estimator import SpearDetector
 
+
 __version__ = "0.1.0"
+
+
 __all__ = ["SpearDetector", "load_backbone"]
 
 

@@ -17,22 +17,30 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from spear_jax import config as configs
-from spear_jax import evaluation, methods, parallel, probing, training
-from spear_jax.data import arrays, dataset, splits
+from spear_jax import parallel
+from spear_jax.config import checks, fields
+from spear_jax.data import dataset, splits
 from spear_jax.data.dataset import Dataset
+from spear_jax.data.scores import combine, stitch
 from spear_jax.data.series import Loaded
-from spear_jax.data.windows import combine, stitch
-from spear_jax.detector import Detector
+from spear_jax.data.tables import arrays
+from spear_jax.detector.artifact import Detector
+from spear_jax.detector.scores import AlarmTable
+from spear_jax.detector.stream import Column, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
-from spear_jax.file_scoring import AlarmTable
-from spear_jax.model import warn
-from spear_jax.scoring import score_windows
-from spear_jax.streaming import Column, Scorer, Stream, fit_scaler
+from spear_jax.evaluation import judge, results
+from spear_jax.methods import registry
+from spear_jax.model import probing
+from spear_jax.model.assemble import warn
+from spear_jax.model.placed import score_windows
+from spear_jax.training import loop
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
+
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "time"]]
+
+
 Flags = Int[np.ndarray, "time"] | list[Int[np.ndarray, "time"]]
 
 
@@ -55,7 +63,7 @@ class SpearDetector(BaseEstimator):
 
     def __init__(
         self,
-        backbone: str = configs.MINILM,
+        backbone: str = fields.MINILM,
         *,
         prompt_length: int = 20,
         bins: int = 100,
@@ -221,7 +229,7 @@ class SpearDetector(BaseEstimator):
           folder: is made where it is not there.
         """
         check_is_fitted(self, "detector_")
-        self.detector_.save(epath.Path(folder), evaluation.versions())
+        self.detector_.save(epath.Path(folder), results.versions())
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":
@@ -255,7 +263,7 @@ class SpearDetector(BaseEstimator):
 
     def _config(self, labelled: bool) -> ConfigDict:
         """The config that the arguments mean, checked."""
-        config = configs.own_data_config()
+        config = fields.own_data_config()
         config.data.labels = "column" if labelled else "injected"
         for name, (section, field) in (*_FIELDS.items(), ("seed", ("", "seed"))):
             value = getattr(self, name)
@@ -269,7 +277,7 @@ class SpearDetector(BaseEstimator):
             raise InputError("combine='none': a row gets one score; allowed are max, mean")
         try:
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
-            configs.validate(config)
+            checks.validate(config)
         except InputError as fault:
             said = str(fault)
             for name, (section, field) in _FIELDS.items():
@@ -300,7 +308,7 @@ class SpearDetector(BaseEstimator):
 
     def _train(self, config: ConfigDict, data: Dataset, callback: Callable[[dict[str, Any]], object] | None) -> None:
         mesh = parallel.make_mesh()
-        backbone, assembled = methods.assemble(config, data.window, mesh)
+        backbone, assembled = registry.assemble_method(config, data.window, mesh)
         assert backbone is not None  # the method is SPEAR
         data = dataclasses.replace(data, warnings=(*data.warnings, *warn(config, backbone)))
         for warning in data.warnings:
@@ -315,8 +323,8 @@ class SpearDetector(BaseEstimator):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 read = probing.states_once(assembled, data, frozen, batch_size=config.score.batch_size, mesh=mesh)
-                trained = training.fit(config, *read, mesh, epath.Path(folder), on_epoch)
-            except training.StoppedError as fault:
+                trained = loop.fit(config, *read, mesh, epath.Path(folder), on_epoch)
+            except loop.StoppedError as fault:
                 warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
                 trained = fault.trained
         scores = score_windows(
@@ -328,15 +336,15 @@ class SpearDetector(BaseEstimator):
             mesh=mesh,
         )
         steps = combine(stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine)
-        threshold = evaluation.choose(config, steps.label, steps.score)
+        threshold = judge.choose(config, steps.label, steps.score)
         self.detector_ = Detector.trained(
             config,
             assembled,
             trained.trainable,
             data,
-            backbone=evaluation.backbone_about(backbone),
+            backbone=results.backbone_about(backbone),
             threshold=threshold,
-            alarm_rule=evaluation.choose_alarms(config, steps, threshold),
+            alarm_rule=judge.choose_alarms(config, steps, threshold),
         )
         self.__dict__.pop("_scorer", None)
 
@@ -345,7 +353,7 @@ class SpearDetector(BaseEstimator):
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
             jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-            backbone = methods.load(config, parallel.make_mesh())
+            backbone = registry.load(config, parallel.make_mesh())
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _trained_as(table, self.detector_)]
         looks_ahead = config.quantizer.scale == "series"

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from spear_jax.errors import InputError
 
 FILES = ["detector.json", "detector.safetensors", "adapter_config.json", "adapter_model.safetensors"]
+
+
 _SECONDS = 5  # until the Hub counts as unreachable
 
 

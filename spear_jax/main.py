@@ -9,6 +9,8 @@ from pathlib import Path
 from spear_jax.errors import InputError
 
 MODES = ("train", "evaluate", "score", "preview", "prepare", "memory", "study", "compare", "export")
+
+
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
 
@@ -145,9 +147,10 @@ def run(flags: Flags) -> None:
     """
     from absl import logging
 
-    from spear_jax import config as configs
-    from spear_jax import memory, parallel, run, score_mode
-    from spear_jax.files import check_scheme
+    from spear_jax import parallel
+    from spear_jax.commands import data, evaluate, export, memory, score, train
+    from spear_jax.config import checks, reading
+    from spear_jax.storage import check_scheme
 
     # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
     logging.set_verbosity(logging.FATAL)
@@ -159,42 +162,42 @@ def run(flags: Flags) -> None:
         parallel.start(flags.distributed)
         parallel.check_alone(flags.mode)  # each process would write all files
         if flags.input == "-":
-            score_mode.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
+            score.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
         else:
-            score_mode.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+            score.score(flags.detector, flags.input, flags.workdir, flags.overrides)
         return
     if flags.mode == "export":
-        run.export(flags.detector, flags.workdir)
+        export.export(flags.detector, flags.workdir)
         return
     if flags.mode == "compare":
-        from spear_jax.compare import compare
+        from spear_jax.studies.compare import compare
 
         print(compare(Path(flags.workdir)), end="")
         return
     if flags.mode == "study":
-        from spear_jax import studies
+        from spear_jax.studies import runner
+        from spear_jax.studies.study import load
 
-        study = studies.load(flags.config)
-        print(studies.run(study, flags.overrides, Path(flags.workdir), Path("results")))
+        print(runner.run(load(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
         return
-    config = configs.load_config(flags.config)
+    config = reading.load_config(flags.config)
     for field, text in flags.overrides.items():
-        configs.override(config, field, text)
-    configs.validate(config)
+        reading.override(config, field, text)
+    checks.validate(config)
     check_scheme("config.data.dir", config.data.dir)
     check_scheme("config.data.intervals", config.data.intervals)
-    configs.take_environment(config)
+    reading.take_environment(config)
     parallel.start(flags.distributed)
     if flags.mode == "prepare":
-        run.prepare(config)
+        data.prepare(config)
     elif flags.mode == "preview":
-        run.show(config)
+        data.show(config)
     elif flags.mode == "memory":
         parallel.say(memory.table(config))
     elif flags.mode == "evaluate":
-        run.evaluate(config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides))
+        evaluate.evaluate(config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides))
     else:
-        run.train(config, flags.workdir, flags.command)
+        train.train(config, flags.workdir, flags.command)
 
 
 def _say(line: str) -> None:
@@ -220,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
         _say("stopped: Ctrl-C")
         return 130
     except RuntimeError as fault:
-        from spear_jax.training import StoppedError, TrainingDivergedError
+        from spear_jax.training.loop import StoppedError, TrainingDivergedError
 
         if not isinstance(fault, StoppedError | TrainingDivergedError):
             raise

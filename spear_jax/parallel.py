@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -164,3 +165,12 @@ def say(text: str) -> None:
 def no_bar() -> bool | None:
     """What tqdm's `disable` is: a bar is for the main process, and for a terminal."""
     return None if is_main() and not _quiet.get() else True
+
+
+class plain_warnings(warnings.catch_warnings):  # noqa: N801
+    """Warnings as one plain line each."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        warnings.showwarning = lambda message, *_, **__: say(f"WARNING: {message}")
+        return entered

@@ -25,9 +25,9 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from spear_jax import config as configs
-from spear_jax import main
-from spear_jax.data import prepared
+from spear_jax.config import reading
+from spear_jax.data.sources import prepared
+from spear_jax.main import main
 
 SPLITS = ("train", "validation", "test")
 REPOSITORY = Path(__file__).parent.parent
@@ -264,12 +264,12 @@ def check_refusal(outcome: Outcome, *parts: object) -> None:
 def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
     """A folder as an interrupted run of this command leaves it before its first checkpoint."""
     flags = main.parse(arguments)
-    config = configs.load_config(flags.config)
+    config = reading.load_config(flags.config)
     for field, text in flags.overrides.items():
-        configs.override(config, field, text)
-    configs.take_environment(config)
+        reading.override(config, field, text)
+    reading.take_environment(config)
     workdir.mkdir()
-    (workdir / "config.json").write_text(configs.to_json(config))
+    (workdir / "config.json").write_text(reading.to_json(config))
     (workdir / "metrics.jsonl").write_text("")
     return workdir
 

@@ -53,7 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_all_that_is_not_python(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        checksums = archive.read("spear_jax/data/builders/nasa/checksums.txt").decode()
+        checksums = archive.read("spear_jax/data/sources/nasa/checksums.txt").decode()
     assert len(checksums.splitlines()) == 165
     assert "spear_jax/py.typed" in names
     templates = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "spear_jax").rglob("templates/*")}

@@ -5,20 +5,21 @@ python -m spear_jax.main --mode=study --config=configs/studies/backbones.py:nasa
 Backbones whose weights are to be had are named beside the data set: backbones.py:nasa,bert,gemma3-1b.
 """
 
-from spear_jax import studies
-from spear_jax.config import BACKBONES, variants
+from spear_jax.config.fields import BACKBONES
+from spear_jax.config.reading import variants
+from spear_jax.studies import study
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> study.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny); words of `config.BACKBONES` beside minilm."""
-    words = variants(arg, (*studies.PROTOCOL, "time", "random", "debug", *BACKBONES))
-    data = next((name for name in studies.PROTOCOL if name in words), "nasa")
+    words = variants(arg, (*study.PROTOCOL, "time", "random", "debug", *BACKBONES))
+    data = next((name for name in study.PROTOCOL if name in words), "nasa")
     split = "".join(f",{word}" for word in ("time", "random") if word in words)
     named = ["minilm", *sorted(words & BACKBONES.keys() - {"minilm"})]
-    rows = {word: studies.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
-    rows["random weights of minilm's shape, one draw"] = studies.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
-    rows["random:tiny, one draw"] = studies.Row({"backbone.name": "random:tiny"})
-    return studies.one_data_set(
+    rows = {word: study.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
+    rows["random weights of minilm's shape, one draw"] = study.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
+    rows["random:tiny, one draw"] = study.Row({"backbone.name": "random:tiny"})
+    return study.one_data_set(
         ",".join(sorted(words - BACKBONES.keys())),
         "backbones",
         title="Backbones",

@@ -5,19 +5,18 @@ python -m spear_jax.main --mode=study --config=configs/studies/controls.py:mimic
 
 import dataclasses
 
-from spear_jax import studies
-from spear_jax.config import MINILM, TINY
-from spear_jax.studies import Row
+from spear_jax.config.fields import MINILM, TINY
+from spear_jax.studies.study import PROTOCOL, Row, Study, one_data_set
 
 # What had the best validation AUPR in the studies of learning rates, epochs and warm-up (mimic_iv), and of bins (nasa).
 CHOSEN = {"mimic_iv": {"train.prompt_learning_rate": 3e-2}, "nasa": {"quantizer.bins": 200}}
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
     words = arg.split(",")
-    data = next((name for name in studies.PROTOCOL if name in words), "nasa")
-    study = studies.one_data_set(
+    data = next((name for name in PROTOCOL if name in words), "nasa")
+    study = one_data_set(
         arg,
         "controls",
         title="SPEAR and its controls, settings chosen on validation",

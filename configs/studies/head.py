@@ -3,16 +3,16 @@
 python -m spear_jax.main --mode=study --config=configs/studies/head.py:nasa --workdir=runs/studies
 """
 
-from spear_jax import studies
+from spear_jax.studies import study
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> study.Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
-    return studies.one_data_set(
+    return study.one_data_set(
         arg,
         "head",
         title="Head",
         question="A head per step from its optimum is what the other studies have.",
         varied="head.kind, head.init",
-        rows=studies.grid(head__kind=("step", "window"), head__init=("fitted", "normal")),
+        rows=study.grid(head__kind=("step", "window"), head__init=("fitted", "normal")),
     )

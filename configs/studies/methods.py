@@ -8,9 +8,9 @@ methods.py:nasa,bert.
 
 import os
 
-from spear_jax import studies
-from spear_jax.config import MINILM, TINY, variants
-from spear_jax.studies import Row
+from spear_jax.config.fields import MINILM, TINY
+from spear_jax.config.reading import variants
+from spear_jax.studies.study import PROTOCOL, Row, Study, one_data_set
 
 MORE = {
     "bert": {
@@ -26,10 +26,10 @@ MORE = {
 }
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); bert, gemma, api; debug (minutes)."""
-    words = variants(arg, (*studies.PROTOCOL, "time", "random", *MORE, "debug"))
-    data = next((name for name in studies.PROTOCOL if name in words), "nasa")
+    words = variants(arg, (*PROTOCOL, "time", "random", *MORE, "debug"))
+    data = next((name for name in PROTOCOL if name in words), "nasa")
     rest = sorted(words - MORE.keys())
     rows = {
         "SPEAR": Row(),
@@ -67,7 +67,7 @@ def get_study(arg: str = "") -> studies.Study:
             if data == "mimic_iv":  # its data use agreement forbids passing it on
                 command = f"OPENAI_BASE_URL=http://localhost:8000/v1 {command}"
         not_measured |= dict.fromkeys(more, command)
-    return studies.one_data_set(
+    return one_data_set(
         ",".join(rest),
         "methods",
         title="All methods",

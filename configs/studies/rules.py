@@ -3,19 +3,19 @@
 python -m spear_jax.main --mode=study --config=configs/studies/rules.py:nasa --workdir=runs/studies
 """
 
-from spear_jax import studies
 from spear_jax.errors import InputError
+from spear_jax.studies import study
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> study.Study:
     """Arguments: nasa (default) or nab; time or random (splits); debug (random:tiny, minutes)."""
     if "mimic_iv" in arg.split(","):
         raise InputError("config argument 'mimic_iv': has no recorded labels; allowed are nasa, nab")
-    return studies.one_data_set(
+    return study.one_data_set(
         arg,
         "rules",
         title="Rules against recorded labels",
         question="Test labels are the recorded ones in every row; training and validation have those named here.",
         varied="data.labels",
-        rows=studies.grid(data__labels=("recorded", "rules", "injected")),
+        rows=study.grid(data__labels=("recorded", "rules", "injected")),
     )

@@ -3,16 +3,16 @@
 python -m spear_jax.main --mode=study --config=configs/studies/splits.py:nasa --workdir=runs/studies
 """
 
-from spear_jax import studies
+from spear_jax.studies import study
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> study.Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    return studies.one_data_set(
+    return study.one_data_set(
         arg,
         "splits",
         title="Splits",
         question="A random split puts windows of one series, minutes apart, into training and test.",
         varied="data.split, method",
-        rows=studies.grid(data__split=("series", "time", "random"), method=("spear", "gradient_boosting")),
+        rows=study.grid(data__split=("series", "time", "random"), method=("spear", "gradient_boosting")),
     )

@@ -5,8 +5,7 @@ python -m spear_jax.main --mode=study --config=configs/studies/thresholds.py:nas
 
 import dataclasses
 
-from spear_jax import studies
-from spear_jax.studies import Row
+from spear_jax.studies.study import Row, Study, one_data_set
 
 RULES = {
     "best_f1": {},
@@ -18,9 +17,9 @@ RULES = {
 }
 
 
-def get_study(arg: str = "") -> studies.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    study = studies.one_data_set(
+    study = one_data_set(
         arg,
         "thresholds",
         title="Threshold rules",

@@ -1,1 +1,1 @@
-"""Frozen language models: their modules, their weights, and the vectors that stand for bins."""
+"""Loads frozen language models."""

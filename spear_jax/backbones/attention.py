@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 INT8_GROUPS = {"none": 0, "channel": 0, "grouped": 32}
 """`backbone.int8` -> rows of a kernel that share a scale; 0 means all of them."""
+
+
 LORA_ON = ("query", "value")  # the layers that Hu et al. found to be enough
 
 

@@ -12,11 +12,11 @@ import tokenizers
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spear_jax.backbones.bert import Bert, BertConfig
-from spear_jax.backbones.checkpoint import Params, RandomTable
 from spear_jax.backbones.decoder import Decoder
-from spear_jax.backbones.decoder_config import DecoderConfig
 from spear_jax.backbones.tokenizer import find_special_ids, read_tokenizer, tiny_tokenizer
 from spear_jax.backbones.vocabulary import Vocabulary
+from spear_jax.backbones.weights.checkpoint import Params, RandomTable
+from spear_jax.backbones.weights.decoder_config import DecoderConfig
 from spear_jax.errors import InputError
 
 

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, stacked, take
-from spear_jax.backbones.config_json import Fields
+from spear_jax.backbones.weights.config_json import Fields
 from spear_jax.errors import InputError
 
 # Field of BertConfig -> its name in a Hugging Face config.json.
@@ -25,12 +25,15 @@ _BERT_NAMES = {
     "vocabulary_size": "vocab_size",
     "positions": "max_position_embeddings",
 }
+
+
 _DISTILBERT_NAMES = _BERT_NAMES | {
     "hidden_size": "dim",
     "layers": "n_layers",
     "heads": "n_heads",
     "intermediate_size": "hidden_dim",
 }
+
 
 # Other values need code that is not built; a missing field means this one, as in transformers.
 _ONLY_SUPPORTED = {

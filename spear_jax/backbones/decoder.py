@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, stacked, take
-from spear_jax.backbones.decoder_config import DecoderConfig
+from spear_jax.backbones.weights.decoder_config import DecoderConfig
 from spear_jax.errors import InputError
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

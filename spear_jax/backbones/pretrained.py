@@ -12,28 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spear_jax.backbones import decoder_config, published
 from spear_jax.backbones.attention import INT8_GROUPS
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
-from spear_jax.backbones.checkpoint import (
-    Params,
-    RandomTable,
-    map_checkpoint,
-    param_shapes,
-    random_params,
-)
 from spear_jax.backbones.decoder import Decoder
-from spear_jax.backbones.decoder_config import DecoderConfig
-from spear_jax.backbones.finding import Place, find
-from spear_jax.backbones.naming import NAMINGS
 from spear_jax.backbones.vocabulary import random_vocabulary, read_vocabulary
-from spear_jax.backbones.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
+from spear_jax.backbones.weights import decoder_config, published
+from spear_jax.backbones.weights.checkpoint import Params, RandomTable, map_checkpoint, param_shapes, random_params
+from spear_jax.backbones.weights.decoder_config import DecoderConfig
+from spear_jax.backbones.weights.finding import Place, find
+from spear_jax.backbones.weights.naming import NAMINGS
+from spear_jax.backbones.weights.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
 from spear_jax.errors import InputError
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
+
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
 ATTENTIONS = ("own", "causal", "bidirectional")
+
+
 TINY = BertConfig(
     hidden_size=32,
     layers=2,

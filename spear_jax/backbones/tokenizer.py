@@ -5,7 +5,7 @@ from typing import Any
 
 import tokenizers
 
-from spear_jax.backbones.weight_files import read_json
+from spear_jax.backbones.weights.weight_files import read_json
 from spear_jax.errors import InputError
 
 _SPECIAL_TOKENS = {

@@ -12,10 +12,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Shaped
 
 from spear_jax.backbones.bert import BertConfig
-from spear_jax.backbones.checkpoint import RandomTable
-from spear_jax.backbones.decoder_config import DecoderConfig
-from spear_jax.backbones.naming import Naming
-from spear_jax.backbones.weight_files import Checkpoint
+from spear_jax.backbones.weights.checkpoint import RandomTable
+from spear_jax.backbones.weights.decoder_config import DecoderConfig
+from spear_jax.backbones.weights.naming import Naming
+from spear_jax.backbones.weights.weight_files import Checkpoint
 from spear_jax.errors import InputError
 
 CHUNK = 4096  # rows of the table on the device at a time

@@ -1,1 +1,1 @@
-"""From recorded series to batches of bins: NumPy, run once."""
+"""Carries series from files to batches."""

@@ -9,7 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 MOST_SHAPES = 6  # each costs a compilation
+
+
 ENOUGH = 0.05  # share of padding that is not worth another shape
+
+
 ROUNDING = 8  # lengths are multiples of it, as accelerators like them
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from spear_jax.data import files, labelling, mimic_iv, nab, nasa, splits, synthetic, tsmote, windows
+from spear_jax.data import splits, windows
 from spear_jax.data.batches import Examples, buckets
+from spear_jax.data.labels import labelling, tsmote
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
 from spear_jax.data.series import Loaded, Range, Series
@@ -47,43 +48,6 @@ class Dataset:
     def window(self) -> int:
         """Steps in the longest window that the model reads."""
         return self.training.bins.shape[1]
-
-
-def load(config: ConfigDict) -> Loaded:
-    """Reads the recorded series that `config.data` names.
-
-    Raises:
-      InputError: they are not there, or cannot be used.
-    """
-    data, limit = config.data, config.data.limit_series
-    if data.name == "synthetic":
-        fields = (
-            data.synthetic.to_dict() | {"kinds": names(data.synthetic.kinds)} | ({"series": limit} if limit else {})
-        )
-        return Loaded("synthetic", synthetic.generate(**fields))
-    if data.name == "nab":
-        fields = data.nab.to_dict() | {"groups": names(data.nab.groups), "files": names(data.nab.files)}
-        return Loaded("nab", nab.load(data.dir, **fields, limit=limit))
-    if data.name == "mimic_iv":
-        return mimic_iv.load(
-            data.dir, **(data.mimic_iv.to_dict() | {"signals": names(data.mimic_iv.signals)}), limit=limit
-        )
-    if data.name == "files":
-        return files.load(
-            data.dir,
-            timestamp_column=data.timestamp_column,
-            value_columns=names(data.value_columns),
-            label_column=data.label_column,
-            intervals=data.intervals,
-            labels=data.labels,
-            limit=limit,
-        )
-    return Loaded("nasa", nasa.load(data.dir, **data.nasa, limit=limit))
-
-
-def names(text: str) -> list[str]:
-    """Names out of a field that separates them by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def build(

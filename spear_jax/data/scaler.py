@@ -12,7 +12,10 @@ LOOKS_AHEAD = (
     "quantizer.scale='series' takes minimum and maximum over the whole series, future included: offline use only"
 )
 
+
 _FARTHEST = 1e30  # from the range, in its widths: beyond, float32 would be infinite
+
+
 _NO_CHANGE = 1e-9  # of a value, relative to it
 
 

@@ -10,6 +10,7 @@ from spear_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 
+
 LEAKS = (
     "windows of one series lie in several splits: the test numbers are flattered by neighbours seen in training;"
     " only for comparison with literature"

@@ -41,25 +41,6 @@ class Windows:
         return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
-@dataclasses.dataclass(frozen=True)
-class StepScores:
-    """One score per time step of a split, in order of series and step.
-
-    Attributes:
-      series: index of the recorded series.
-      step: the step in the recorded series.
-      value: the recorded value, in the source's unit.
-      label: True where the step is anomalous.
-      score: higher is more anomalous.
-    """
-
-    series: Int[np.ndarray, "steps"]
-    step: Int[np.ndarray, "steps"]
-    value: Float[np.ndarray, "steps"]
-    label: Bool[np.ndarray, "steps"]
-    score: Float[np.ndarray, "steps"]
-
-
 def cut(stretches: Sequence[Series], names: Sequence[str], window: int, stride: int) -> Windows:
     """Cuts stretches into windows; the last window of a stretch ends with it.
 
@@ -135,59 +116,3 @@ def places(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "win
     """Where each step of each window lies in the recorded series, laid end to end; meaningless in padding."""
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
     return (offsets[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])
-
-
-def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
-    """Scores per window and step to one score per step: the mean where windows overlap.
-
-    Args:
-      windows: the windows that were scored.
-      scores: a score per step of every window; what stands in padding is not read.
-      recorded: the recorded series that `windows.series` counts in.
-
-    Returns:
-      Every step that lies in a window, exactly once.
-    """
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    place, flat = places(windows, recorded)[windows.real], scores[windows.real]
-    total = np.bincount(place, flat.astype(np.float64), minlength=int(offsets[-1]))
-    count = np.bincount(place, minlength=int(offsets[-1]))
-    covered = np.flatnonzero(count)
-    series = np.searchsorted(offsets, covered, side="right") - 1
-    return StepScores(
-        series=series,
-        step=covered - offsets[series],
-        value=np.concatenate([one.values for one in recorded])[covered],
-        label=np.concatenate([one.labels for one in recorded])[covered],
-        score=total[covered] / count[covered],
-    )
-
-
-def combine(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
-    """One score per row from the scores of several columns.
-
-    Args:
-      steps: a score per step of every column.
-      recorded: the columns; those of one file share a `group`.
-      how: 'max' or 'mean' over the columns.
-
-    Returns:
-      A score per row, with the series and the value of the group's first column; a row is anomalous if it is in any.
-    """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(one.group or one.name for one in recorded))}
-    group = np.array([numbers[one.group or one.name] for one in recorded])[steps.series]
-    order = np.lexsort((steps.series, steps.step, group))
-    group, step = group[order], steps.step[order]
-    first = np.flatnonzero(np.append(True, (np.diff(group) != 0) | (np.diff(step) != 0)))
-    score = steps.score[order]
-    if how == "max":
-        score = np.maximum.reduceat(score, first)
-    else:
-        score = np.add.reduceat(score, first) / np.diff(np.append(first, len(score)))
-    return StepScores(
-        series=steps.series[order][first],
-        step=step[first],
-        value=steps.value[order][first],
-        label=np.logical_or.reduceat(steps.label[order], first),
-        score=score,
-    )

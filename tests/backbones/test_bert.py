@@ -12,8 +12,8 @@ import pytest
 import safetensors.numpy
 
 from spear_jax.backbones.bert import Bert, BertConfig
-from spear_jax.backbones.checkpoint import param_shapes, random_params
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.backbones.weights.checkpoint import param_shapes, random_params
 from spear_jax.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from spear_jax.backbones.decoder_config import DecoderConfig, Rotary
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.backbones.weights.decoder_config import DecoderConfig, Rotary
 from spear_jax.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"

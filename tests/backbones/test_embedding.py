@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from spear_jax.backbones.backbone import Backbone
-from spear_jax.backbones.embedding import KINDS, bin_table, initial_prompt
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
-from spear_jax.introduction import bins_explained
+from spear_jax.model.embedding import KINDS, bin_table, initial_prompt
+from spear_jax.report.terminal import bins_explained
 
 N = 50
 SETTINGS = {"length_scale": 0.2, "first_row": 100, "seed": 0}

@@ -20,10 +20,11 @@ from hypothesis.extra import numpy as arrays
 from jax.sharding import NamedSharding, PartitionSpec
 from test_decoder import GOLDEN, golden_folder, inputs
 
-from spear_jax import memory, parallel
+from spear_jax import parallel
 from spear_jax.backbones import pretrained
 from spear_jax.backbones.attention import int8_groups, to_int8
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.commands import memory
 from spear_jax.errors import InputError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

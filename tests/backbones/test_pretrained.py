@@ -20,10 +20,10 @@ from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.backbones import finding
-from spear_jax.backbones.finding import WeightPackage
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.backbones.weight_files import read_safetensors
+from spear_jax.backbones.weights import finding
+from spear_jax.backbones.weights.finding import WeightPackage
+from spear_jax.backbones.weights.weight_files import read_safetensors
 from spear_jax.errors import InputError
 
 H, LAYERS, INNER, V, POSITIONS = 8, 2, 12, 20, 16

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax import config as configs
-from spear_jax.data import dataset as datasets
+from spear_jax.config import reading
+from spear_jax.data import dataset, sources
 from spear_jax.data.series import Loaded, Series
 
 REAL = os.environ.get("SPEAR_DATA_DIR", "")
@@ -19,7 +19,7 @@ NAMES = ("nasa", "nab", "mimic_iv", "files", "synthetic")
 
 def load(name: str, tmp_path: Path) -> Loaded:
     """A small data set of each source: the real one, or a file written here."""
-    config = configs.load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
+    config = reading.load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
     config.data.limit_series = 12
     if name == "synthetic":
         config.data.synthetic.length = 400
@@ -34,19 +34,19 @@ def load(name: str, tmp_path: Path) -> Loaded:
     if name == "mimic_iv":
         config.data.dir, config.data.mimic_iv.prepared_dir = f"{REAL}/mimic_iv_demo", str(tmp_path)
         config.data.mimic_iv.min_steps, config.data.limit_series = 100, 30
-    return datasets.load(config)
+    return sources.load(config)
 
 
-def build(loaded: Loaded, split: str, **fields: object) -> datasets.Dataset:
-    config = configs.default_config()
+def build(loaded: Loaded, split: str, **fields: object) -> dataset.Dataset:
+    config = fields.default_config()
     config.data.window, config.data.stride, config.data.gap, config.data.split = 32, 16, 8, split
     if not all(one.labelled for one in loaded.series):
         config.data.labels = "rules"
     config.update_from_flattened_dict(fields)
-    return datasets.build(config, loaded)
+    return dataset.build(config, loaded)
 
 
-def steps(part: datasets.windows.Windows) -> set[tuple[int, int]]:
+def steps(part: dataset.windows.Windows) -> set[tuple[int, int]]:
     """(series, step) of every real step in the windows."""
     return {
         (int(series), int(begin) + int(t))
@@ -86,7 +86,7 @@ def test_random_windows_leak_and_every_output_says_so(name: str, tmp_path: Path)
     assert any("windows of one series lie in several splits" in warning for warning in made.warnings)
 
 
-def change_test(loaded: Loaded, made: datasets.Dataset) -> Loaded:
+def change_test(loaded: Loaded, made: dataset.Dataset) -> Loaded:
     """The same series with other values wherever the test looks, and where nobody does."""
     rng = np.random.default_rng(1)
     used = steps(made.windows["train"]) | steps(made.windows["validation"])

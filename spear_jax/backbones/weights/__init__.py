@@ -1,0 +1,1 @@
+"""Finds, reads, names and converts the weights of backbones."""

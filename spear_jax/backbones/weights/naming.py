@@ -1,0 +1,234 @@
+"""What the parameters of each family are called in its checkpoints."""
+
+import dataclasses
+import re
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """A module of a checkpoint, or one of several that lie in it one below the other.
+
+    Attributes:
+      module: its name, {} the number of the layer.
+      part: which one, from 0.
+      parts: how many there are.
+    """
+
+    module: str
+    part: int = 0
+    parts: int = 1
+
+
+class Head(NamedTuple):
+    """What reads the vocabulary's logits.
+
+    Attributes:
+      table: the module with a row per token, where it is not the word table.
+      biases: the tensor with a bias per token, and the table's own, which is the one that counts where the table is
+        not tied; none where there is no bias.
+      dense: the linear layer in front of the table, where there is one.
+      norm: the norm behind it.
+      biased: both have a bias in every file.
+    """
+
+    table: str
+    biases: tuple[str, ...] = ()
+    dense: str = ""
+    norm: str = ""
+    biased: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """How a family spells its parameters.
+
+    Attributes:
+      word_table: the tensor with a row per token.
+      modules: module of ours (of a layer: its name behind 'layer/') -> where it lies in a checkpoint.
+      head: what reads the vocabulary's logits.
+      tables: parameters of ours that belong to no module -> name in a checkpoint.
+      prefixes: what may stand in front of all names.
+      unused: tensors that nothing here needs, names without prefix.
+      bare_first: our norm that the first layer does not have.
+    """
+
+    word_table: str
+    modules: dict[str, Source]
+    head: Head
+    tables: dict[str, str] = dataclasses.field(default_factory=dict)
+    prefixes: tuple[str, ...] = ()
+    unused: str = r"(?!)"
+    bare_first: str = ""
+
+    def plain(self, name: str) -> str:
+        """A checkpoint's name without prefix, in today's spelling: gamma and beta are called weight and bias."""
+        for prefix in self.prefixes:
+            if name.startswith(prefix):
+                name = name.removeprefix(prefix)
+                break
+        return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name))
+
+    def sources(self, path: str, layers: int) -> list[Source]:
+        """Where a parameter of ours lies: one tensor, or one per layer.
+
+        Args:
+          path: such as 'layers/query/kernel', 'last_layer/query/kernel' or 'final_norm/scale'.
+          layers: of the whole model; the last one has parameters of its own.
+
+        Returns:
+          Tensors by name; '' for one that the checkpoint leaves out.
+        """
+        if path in self.tables:
+            return [Source(self.tables[path])]
+        module, _, leaf = path.rpartition("/")
+        group, _, inner = module.rpartition("/")
+        numbers = {"layers": range(layers - 1), "last_layer": range(layers - 1, layers)}.get(group, range(1))
+        source = self.modules[f"layer/{inner}" if group else module]
+        kind = "bias" if leaf == "bias" else "weight"
+        return [
+            source._replace(
+                module=""
+                if self.bare_first and i == 0 and inner == self.bare_first
+                else f"{source.module.format(i)}.{kind}"
+            )
+            for i in numbers
+        ]
+
+
+def _modules(**names: str) -> dict[str, Source]:
+    return {name.replace("__", "/"): Source(module) for name, module in names.items()}
+
+
+_BERT = Naming(
+    word_table="embeddings.word_embeddings.weight",
+    modules=_modules(
+        embedding_norm="embeddings.LayerNorm",
+        layer__query="encoder.layer.{}.attention.self.query",
+        layer__key="encoder.layer.{}.attention.self.key",
+        layer__value="encoder.layer.{}.attention.self.value",
+        layer__attention_output="encoder.layer.{}.attention.output.dense",
+        layer__attention_norm="encoder.layer.{}.attention.output.LayerNorm",
+        layer__intermediate="encoder.layer.{}.intermediate.dense",
+        layer__output="encoder.layer.{}.output.dense",
+        layer__output_norm="encoder.layer.{}.output.LayerNorm",
+    ),
+    tables={
+        "position_embeddings": "embeddings.position_embeddings.weight",
+        "type_embeddings": "embeddings.token_type_embeddings.weight",
+    },
+    prefixes=("bert.", "roberta."),
+    unused=r"(cls|pooler|classifier|lm_head)\..*|embeddings\.(position_ids|token_type_ids)",
+    head=Head(
+        "cls.predictions.decoder",
+        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+    ),
+)
+
+
+_ROBERTA = dataclasses.replace(
+    _BERT, head=Head("lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias"), "lm_head.dense", "lm_head.layer_norm")
+)
+
+
+_DISTILBERT = Naming(
+    word_table="embeddings.word_embeddings.weight",
+    modules=_modules(
+        embedding_norm="embeddings.LayerNorm",
+        layer__query="transformer.layer.{}.attention.q_lin",
+        layer__key="transformer.layer.{}.attention.k_lin",
+        layer__value="transformer.layer.{}.attention.v_lin",
+        layer__attention_output="transformer.layer.{}.attention.out_lin",
+        layer__attention_norm="transformer.layer.{}.sa_layer_norm",
+        layer__intermediate="transformer.layer.{}.ffn.lin1",
+        layer__output="transformer.layer.{}.ffn.lin2",
+        layer__output_norm="transformer.layer.{}.output_layer_norm",
+    ),
+    tables={"position_embeddings": "embeddings.position_embeddings.weight"},
+    prefixes=("distilbert.",),
+    unused=r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..*",
+    head=Head("vocab_projector", ("vocab_projector.bias",), "vocab_transform", "vocab_layer_norm"),
+)
+
+
+_MODERNBERT = Naming(
+    word_table="embeddings.tok_embeddings.weight",
+    modules={
+        **_modules(
+            embedding_norm="embeddings.norm",
+            final_norm="final_norm",
+            layer__attention_norm="layers.{}.attn_norm",
+            layer__attention_output="layers.{}.attn.Wo",
+            layer__mlp_norm="layers.{}.mlp_norm",
+            layer__down="layers.{}.mlp.Wo",
+        ),
+        "layer/query": Source("layers.{}.attn.Wqkv", 0, 3),
+        "layer/key": Source("layers.{}.attn.Wqkv", 1, 3),
+        "layer/value": Source("layers.{}.attn.Wqkv", 2, 3),
+        "layer/gate": Source("layers.{}.mlp.Wi", 0, 2),
+        "layer/up": Source("layers.{}.mlp.Wi", 1, 2),
+    },
+    prefixes=("model.",),
+    unused=r"(head|decoder|classifier)\..*",
+    bare_first="attention_norm",
+    head=Head("decoder", ("decoder.bias",), "head.dense", "head.norm", biased=False),
+)
+
+
+_LLAMA = Naming(
+    word_table="embed_tokens.weight",
+    modules=_modules(
+        final_norm="norm",
+        layer__attention_norm="layers.{}.input_layernorm",
+        layer__query="layers.{}.self_attn.q_proj",
+        layer__key="layers.{}.self_attn.k_proj",
+        layer__value="layers.{}.self_attn.v_proj",
+        layer__attention_output="layers.{}.self_attn.o_proj",
+        layer__query_norm="layers.{}.self_attn.q_norm",
+        layer__key_norm="layers.{}.self_attn.k_norm",
+        layer__mlp_norm="layers.{}.post_attention_layernorm",
+        layer__gate="layers.{}.mlp.gate_proj",
+        layer__up="layers.{}.mlp.up_proj",
+        layer__down="layers.{}.mlp.down_proj",
+    ),
+    prefixes=("model.",),
+    head=Head("lm_head"),
+    unused=r"lm_head\..*|score\..*|layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+)
+
+
+# What stands between attention and MLP is a norm of the attention's output here, not of the MLP's input.
+_GEMMA2 = dataclasses.replace(
+    _LLAMA,
+    modules=_LLAMA.modules
+    | _modules(
+        layer__attention_post_norm="layers.{}.post_attention_layernorm",
+        layer__mlp_norm="layers.{}.pre_feedforward_layernorm",
+        layer__mlp_post_norm="layers.{}.post_feedforward_layernorm",
+    ),
+)
+
+
+_GEMMA3 = dataclasses.replace(
+    _GEMMA2,
+    prefixes=("language_model.model.", "model.language_model.", "language_model.", "model."),
+    unused=_LLAMA.unused + r"|(vision_tower|multi_modal_projector)\..*",
+)
+
+
+NAMINGS: dict[str, Naming] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "modernbert": _MODERNBERT,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA3,
+    "gemma3": _GEMMA3,
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+}
+"""By the model_type of config.json."""

@@ -1,1 +1,0 @@
-"""Detectors that stand beside SPEAR in every table."""

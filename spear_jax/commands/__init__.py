@@ -1,0 +1,1 @@
+"""Runs one mode of the command line, a module each."""

@@ -1,0 +1,106 @@
+"""Applies a trained detector to another data set."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import parallel
+from spear_jax.config import checks, reading
+from spear_jax.data import sources
+from spear_jax.data.dataset import build
+from spear_jax.detector.artifact import CARRIED, OF_THE_MACHINE, carry, load_detector
+from spear_jax.errors import InputError
+from spear_jax.evaluation import judge, results
+from spear_jax.methods import registry
+from spear_jax.model.inspection import inspect
+from spear_jax.parallel import plain_warnings
+from spear_jax.report import page, terminal
+from spear_jax.storage import read_json, write_whole
+
+
+def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str, *, overridden: Sequence[str]) -> None:
+    """Applies a trained detector to another data set.
+
+    Quantizer, embedding, prompt, head and backbone come from the detector.
+
+    Args:
+      config: a whole config.
+      detector_path: a detector or run folder.
+      workdir: a new folder.
+      command: what gives these results again, for results.json.
+      overridden: fields given on the command line.
+
+    Raises:
+      InputError: bad input, or an override of what the detector carries; the folder is as it was.
+    """
+    began = time.monotonic()
+    for field in overridden:
+        section = field.partition(".")[0]
+        if (section in CARRIED and field not in OF_THE_MACHINE) or field in ("data.window", "seed"):
+            raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
+        if section in ("method", "train", "tsmote", "lstm", "lora", "zero_shot"):
+            raise InputError(f"--config.{field}: is of training; --mode=evaluate trains nothing")
+        if section in ("threshold", "alarms") and field != "threshold.reuse" and config.threshold.reuse:
+            raise InputError(
+                f"--config.{field}: the detector has its threshold and alarm rule; add --config.threshold.reuse=False"
+            )
+    folder = epath.Path(workdir)
+    detector, commit = load_detector(detector_path)
+    here = {field: reading.flatten(config)[field] for field in overridden if field in OF_THE_MACHINE}
+    carry(detector, config)
+    config.update_from_flattened_dict(here)
+    if config.data.window:
+        config.data.stride = min(config.data.stride, config.data.window)
+    config.seed = detector.config.seed
+    _check_new(config, folder)
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    loaded = sources.load(config)
+    dataset = build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
+    mesh = parallel.make_mesh()
+    backbone = registry.load(config, mesh)
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *detector.remarks(backbone)))
+    checks.check_length(config, dataset.window, backbone.max_positions)
+    model = detector.assemble(backbone)
+    everywhere = parallel.replicated(mesh)
+    trainable, frozen = parallel.place(model.trainable, everywhere), parallel.place(model.frozen, everywhere)
+    reuse = config.threshold.reuse
+    with plain_warnings():
+        scored = registry.score(config, model, trainable, frozen, dataset, mesh)
+        carried = (detector.threshold, detector.alarm_rule) if reuse else (None, None)
+        evaluated = judge.evaluate(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
+    inspection = inspect(model, trainable, frozen, backbone, dataset, mesh)
+    content = results.results(
+        config,
+        model,
+        results.backbone_about(backbone),
+        dataset,
+        evaluated,
+        command=command,
+        threshold_from=detector.trained_on if reuse else dataset.name,
+        seconds={"evaluation": time.monotonic() - began},
+        training={"detector": str(detector_path), **commit, "trained_on": detector.trained_on},
+    )
+    if parallel.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", reading.to_json(config).encode())
+        of_series = results.per_series(evaluated)
+        page.write(folder, config, content, dataset, evaluated, of_series, inspection)
+        results.write(folder, content, dataset, evaluated, of_series)
+    parallel.say(terminal.table(content))
+
+
+def _check_new(config: ConfigDict, folder: epath.Path) -> None:
+    """Refuses a folder that holds anything but the same evaluation, killed before its end."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir={folder}: is a file; needed is a new folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    begun = (folder / "config.json").exists() and not any(
+        (folder / n).exists() for n in ("results.json", "checkpoints")
+    )
+    if not begun or checks.differences(read_json(folder / "config.json"), config):
+        raise InputError(f"--workdir={folder}: is not empty; evaluate writes to a new folder")

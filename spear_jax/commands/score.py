@@ -1,0 +1,221 @@
+"""--mode=score: files, or rows as they come, scored with a trained detector."""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, BinaryIO
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import parallel
+from spear_jax.config import checks, fields, reading
+from spear_jax.data import sources
+from spear_jax.data.scaler import LOOKS_AHEAD
+from spear_jax.data.sources import files
+from spear_jax.data.tables.file import File
+from spear_jax.data.tables.live import LiveFile
+from spear_jax.data.tables.rows import Columns
+from spear_jax.detector.artifact import OF_THE_MACHINE, Detector, carry, load_detector
+from spear_jax.detector.scores import TIME_FORMAT, columns, score_file, write_scores
+from spear_jax.detector.stream import Scorer, rows_for_scale
+from spear_jax.errors import InputError
+from spear_jax.evaluation import alarms
+from spear_jax.methods import registry
+from spear_jax.report import labels
+from spear_jax.training.signals import StopSignal
+
+OVERRIDABLE = (
+    *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
+    *("score.batch_size", "score.stride", "score.overlap", "score.format"),
+    *("alarms.merge_gap", "alarms.min_length"),
+    *OF_THE_MACHINE,
+)
+
+
+# What makes no difference to rows that come live, and why.
+NOT_LIVE = {
+    "score.batch_size": "scores one window of each column at a time",
+    "score.format": "writes lines of CSV to standard output",
+    "alarms.merge_gap": "gives scores and no alarms",
+    "alarms.min_length": "gives scores and no alarms",
+}
+
+
+def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
+    """Scores files.
+
+    Args:
+      detector_path: a detector or run folder.
+      source: a CSV or Parquet file, or a folder of them.
+      workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
+      overrides: of the fields in `OVERRIDABLE`.
+
+    Raises:
+      InputError: bad input; the folder is as it was.
+    """
+    began = time.monotonic()
+    folder = epath.Path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
+    detector, config = _open(detector_path, overrides)
+    places = files.find(source)
+    files.check_names([name for _, name in places], source)
+    found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
+    series = [name for file in found for name in file.series_names]
+    for name in series:
+        if series.count(name) > 1:
+            raise InputError(f"{source}: two series are named {name!r}")
+    scorer, said = _place(detector, config, config.score.batch_size)
+    stride = scorer.stride(config.score.stride)
+    for warning in said:
+        parallel.say(f"WARNING: {warning}")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        counted = write_scores(
+            scorer,
+            found,
+            folder,
+            form=config.score.format,
+            stride=stride,
+            overlap=config.score.overlap or "mean",
+            combine=config.data.combine,
+            said=said,
+        )
+    except BaseException:
+        if new:
+            folder.rmtree()
+        raise
+    for file in found:
+        for remark in file.remarks:
+            parallel.say(f"WARNING: {file.path}: {remark}")
+    for line in _scales(detector, found):
+        parallel.say(line)
+    threshold, rule = detector.threshold, detector.alarm_rule
+    parallel.say(
+        f"{counted['rows']:,} rows of {counted['series']:,} series scored, {counted['predicted']:,} scores at or above"
+        f" the threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
+        f" {counted['alarms']:,} alarms (gaps of up to {rule.merge_gap} rows closed, alarms of fewer than"
+        f" {rule.min_length} dropped)\n"
+        f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - began:.0f} s)"
+    )
+
+
+def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
+    """Scores rows as they come: a line goes out for each as soon as its score is final.
+
+    SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.
+
+    Args:
+      detector_path: a detector or run folder.
+      rows: lines of CSV, column names first.
+      out: gets CSV with the columns series, step, timestamp, value, score, predicted.
+      overrides: of the fields in `OVERRIDABLE`.
+
+    Raises:
+      InputError: bad input, or a detector that looks ahead. The rows before one that cannot be read have their scores.
+    """
+    if rows is None or out is None:
+        raise InputError("--input=-: standard input or output is closed")
+    with parallel.quiet():  # standard output is for scores
+        detector, config = _open(detector_path, overrides)
+    if detector.config.quantizer.scale == "series":
+        raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
+    for field, why in NOT_LIVE.items():
+        if field in overrides:
+            raise InputError(f"--config.{field}: cannot be given with --input=-, which {why}")
+    scorer, said = _place(detector, config, 1)
+    stride, overlap = scorer.stride(config.score.stride), config.score.overlap or "first"
+
+    def warn(warning: str) -> None:
+        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+
+    for warning in said:
+        warn(warning)
+    raw = rows.raw  # type: ignore[attr-defined]  # what has come is all in the pipe, not in a buffer
+    file = LiveFile(raw, lambda remark: warn(f"standard input: {remark}"), **_chosen(config), usual=_usual(detector))
+    for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
+        print(line, file=sys.stderr)
+    # One window of each column at a time: a single shape, compiled once.
+    scorer = dataclasses.replace(scorer, batch_size=len(file.columns.values))
+    header = True
+    try:
+        with StopSignal(file.end):
+            for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
+                table.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
+                out.flush()
+                header = False
+        if file.fault:  # all rows before it have their scores
+            raise file.fault
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python tries once more when it ends, and says so
+
+
+def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:
+    """How long a row of a live stream waits for its score, in rows; computing comes on top."""
+    window = scorer.window
+    first = max(window, rows_for_scale(scorer.detector, columns(file)))
+    wait = stride - 1 if overlap == "first" else window
+    return (
+        f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
+        f" {window} rows, one every {stride}, score.overlap={overlap})"
+    )
+
+
+def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
+    """What each series is scaled by, where that is a choice."""
+    if detector.config.quantizer.scale != "train":
+        return []
+    several = [column for file in found for column in columns(file)]
+    known = [column.series for column in several if detector.range_of(*column)]
+    new = [column.series for column in several if not detector.range_of(*column)]
+    said = [f"scaled as in training: {labels.shortened(known)}"] if known else []
+    own = f"scaled by their own first {detector.config.quantizer.reference_steps} rows: {labels.shortened(new)}"
+    return said + ([own] if new else [])
+
+
+def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
+    """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
+    detector, _ = load_detector(detector_path)
+    config = fields.default_config()
+    config.data.name = "files"
+    carry(detector, config)
+    config.data.labels, config.data.combine = "column", detector.config.data.combine
+    config.data.stride = max(config.data.window, 1)
+    for field, text in overrides.items():
+        if field not in OVERRIDABLE:
+            raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(OVERRIDABLE)}")
+        reading.override(config, field, text)
+    checks.validate(config)
+    own = detector.alarm_rule
+    gap = own.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
+    detector = dataclasses.replace(detector, alarm_rule=alarms.Rule(gap, config.alarms.min_length or own.min_length))
+    return detector, config
+
+
+def _chosen(config: ConfigDict) -> dict[str, Any]:
+    data = config.data
+    return {
+        "time": data.timestamp_column,
+        "values": sources.names(data.value_columns),
+        "label": data.label_column,
+        "labelled": False,
+    }
+
+
+def _usual(detector: Detector) -> Columns:
+    """What the columns of the detector's own training were called, where they were named."""
+    data = detector.config.data
+    return Columns(data.timestamp_column, tuple(sources.names(data.value_columns)), data.label_column, ())
+
+
+def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
+    """The detector on the devices, and what has to be said about it."""
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    backbone = registry.load(config, parallel.make_mesh())
+    looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
+    return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]

@@ -1,0 +1,240 @@
+"""The modes: what happens in a run, from a config to a finished folder."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import parallel
+from spear_jax.commands import memory
+from spear_jax.config import checks, reading
+from spear_jax.data import scores, sources
+from spear_jax.data.dataset import Dataset, build
+from spear_jax.detector.artifact import Detector
+from spear_jax.errors import InputError
+from spear_jax.evaluation import judge, results
+from spear_jax.methods import registry, zero_shot
+from spear_jax.methods.zero_shot_api import check_zero_shot_api
+from spear_jax.model import probing
+from spear_jax.model.assemble import Assembled, warn
+from spear_jax.model.inspection import Inspection, inspect
+from spear_jax.model.spear import Params
+from spear_jax.parallel import plain_warnings
+from spear_jax.report import page, terminal
+from spear_jax.report.terminal import introduce
+from spear_jax.storage import read_json, write_whole
+from spear_jax.training import loop, step
+
+
+def train(config: ConfigDict, workdir: str, command: str) -> None:
+    """Trains and evaluates; goes on where an earlier run of the same folder stopped.
+
+    Args:
+      config: a whole config.
+      workdir: the run's folder.
+      command: what gives these results again, for results.json.
+
+    Raises:
+      InputError: bad input; the folder is as it was.
+    """
+    began = time.monotonic()
+    folder = epath.Path(workdir)
+    done = check_folder(config, folder)
+    parallel.barrier("looked")  # before the main process changes what the others look at
+    if done:
+        parallel.say(f"{folder}: this run is done; its results:\n{terminal.table(done)}")
+        return
+    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+    dataset = build(config, sources.load(config))
+    outcome = (_fit if config.method in registry.TRAINED else _apply)(config, dataset, folder, began)
+    fitted, dataset = time.monotonic(), outcome.dataset
+
+    with plain_warnings():
+        evaluated = judge.evaluate(config, dataset, outcome.scored)
+    content = results.results(
+        config,
+        outcome.model,
+        outcome.backbone,
+        dataset,
+        evaluated,
+        command=command,
+        threshold_from=dataset.name,
+        seconds={**outcome.seconds, "evaluation": time.monotonic() - fitted},
+        cpu_seconds=outcome.cpu_seconds,
+        training={
+            "epochs": config.train.epochs,
+            "patience": config.train.early_stopping.patience,
+            **outcome.training,
+        },
+    )
+    if outcome.windows_per_second:
+        content["throughput"] = {"training_windows_per_second": round(outcome.windows_per_second, 2)}
+    if outcome.model is not None:
+        state = jax.eval_shape(step.make_optimizer(config).init, outcome.model.trainable)
+        content["memory"] = {"optimizer_bytes": memory.size(state), "peak_bytes": memory.peak()}
+    artifact = ""
+    if outcome.model is not None and config.method == "spear":
+        artifact = ", detector/"
+        if parallel.is_main():
+            detector = Detector.trained(
+                config,
+                outcome.model,
+                outcome.trainable,
+                dataset,
+                backbone=outcome.backbone,
+                threshold=evaluated.threshold,
+                alarm_rule=evaluated.alarm_rule,
+                test={name: one["test"] for name, one in ({"spear": content} | content["controls"]).items()},
+            )
+            detector.save(folder / "detector", results.versions())
+    if parallel.is_main():
+        of_series = results.per_series(evaluated)
+        page.write(folder, config, content, dataset, evaluated, of_series, outcome.inspection)
+        results.write(folder, content, dataset, evaluated, of_series)
+    parallel.barrier("written")
+    parallel.say(terminal.table(content))
+    parallel.say(
+        f"\n{folder}: report.html, results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """A method's scores, and what the results say of how it came to them.
+
+    Attributes:
+      dataset: with the warnings of the method.
+      scored: the scores.
+      seconds: what took how long.
+      model: None for a method without a model of ours.
+      trainable: the model's best parameters.
+      backbone: what is said of it.
+      training: how training went.
+      windows_per_second: while training.
+      cpu_seconds: of earlier starts.
+      inspection: of the prompt, where there is one.
+    """
+
+    dataset: Dataset
+    scored: scores.Scored
+    seconds: dict[str, float]
+    model: Assembled | None = None
+    trainable: Params = dataclasses.field(default_factory=dict)
+    backbone: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    windows_per_second: float | None = None
+    cpu_seconds: float = 0.0
+    inspection: Inspection | None = None
+
+
+def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float) -> _Outcome:
+    """Trains in the loop."""
+    mesh = parallel.make_mesh()
+    backbone, model = registry.assemble_method(config, dataset.window, mesh)
+    if backbone is not None:
+        dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
+    frozen = parallel.place(model.frozen, parallel.replicated(mesh))
+    loaded = time.monotonic()
+    _open(folder, config)
+    introduce(config, dataset, backbone, model)
+    batch_size = config.score.batch_size
+    read = probing.states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
+    trained = loop.fit(config, *read, mesh, folder)
+    source = Detector.load(epath.Path(config.train.init_from)) if config.train.init_from else None
+    parallel.say(f"scoring with the best step ({trained.progress.best['step']}), and the controls ...")
+    fitted = time.monotonic()
+    scored = registry.score(config, model, trained.trainable, frozen, dataset, mesh)
+    return _Outcome(
+        dataset=dataset,
+        scored=scored,
+        seconds={
+            "loading": loaded - began,
+            "training": trained.progress.seconds,
+            "scoring": time.monotonic() - fitted,
+        },
+        model=model,
+        trainable=trained.trainable,
+        backbone=results.backbone_about(backbone),
+        training={
+            "epochs_done": trained.progress.epoch,
+            "steps": trained.progress.step,
+            "stopped": trained.stopped,
+            "best": trained.progress.best,
+            **({"trained_on": source.trained_on} if source else {}),
+        },
+        windows_per_second=trained.windows_per_second,
+        cpu_seconds=trained.cpu_seconds_before,
+        inspection=inspect(model, trained.trainable, frozen, backbone, dataset, mesh),
+    )
+
+
+def _apply(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float) -> _Outcome:
+    """Scores with a method that the loop has no part in."""
+    mesh = parallel.make_mesh()
+    backbone, asked = None, None
+    if config.method in zero_shot.METHODS:
+        backbone = registry.load(config, mesh)
+        asked = zero_shot.prepare(config, backbone, dataset)
+        dataset = dataclasses.replace(
+            dataset,
+            warnings=(*dataset.warnings, *warn(config, backbone), *asked.warnings),
+            notes={**dataset.notes, "zero_shot": asked.notes},
+        )
+    if config.method == "zero_shot_api":
+        check_zero_shot_api(config, dataset)
+    loaded = time.monotonic()
+    introduce(config, dataset, backbone, None)
+    with plain_warnings():
+        scored = registry.score_untrained(config, dataset, asked, mesh)
+    _open(folder, config)  # last, for what an endpoint refuses is known when it is asked
+    dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *scored.warnings))
+    return _Outcome(
+        dataset=dataset,
+        scored=scored,
+        seconds={"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded},
+        backbone=results.backbone_about(backbone),
+    )
+
+
+def _open(folder: epath.Path, config: ConfigDict) -> None:
+    """The run's folder, once nothing is known that could stop the run."""
+    if parallel.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", reading.to_json(config).encode())
+    parallel.barrier("folder")
+
+
+def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
+    """Looks at what is in a run's folder.
+
+    Returns:
+      The results, if the run is done; None if it is still to run or to go on.
+
+    Raises:
+      InputError: the folder is another run's, or no run's.
+    """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise InputError(f"--workdir={folder}: is a file; needed is a folder, new or of the same run")
+    if not (folder / "config.json").exists():
+        if any(folder.iterdir()):
+            raise InputError(f"--workdir={folder}: is not empty and holds no run; use a new folder")
+        return None
+    before = read_json(folder / "config.json")
+    different = checks.differences(before, config)
+    if different:
+        raise InputError(
+            f"--workdir={folder}: holds a run of another config, which differs in {'; '.join(different)};"
+            " use a new folder"
+        )
+    if not (folder / "results.json").exists():
+        return None
+    done = read_json(folder / "results.json")
+    same = (config.train.epochs, config.train.early_stopping.patience)
+    if "epochs" not in done["training"]:
+        raise InputError(f"--workdir={folder}: holds an evaluation, not a training; use a new folder")
+    return done if (done["training"]["epochs"], done["training"]["patience"]) == same else None

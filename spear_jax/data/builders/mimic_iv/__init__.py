@@ -1,1 +1,0 @@
-"""TFDS builder of MIMIC-IV vital signs, from a local copy only."""

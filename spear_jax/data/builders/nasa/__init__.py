@@ -1,1 +1,0 @@
-"""The TFDS builder of the NASA telemetry and the checksums of its files."""

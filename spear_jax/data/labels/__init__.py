@@ -1,0 +1,1 @@
+"""Makes labels: context rules, injection, T-SMOTE."""

@@ -1,0 +1,46 @@
+"""Reads recorded series, whichever data set a config names."""
+
+from ml_collections import ConfigDict
+
+from spear_jax.data.series import Loaded
+from spear_jax.data.sources import files, synthetic
+from spear_jax.data.sources.mimic_iv import mimic_iv_source
+from spear_jax.data.sources.nab import nab_source
+from spear_jax.data.sources.nasa import nasa_source
+
+
+def load(config: ConfigDict) -> Loaded:
+    """Reads the recorded series that `config.data` names.
+
+    Raises:
+      InputError: they are not there, or cannot be used.
+    """
+    data, limit = config.data, config.data.limit_series
+    if data.name == "synthetic":
+        fields = (
+            data.synthetic.to_dict() | {"kinds": names(data.synthetic.kinds)} | ({"series": limit} if limit else {})
+        )
+        return Loaded("synthetic", synthetic.generate(**fields))
+    if data.name == "nab":
+        fields = data.nab.to_dict() | {"groups": names(data.nab.groups), "files": names(data.nab.files)}
+        return Loaded("nab", nab_source.load(data.dir, **fields, limit=limit))
+    if data.name == "mimic_iv":
+        return mimic_iv_source.load(
+            data.dir, **(data.mimic_iv.to_dict() | {"signals": names(data.mimic_iv.signals)}), limit=limit
+        )
+    if data.name == "files":
+        return files.load(
+            data.dir,
+            timestamp_column=data.timestamp_column,
+            value_columns=names(data.value_columns),
+            label_column=data.label_column,
+            intervals=data.intervals,
+            labels=data.labels,
+            limit=limit,
+        )
+    return Loaded("nasa", nasa_source.load(data.dir, **data.nasa, limit=limit))
+
+
+def names(text: str) -> list[str]:
+    """Names out of a field that separates them by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

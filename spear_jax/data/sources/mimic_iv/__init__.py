@@ -1,0 +1,1 @@
+"""Reads MIMIC-IV vital signs."""

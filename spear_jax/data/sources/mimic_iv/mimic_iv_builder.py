@@ -1,0 +1,59 @@
+"""MIMIC-IV vital signs as a TFDS data set: prepared once from a local copy, never downloaded.
+
+Needs no TensorFlow: prepared as ArrayRecord, read by `as_data_source`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from spear_jax.data.sources.mimic_iv import mimic_iv_parser
+from spear_jax.data.sources.mimic_iv.mimic_iv_parser import AGREEMENT, DEMO
+
+
+class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
+    """One example per intensive care stay, in the split 'stays', in order of the stays' numbers."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Ten vital signs of MIMIC-IV's chartevents."}  # noqa: RUF012
+
+    def __init__(self, *, source: epath.PathLike, **kwargs: Any) -> None:
+        """Takes the folder of a release; the rest as TFDS."""
+        self._source = epath.Path(source)
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        def tensor(dtype: type) -> tfds.features.Tensor:
+            return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes")
+
+        demo = mimic_iv_parser.is_demo(self._source)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Vital signs of intensive care stays, {DEMO if demo else AGREEMENT}.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "subject": np.int64,
+                    "stay": np.int64,
+                    "signal": tensor(np.int64),
+                    "time": tensor(np.int64),
+                    "value": tensor(np.float32),
+                }
+            ),
+            homepage="https://physionet.org/content/mimiciv/",
+            citation="A. Johnson et al., MIMIC-IV, a freely accessible electronic health record dataset, Scientific"
+            " Data 10, 1 (2023), doi 10.1038/s41597-022-01899-x",
+            license="ODbL 1.0" if demo else "PhysioNet Credentialed Health Data License 1.5.0",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {"stays": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, stay in enumerate(mimic_iv_parser.parse(self._source)):
+            yield index, vars(stay)

@@ -1,0 +1,1 @@
+"""Reads the Numenta Anomaly Benchmark."""

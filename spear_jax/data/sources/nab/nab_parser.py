@@ -1,0 +1,125 @@
+"""Parses the Numenta Anomaly Benchmark."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from etils import epath
+from jaxtyping import Bool, Float, Int
+
+from spear_jax.errors import InputError, one_line
+
+WINDOWS, POINTS = "labels/combined_windows.json", "labels/combined_labels.json"
+
+
+LAYOUT = f"numenta/NAB's layout: data/<group>/<file>.csv, {WINDOWS} and {POINTS}"
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of the benchmark.
+
+    Attributes:
+      name: 'group/file', without '.csv'.
+      timestamps: of each row, in nanoseconds since 1970, as recorded: not always increasing.
+      values: of each row.
+      windows: first and last time stamp of each labelled window, both in it.
+      points: time stamp of each labelled anomaly.
+    """
+
+    name: str
+    timestamps: Int[np.ndarray, "rows"]
+    values: Float[np.ndarray, "rows"]
+    windows: Int[np.ndarray, "windows 2"]
+    points: Int[np.ndarray, "points"]
+
+    @property
+    def group(self) -> str:
+        """What comes before the slash."""
+        return self.name.partition("/")[0]
+
+    def labels(self, kind: str) -> Bool[np.ndarray, "rows"]:
+        """True where a row lies in a window ('windows') or is a labelled anomaly ('points')."""
+        if kind == "points":
+            return np.isin(self.timestamps, self.points)
+        inside = np.zeros(len(self.timestamps), bool)
+        for first, last in self.windows:
+            inside |= (self.timestamps >= first) & (self.timestamps <= last)
+        return inside
+
+
+def parse(source: epath.PathLike) -> list[File]:
+    """Reads every labelled file from a folder in NAB's layout.
+
+    Raises:
+      InputError: something is missing, damaged or contradicts the labels; names the file.
+    """
+    root = epath.Path(source)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected {LAYOUT}")
+    windows, points = _read_json(root / WINDOWS), _read_json(root / POINTS)
+    if windows.keys() != points.keys():
+        odd = sorted(windows.keys() ^ points.keys())[0]
+        raise InputError(f"{root}: {odd!r} is in only one of {WINDOWS} and {POINTS}")
+    return [_file(root, name, windows[name], points[name]) for name in sorted(windows)]
+
+
+def _read_json(path: epath.Path) -> Mapping[str, list[Any]]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as fault:
+        raise InputError(f"{path}: no such file; expected {LAYOUT}") from fault
+    except (OSError, ValueError) as fault:
+        raise InputError(f"{path}: cannot be read as JSON ({one_line(fault)})") from fault
+    if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
+        raise InputError(f"{path}: expected an object with a list of labels for each file")
+    return content
+
+
+def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> File:
+    path = root / "data" / name
+    try:
+        table = pd.read_csv(io.BytesIO(path.read_bytes()))
+        times = _nanoseconds(table["timestamp"])
+        values = pd.to_numeric(table["value"]).to_numpy(np.float64, copy=True)
+    except FileNotFoundError as fault:
+        raise InputError(f"{path}: no such file, though {root / WINDOWS} names it") from fault
+    except KeyError as fault:
+        raise InputError(f"{path}: no column {fault}; found {', '.join(map(str, table.columns))}") from fault
+    except (OSError, ValueError, TypeError) as fault:  # pandas' ParserError and EmptyDataError are ValueErrors
+        raise InputError(f"{path}: not a readable csv ({one_line(fault)})") from fault
+    if not len(values):
+        raise InputError(f"{path}: no rows")
+    if np.isinf(values).any():
+        raise InputError(f"{path}: row {int(np.argmax(np.isinf(values))) + 2}: infinite value; allowed: finite numbers")
+
+    try:
+        limits = _nanoseconds(np.array(windows, str).reshape(-1)).reshape(-1, 2)
+        labels = _nanoseconds(np.array(points, str).reshape(-1))
+    except (ValueError, TypeError) as fault:
+        raise InputError(f"{root / WINDOWS}: {name!r}: cannot be read as times ({one_line(fault)})") from fault
+    for first, last in limits:
+        if not times.min() <= first <= last <= times.max():
+            raise InputError(
+                f"{root / WINDOWS}: {name!r}: window {_shown(first)} to {_shown(last)} does not lie within the file,"
+                f" {_shown(times.min())} to {_shown(times.max())}, or ends before it begins"
+            )
+    for one in labels:
+        if one not in times:
+            raise InputError(f"{root / POINTS}: {name!r}: no row has the time {_shown(one)}")
+    return File(name.removesuffix(".csv"), times, values, limits, labels)
+
+
+def _nanoseconds(times: Any) -> Int[np.ndarray, "times"]:
+    parsed = pd.to_datetime(pd.Series(times, dtype=str), format="ISO8601")
+    if parsed.isna().any():
+        raise ValueError(f"no time in row {int(parsed.isna().argmax()) + 2}")
+    return parsed.to_numpy("datetime64[ns]").view(np.int64).copy()
+
+
+def _shown(nanoseconds: int) -> str:
+    return str(np.datetime64(int(nanoseconds), "ns").astype("datetime64[s]")).replace("T", " ")

@@ -1,0 +1,1 @@
+"""Reads NASA's SMAP and MSL telemetry."""

@@ -1,0 +1,46 @@
+"""The NASA telemetry as a TFDS data set: downloaded, checked and prepared once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from spear_jax.data.sources.mirrored import MirroredBuilder
+from spear_jax.data.sources.nasa import nasa_parser
+
+
+class NasaTelemetry(MirroredBuilder):
+    """One example per labelled channel, in the split 'channels', sorted by name."""
+
+    LISTING, SPLIT = "nasa", "channels"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "81 channels: 54 SMAP, 27 MSL."}  # noqa: RUF012
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Two unknown dimensions (SMAP has 25 columns, MSL 55) need an encoding to bytes.
+        def tensor(*shape: None, dtype: type) -> tfds.features.Tensor:
+            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
+
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="SMAP and MSL telemetry of spacecraft with expert-labelled anomalies.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "name": tfds.features.Text(),
+                    "spacecraft": tfds.features.Text(),
+                    "train": tensor(None, None, dtype=np.float32),
+                    "test": tensor(None, None, dtype=np.float32),
+                    "labels": tensor(None, dtype=np.bool_),
+                }
+            ),
+            homepage="https://github.com/khundman/telemanom",
+            citation="K. Hundman et al., Detecting Spacecraft Anomalies Using LSTMs and"
+            " Nonparametric Dynamic Thresholding, KDD 2018, doi 10.1145/3219819.3219845",
+            disable_shuffling=True,
+        )
+
+    def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, channel in enumerate(nasa_parser.parse(folder)):
+            yield index, vars(channel)

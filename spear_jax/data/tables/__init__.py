@@ -1,0 +1,1 @@
+"""Reads own tables: files, live rows, arrays."""

@@ -1,0 +1,1 @@
+"""Holds the trained artifact and scores new series with it."""

@@ -1,0 +1,1 @@
+"""Judges scores: metrics, thresholds, alarms, controls, results.json."""

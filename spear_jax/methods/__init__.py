@@ -1,0 +1,1 @@
+"""Registers what gives scores: SPEAR, baselines, zero-shot models."""

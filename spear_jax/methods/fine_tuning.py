@@ -1,0 +1,54 @@
+"""The upper control: the same backbone, data and head, but the backbone's own weights are trained: all, or LoRA's."""
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.weights.checkpoint import param_shapes
+from spear_jax.model.assemble import Assembled, assemble
+from spear_jax.model.spear import Params
+
+LORA = ("lora_a", "lora_b")
+
+
+def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> Assembled:
+    """The model without a prompt, and with trainable weights in the backbone.
+
+    Args:
+      config: a whole config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries and
+        values.
+      backbone: its parameters in host memory.
+
+    Returns:
+      The model: {'head', 'backbone'} are trained. The bin embeddings are where `assemble` puts them.
+    """
+    bare = config.copy_and_resolve_references()
+    bare.prompt.length = 0
+    model = assemble(bare, backbone)
+    if config.method == "fine_tuning":
+        trained = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), model.frozen["backbone"])
+        frozen = {name: part for name, part in model.frozen.items() if name != "backbone"}
+        return Assembled(model.spear, {**model.trainable, "backbone": trained}, frozen, model.embedding)
+    spear = model.spear.clone(backbone=model.spear.backbone.clone(lora_rank=config.lora.rank))
+    return Assembled(
+        spear,
+        {**model.trainable, "backbone": _additions(config, spear.backbone, backbone)},
+        model.frozen,
+        model.embedding,
+    )
+
+
+def _additions(config: ConfigDict, module: object, backbone: Backbone) -> Params:
+    """LoRA's matrices as they start: A normal, B zero."""
+    shapes = traverse_util.flatten_dict(param_shapes(module, backbone.hidden_size))  # type: ignore[arg-type]
+    rng = np.random.default_rng((config.seed, 3))
+    drawn = {
+        path: np.zeros(leaf.shape, np.float32)
+        if path[-1] == "lora_b"
+        else (rng.normal(size=leaf.shape) * leaf.shape[-2] ** -0.5).astype(np.float32)
+        for path, leaf in sorted(shapes.items())
+        if path[-1] in LORA
+    }
+    return traverse_util.unflatten_dict(drawn)

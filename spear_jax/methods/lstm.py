@@ -1,0 +1,67 @@
+"""An LSTM (Hochreiter and Schmidhuber, 1997) on the same bins, splits and labels as the prompted language model."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
+
+from spear_jax.model.assemble import Assembled
+
+
+class Lstm(nn.Module):
+    """Values to a logit per time step; its parameters are all below the name 'network'.
+
+    Attributes:
+      hidden: size of a state, in each direction.
+      layers: how many, one upon the other.
+      both_ways: each layer reads the window forwards and backwards; else a step sees only its past.
+      bins: N; bin N stands for a missing value.
+    """
+
+    hidden: int
+    layers: int
+    both_ways: bool
+    bins: int
+
+    @nn.compact
+    def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
+        """Logits of 'anomalous'.
+
+        Args:
+          bins: the bin of every step; its centre is what the network reads, with a flag where the value is missing.
+          mask: True where there is a step; what stands behind the last one is not read in either direction.
+        """
+        return _Network(self.hidden, self.layers, self.both_ways, self.bins, name="network")(bins, mask)
+
+
+class _Network(nn.Module):
+    hidden: int
+    layers: int
+    both_ways: bool
+    bins: int
+
+    @nn.compact
+    def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
+        missing = bins == self.bins
+        value = jnp.where(missing, 0.0, 2 * (bins + 0.5) / self.bins - 1)
+        x: Any = jnp.stack([value, missing.astype(jnp.float32)], axis=-1)
+        lengths = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]) + 1, 0), axis=1)
+        for _ in range(self.layers):
+            forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden))
+            if self.both_ways:
+                backward = nn.RNN(nn.OptimizedLSTMCell(self.hidden))
+                x = nn.Bidirectional(forward, backward)(x, seq_lengths=lengths)
+            else:
+                x = forward(x, seq_lengths=lengths)
+        return nn.Dense(1)(x)[..., 0]
+
+
+def assemble_lstm(config: ConfigDict) -> Assembled:
+    """The LSTM that a config describes, and its first parameters, all of which are trained."""
+    module = Lstm(config.lstm.hidden, config.lstm.layers, config.method == "lstm", config.quantizer.bins)
+    bins, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
+    params = jax.jit(module.init)(jax.random.key(config.seed), bins, mask)["params"]
+    return Assembled(module, jax.device_get(params), {}, {})

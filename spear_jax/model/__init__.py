@@ -1,0 +1,1 @@
+"""Puts a soft prompt and a head on a frozen backbone."""

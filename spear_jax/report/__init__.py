@@ -1,0 +1,1 @@
+"""Shows results: tables, pictures, one page."""

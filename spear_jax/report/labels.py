@@ -1,0 +1,85 @@
+"""Names methods, metrics and data sets as tables and pictures show them."""
+
+from collections.abc import Sequence
+
+DATA = {
+    "nasa": "NASA SMAP and MSL",
+    "nab": "NAB",
+    "mimic_iv": "MIMIC-IV",
+    "mimic_iv_demo": "MIMIC-IV demo, a stand-in for the paper's data",
+    "synthetic": "generated telemetry",
+}
+
+
+DATASETS = {
+    "nasa": "NASA SMAP and MSL telemetry",
+    "nab": "Numenta Anomaly Benchmark (NAB)",
+    "mimic_iv": "MIMIC-IV vital signs, credentialed release",
+    "mimic_iv_demo": "MIMIC-IV vital signs, open demo",
+    "files": "own files",
+    "synthetic": "generated telemetry",
+}
+
+
+def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
+    """The first three tokens and the last; those of one number side by side."""
+    words = [one if isinstance(one, str) else "+".join(one) for one in tokens]
+    return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])
+
+
+NAMES = {
+    "random_scores": "random scores",
+    "always_normal": "always normal",
+    "bin_lookup": "bin lookup",
+    "rolling_zscore": "rolling z-score",
+    "head_only": "head only (m = 0)",
+}
+
+
+METHODS = {
+    "spear": "SPEAR",
+    "lstm": "LSTM, both ways",
+    "lstm_causal": "LSTM, causal",
+    "fine_tuning": "fine-tuning",
+    "lora": "LoRA",
+    "isolation_forest": "isolation forest",
+    "nearest_neighbours": "1-nearest neighbour",
+    "matrix_profile": "matrix profile",
+    "sub_pca": "sub-PCA",
+    "logistic_regression": "logistic regression",
+    "gradient_boosting": "gradient boosting",
+    "zero_shot_masked": "zero-shot, masked",
+    "zero_shot_yes_no": "zero-shot, yes/no",
+    "zero_shot_surprise": "zero-shot, surprise",
+    "zero_shot_api": "zero-shot, API",
+}
+
+
+COLUMNS = {
+    "auroc": "AUROC",
+    "aupr": "AUPR",
+    "vus_pr": "VUS-PR",
+    "vus_roc": "VUS-ROC",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "range_f1": "range F1",
+    "event_f1": "event F1",
+    "affiliation_f1": "affil. F1",
+    "false_alarms": "false al.",
+    "detection_delay": "delay",
+}
+
+
+# Of single steps; the other columns are of intervals.
+STEPWISE = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
+
+
+# Alarms that touch no anomaly, per 10 000 steps; mean steps from the start of an anomaly that is found to its alarm.
+DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
+
+
+def shown(column: str, value: float | None) -> str:
+    """A metric as tables show it; '-' where it is undefined."""
+    return "-" if value is None else format(value, DIGITS.get(column, ".3f"))

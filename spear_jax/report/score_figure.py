@@ -1,0 +1,119 @@
+"""The figure of scored series of any length: what is drawn is bounded, whatever came."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from etils import epath
+from jaxtyping import Float, Int
+
+from spear_jax.storage import write_whole
+
+matplotlib.use("Agg")
+
+
+SHOWN = 6
+
+
+BUCKETS = 4096
+
+
+ALARM = "#7a3b9e"
+
+
+class Envelope:
+    """Extremes of a series over stretches of equal length: at most `BUCKETS` of them, which grow with the series."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self.width = 1  # steps in a stretch
+        self._rows = np.zeros((0, 3))  # lowest value, highest value, highest score of each stretch
+        self._count = 0  # steps seen
+
+    def add(self, values: Float[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> None:
+        """Takes the next steps; NaN where a value is missing."""
+        place = (self._count + np.arange(len(values))) // self.width
+        self._count += len(values)
+        grown = np.full((int(place[-1]) + 1, 3), np.nan)
+        grown[: len(self._rows)] = self._rows
+        for column, (extreme, found) in enumerate(((np.fmin, values), (np.fmax, values), (np.fmax, scores))):
+            extreme.at(grown[:, column], place, found)
+        self._rows = grown
+        while len(self._rows) > BUCKETS:
+            even = np.pad(self._rows, ((0, len(self._rows) % 2), (0, 0)), constant_values=np.nan)
+            low, high, score = (even[:, column].reshape(-1, 2).T for column in range(3))
+            self._rows = np.stack([np.fmin(*low), np.fmax(*high), np.fmax(*score)], axis=1)
+            self.width *= 2
+
+    @property
+    def steps(self) -> Int[np.ndarray, "stretches"]:
+        """The first step of each stretch."""
+        return np.arange(len(self._rows)) * self.width
+
+    @property
+    def extremes(self) -> Float[np.ndarray, "stretches 3"]:
+        """Lowest value, highest value and highest score of each stretch; NaN where nothing is known."""
+        return self._rows
+
+
+class Envelopes:
+    """The envelopes of the first few series, and their figure."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self._series: dict[str, Envelope] = {}
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Takes rows with the columns series, value and score."""
+        for name, part in table.groupby("series", sort=False):
+            if str(name) in self._series or len(self._series) < SHOWN:
+                envelope = self._series.setdefault(str(name), Envelope())
+                envelope.add(part["value"].to_numpy(float), part["score"].to_numpy(float))
+
+    def draw(self, path: epath.Path, threshold: float, alarms: pd.DataFrame, warnings: Sequence[str]) -> None:
+        """Draws values, scores, threshold and alarms, a row per series.
+
+        Args:
+          path: of the PNG.
+          threshold: of the scores.
+          alarms: with the columns series, start and end.
+          warnings: stand below.
+        """
+        figure, axes = plt.subplots(
+            len(self._series), 1, figsize=(12, 0.6 + 2.4 * len(self._series)), squeeze=False, layout="constrained"
+        )
+        for axis, (name, envelope) in zip(axes[:, 0], self._series.items(), strict=True):
+            x, (low, high, score) = envelope.steps, envelope.extremes.T
+            if np.isfinite(low).any():  # several columns combined have no one value
+                axis.fill_between(x, low, high, color="#1f4e79", lw=0.8, label="value")
+                axis.set_ylabel("value")
+            else:
+                axis.set_yticks([])
+            axis.set_title(name, loc="left", fontsize=10, parse_math=False)  # a name may hold dollar signs
+            axis.margins(x=0)
+            right = axis.twinx()
+            right.plot(x, score, lw=0.8, color="#d9730d", label="score")
+            right.axhline(threshold, ls=":", lw=1, color="#d9730d", label="threshold")
+            right.set_ylim(0, 1)
+            right.set_ylabel("score")
+            spans = alarms.loc[alarms["series"] == name, ["start", "end"]].to_numpy()
+            # At least a stretch wide, however long the series is.
+            bars = [(start - 0.5, max(end + 1 - start, envelope.width)) for start, end in spans]
+            axis.broken_barh(bars, (0, 1), transform=axis.get_xaxis_transform(), color=ALARM, alpha=0.25, lw=0.6)
+        axes[-1, 0].set_xlabel("row")
+        axes[0, 0].fill_between([], [], color=ALARM, alpha=0.25, label="alarm")
+        lines = [entry for a in (axes[0, 0], right) for entry in zip(*a.get_legend_handles_labels(), strict=True)]
+        figure.legend(*zip(*lines, strict=True), loc="outside upper right", ncols=4, frameon=False, fontsize=9)
+        if warnings:
+            wrapped = [line for warning in warnings for line in textwrap.wrap(warning, 150)]
+            below = "\n".join(wrapped)
+            figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color="#c00000", parse_math=False)
+        blob = io.BytesIO()
+        figure.savefig(blob, dpi=110, metadata={"Description": " | ".join(warnings)})
+        plt.close(figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, blob.getvalue())

@@ -1,0 +1,1 @@
+"""Runs grids of configs and puts their results in tables."""

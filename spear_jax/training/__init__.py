@@ -1,0 +1,1 @@
+"""Trains prompt and head."""

@@ -1,0 +1,209 @@
+"""Every option of prompt, mask and pooling, on an encoder and a decoder, against the sequence written out by hand."""
+
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import gemma
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.config.fields import TINY, default_config
+from spear_jax.errors import InputError
+from spear_jax.model.assemble import Assembled, assemble, warn
+from spear_jax.model.spear import Spear, merge
+
+pytestmark = pytest.mark.one_python
+
+T, BINS, M = 11, 10, 3
+POSITIONS = ("prefix", "after_cls", "suffix")
+ATTENTIONS = ("causal", "bidirectional")
+POOLINGS = ("step", "mean", "last", "cls", "peft_first", "peft_last")
+LENGTHS = np.array([11, 4])
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Backbone]:
+    folder = gemma.write(tmp_path_factory.mktemp("gemma") / "gemma")
+    names = {"bert": TINY, "gemma": f"random:{folder}"}
+    return {
+        (kind, attention): load_backbone(name, attention=attention)
+        for kind, name in names.items()
+        for attention in ATTENTIONS
+    }
+
+
+def config_of(position: str, pooling: str) -> ConfigDict:
+    config = default_config()
+    config.quantizer.bins, config.prompt.length, config.prompt.position = BINS, M, position
+    config.embedding.kind = "numbers"
+    config.head.kind = "step" if pooling == "step" else "window"
+    config.head.pooling = "mean" if pooling == "step" else pooling
+    return config
+
+
+def loud(model: Assembled) -> Assembled:
+    """With prompt, bins and head large enough that every change shows; untrained, all that a layer adds is tiny."""
+    rng = np.random.default_rng(0)
+
+    def scaled(leaf: np.ndarray) -> np.ndarray:
+        return rng.normal(size=np.shape(leaf)).astype(np.float32)
+
+    trainable = jax.tree.map(scaled, model.trainable)
+    frozen = {name: part if name == "backbone" else jax.tree.map(scaled, part) for name, part in model.frozen.items()}
+    backbone = jax.tree.map(lambda leaf: 8 * leaf if np.ndim(leaf) >= 2 else leaf, frozen["backbone"])
+    return Assembled(model.spear, trainable, {**frozen, "backbone": backbone}, model.embedding)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(module: Any, params: Any, *inputs: Any) -> Any:
+    return module.apply({"params": params}, *inputs)
+
+
+def by_hand(model: Assembled, bins: np.ndarray, length: int, position: str, pooling: str) -> np.ndarray:
+    """One window's logits: its sequence without padding, unless the pooling names a place in the padding."""
+    prompt, table = model.trainable["prompt"]["vectors"], model.frozen["embedding"]["table"]
+    padded = pooling.startswith("peft")
+    steps = table[bins] if padded else table[bins[:length]]
+    looked = [True] * length + [False] * (len(steps) - length)
+    numbers = list(range(len(steps)))
+    if position == "suffix":
+        vectors = np.concatenate([steps, prompt])
+        looked, numbers = looked + [True] * M, numbers + list(range(length, length + M))
+        first = 0
+    else:
+        front = [model.frozen["cls"]["table"]] if position == "after_cls" else []
+        vectors = np.concatenate([*front, prompt, steps])
+        first = len(vectors) - len(steps)
+        looked, numbers = [True] * first + looked, list(range(len(vectors)))
+    inputs = vectors[None], np.array([looked]), np.array([numbers])
+    states = np.asarray(encode(model.spear.backbone, model.frozen["backbone"], *inputs))[0]
+    read = {
+        "step": states[first : first + length],
+        "mean": states[first : first + length].mean(axis=0),
+        "last": states[first + length - 1],
+        "cls": states[0],
+        "peft_first": states[0],
+        "peft_last": states[-1],
+    }[pooling]
+    head = model.trainable["head"]
+    return np.broadcast_to(read @ head["kernel"][:, 0] + head["bias"], (length,))
+
+
+def possible(attention: str, position: str, pooling: str) -> bool:
+    if pooling == "cls" and position != "after_cls":
+        return False  # refused by the config
+    if attention == "causal" and position == "suffix" and pooling != "peft_last":
+        return False
+    return not (attention == "causal" and pooling == "cls")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "gemma"])
+def test_every_option_means_what_it_says_and_no_two_are_one(
+    backbones: dict[tuple[str, str], Backbone], kind: str
+) -> None:
+    rng = np.random.default_rng(1)
+    bins, mask = rng.integers(0, BINS, (2, T)), np.arange(T) < LENGTHS[:, None]
+    logits = {}
+    for attention, position, pooling in itertools.product(ATTENTIONS, POSITIONS, POOLINGS):
+        if not possible(attention, position, pooling):
+            continue
+        model = loud(assemble(config_of(position, pooling), backbones[kind, attention]))
+        found = np.asarray(jax.jit(model.spear.apply)(merge(model.trainable, model.frozen), bins, mask))
+        expected = [by_hand(model, row, length, position, pooling) for row, length in zip(bins, LENGTHS, strict=True)]
+        np.testing.assert_allclose(
+            found[mask], np.concatenate(expected), atol=2e-4, err_msg=f"{attention} {position} {pooling}"
+        )
+        logits[attention, position, pooling] = found[mask]
+    for (one, a), (other, b) in itertools.combinations(logits.items(), 2):
+        same_place = one[:2] == other[:2] == (one[0], "after_cls") and {one[2], other[2]} == {"cls", "peft_first"}
+        assert same_place or np.abs(a - b).max() > 1e-3, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "position", "pooling"),
+    [
+        ("gemma", "prefix", "step"),
+        ("gemma", "after_cls", "mean"),
+        ("gemma", "prefix", "last"),
+        ("gemma", "prefix", "peft_last"),
+        ("bert", "prefix", "step"),
+        ("bert", "suffix", "last"),
+    ],
+)
+def test_the_savings_change_neither_logits_nor_gradient(
+    backbones: dict[tuple[str, str], Backbone], kind: str, position: str, pooling: str
+) -> None:
+    backbone = backbones[kind, "causal" if kind == "gemma" else "bidirectional"]
+    model = loud(assemble(config_of(position, pooling), backbone))
+    rng = np.random.default_rng(2)
+    bins, mask = rng.integers(0, BINS, (2, T)), np.arange(T) < LENGTHS[:, None]
+    weights = rng.normal(size=mask.shape) * mask
+
+    def value_and_gradient(spear: Spear) -> tuple[np.ndarray, Any]:
+        def total(trainable: Any) -> Any:
+            logits = spear.apply(merge(trainable, model.frozen), bins, mask)
+            return jnp.sum(logits * weights), logits
+
+        (_, logits), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(model.trainable)
+        return np.asarray(logits)[mask], gradient
+
+    logits, gradient = value_and_gradient(model.spear)
+    plain_logits, plain_gradient = value_and_gradient(model.spear.clone(plain=True))
+    np.testing.assert_allclose(logits, plain_logits, atol=1e-5 * max(1, np.abs(plain_logits).max()))
+    one, other = (np.asarray(tree["prompt"]["vectors"]) for tree in (gradient, plain_gradient))
+    assert np.linalg.norm(other) > 0
+    assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
+
+
+def test_the_savings_are_there(backbones: dict[tuple[str, str], Backbone]) -> None:
+    """XLA's own count of operations, layers unrolled: 32 windows of 11 steps behind 3 prompt vectors."""
+    batch = [jax.ShapeDtypeStruct((32, T), dtype) for dtype in (jnp.int32, jnp.bool_)]
+
+    def flops(kind: str, attention: str, pooling: str, plain: bool) -> float:
+        model = assemble(config_of("prefix", pooling), backbones[kind, attention])
+        spear = model.spear.clone(plain=plain, backbone=model.spear.backbone.clone(unroll=True))
+        compiled = jax.jit(spear.apply).lower(merge(model.trainable, model.frozen), *batch).compile()
+        return float(compiled.cost_analysis()["flops"])
+
+    saved = flops("gemma", "causal", "step", plain=False) / flops("gemma", "causal", "step", plain=True)
+    assert saved < (T + 1) / (T + M)  # nearly all of the prompt's share
+    last = flops("bert", "bidirectional", "last", plain=False) / flops("bert", "bidirectional", "last", plain=True)
+    assert last < 0.75  # of two layers, most of the last
+
+
+@pytest.mark.parametrize(
+    ("position", "pooling", "message"),
+    [
+        ("suffix", "step", r"prompt.position='suffix': .* is causal, so no step sees a prompt that follows it"),
+        ("suffix", "last", r"prompt.position='suffix'"),
+        ("after_cls", "cls", r"head.pooling='cls': .* is causal, so its first token sees no step"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bert", "gemma"])
+def test_what_no_step_could_see_is_refused(
+    backbones: dict[tuple[str, str], Backbone], kind: str, position: str, pooling: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        assemble(config_of(position, pooling), backbones[kind, "causal"])
+    assemble(config_of(position, pooling), backbones[kind, "bidirectional"])
+
+
+def test_a_first_position_that_sees_nothing_is_said(backbones: dict[tuple[str, str], Backbone]) -> None:
+    config = config_of("prefix", "peft_first")
+    (said,) = warn(config, backbones["gemma", "causal"])
+    assert "every window gets the same score" in said
+    assert warn(config, backbones["gemma", "bidirectional"]) == []
+
+
+def test_a_sequence_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
+    backbone = load_backbone(f"random:{gemma.write(tmp_path / 'gemma')}")
+    with pytest.raises(InputError, match=r"257 positions.*the backbone has 256"):
+        backbone.encode(np.zeros((1, 257, 32), np.float32), np.ones((1, 257), bool))

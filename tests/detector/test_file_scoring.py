@@ -1,0 +1,344 @@
+"""Scoring files: the same scores as scoring in one piece, whatever the pieces, and nothing half-written."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+from conftest import TINY, Run, Spear, check_refusal, command, contents, quick, results
+from etils import epath
+from etils.epath import backend
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.data.batches import Examples
+from spear_jax.data.scaler import Scaler
+from spear_jax.data.scores import stitch
+from spear_jax.data.series import Series
+from spear_jax.data.tables.file import CHUNK_ROWS, File
+from spear_jax.data.windows import cut
+from spear_jax.detector import stream
+from spear_jax.detector.artifact import Detector
+from spear_jax.detector.scores import score_file
+from spear_jax.detector.stream import Scorer
+from spear_jax.errors import InputError
+from spear_jax.evaluation.alarms import Rule, find
+from spear_jax.model.placed import score_windows
+from spear_jax.report.score_figure import Envelope
+
+pytestmark = pytest.mark.one_python
+
+
+@pytest.fixture(scope="module")
+def scorer(finished: Run) -> Scorer:
+    detector = Detector.load(epath.Path(finished.workdir))
+    return Scorer.place(detector, load_backbone("random:tiny"), 8)
+
+
+def write(path: Path, rows: int, columns: int = 2, late: int = 0) -> Path:
+    """A table of random walks; the last column has no value in its first `late` rows."""
+    rng = np.random.default_rng(rows)
+    table = pd.DataFrame(np.cumsum(rng.normal(size=(rows, columns)), axis=0).round(4), columns=list("abc")[:columns])
+    table.iloc[:late, -1] = np.nan
+    table.insert(0, "time", pd.date_range("2024-01-01", periods=rows, freq="s"))
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_scores_go_to_a_bucket(spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
+    table = write(tmp_path / "t.csv", 300)
+    outcome = spear(
+        "--mode=score", f"--detector={finished.workdir}", f"--input={table}", "--workdir=gs://bucket/scored"
+    )
+    assert outcome.code == 0, outcome.err
+    assert memory.cat("gs://bucket/scored/figures/scores.png").startswith(b"\x89PNG")
+    assert memory.exists("gs://bucket/scored/scores.parquet")
+
+
+def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray:
+    """The scores of a file from all of its windows at once, without anything of streaming; a column per series."""
+    values, names = file.read().values, file.series_names
+    every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
+    windows, detector = cut(every, names, 32, stride), scorer.detector
+    quantizer = detector.config.quantizer
+    scaler = Scaler(
+        quantizer.scale,
+        every,
+        [],
+        reference_steps=quantizer.reference_steps,
+        margin=quantizer.margin,
+        typical_width=detector.typical_width,
+    )
+    examples = Examples(
+        bins=detector.quantizer(scaler(windows)),
+        mask=windows.real,
+        targets=np.zeros(windows.real.shape, np.float32),
+        lengths=np.full(len(windows), 32),
+    )
+    scores = score_windows(
+        scorer.model.spear, scorer.trainable, scorer.frozen, examples, batch_size=8, mesh=scorer.mesh
+    )
+    if overlap == "mean":
+        return stitch(windows, scores, every).score.reshape(len(names), -1).T
+    found = np.full(values.shape, np.nan)
+    for start, column, one, real in reversed([*zip(windows.start, windows.series, scores, windows.real, strict=True)]):
+        found[start : start + real.sum(), column] = one[real]
+    return found
+
+
+@pytest.mark.parametrize("overlap", ["mean", "first"])
+@pytest.mark.parametrize("scale", ["train", "window"])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 200),
+    chunk=st.integers(1, 90),
+    stride=st.integers(3, 32),
+    late=st.sampled_from((0, 0, 1, 70, 150, 300)),
+)
+def test_pieces_give_the_scores_of_the_whole(
+    scorer: Scorer, tmp_path: Path, scale: str, overlap: str, rows: int, chunk: int, stride: int, late: int
+) -> None:
+    config = scorer.detector.config.copy_and_resolve_references()
+    config.quantizer.scale, config.quantizer.reference_steps = scale, 64
+    scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
+    file = File(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
+    expected = by_hand(scorer, file, stride, overlap)
+    whole = file.chunks
+    file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
+    found = pd.concat(list(score_file(scorer, file, stride=stride, overlap=overlap)))
+    assert len(found) == 2 * rows
+    for i, name in enumerate("ab"):
+        one = found[found["series"] == f"t/{name}"]
+        assert one["step"].tolist() == list(range(rows))
+        np.testing.assert_allclose(one["score"], expected[:, i], atol=1e-6)
+        np.testing.assert_allclose(one["value"], pd.read_csv(tmp_path / "t.csv")[name])
+
+
+@pytest.mark.parametrize("how", ["max", "mean"])
+def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: str) -> None:
+    table = write(tmp_path / "t.csv", 100)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
+    told = spear(*common, f"--workdir={tmp_path / 'apart'}")
+    assert told.code == 0 and "\n100 rows of 2 series scored, " in told.out
+    told = spear(*common, f"--workdir={tmp_path / 'one'}", f"--config.data.combine={how}")
+    assert told.code == 0 and "\n100 rows of 1 series scored, " in told.out
+    apart = pd.read_parquet(tmp_path / "apart" / "scores.parquet").pivot(index="step", columns="series", values="score")
+    one = pd.read_parquet(tmp_path / "one" / "scores.parquet")
+    assert one["series"].unique().tolist() == ["t"]
+    np.testing.assert_allclose(one["score"], getattr(apart, how)(axis=1), atol=1e-6)
+    assert one["timestamp"].is_monotonic_increasing
+
+
+def test_the_batch_size_is_followed_and_changes_no_score(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(tmp_path / "t.csv", 400)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
+    asked = []
+
+    def watched(*given: Any, batch_size: int, **named: Any) -> Any:
+        asked.append(batch_size)
+        return score_windows(*given, batch_size=batch_size, **named)
+
+    monkeypatch.setattr(stream, "score_windows", watched)
+    assert spear(*common, f"--workdir={tmp_path / 'own'}").code == 0
+    assert max(asked) > 3
+    asked.clear()
+    assert spear(*common, f"--workdir={tmp_path / 'other'}", "--config.score.batch_size=3").code == 0
+    assert max(asked) == 3
+    own, other = (pd.read_parquet(tmp_path / name / "scores.parquet")["score"] for name in ("own", "other"))
+    np.testing.assert_allclose(own, other, atol=1e-6)
+
+
+def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    rows = CHUNK_ROWS + 50
+    times = pd.date_range("2024-01-01", periods=rows, freq="s").to_numpy().copy()
+    times[CHUNK_ROWS:] += np.timedelta64(60, "s")  # the gap lies between two chunks
+    values = np.sin(np.arange(rows))
+    values[[7, -1]] = np.inf
+    table = pd.DataFrame({"time": times, "a": values, "level": 1.5, "note": "x"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    told = spear(
+        "--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}"
+    )
+    assert told.code == 0
+    for remark in (
+        "t.csv: columns that are left out (no numbers, or another label): note",
+        "t.csv: 2 infinite values (beyond 1e100) are taken as missing",
+        "t.csv: column 'level' is constant (1.5)",
+        "t.csv: 1 gaps, where the usual step is 1 s",
+    ):
+        assert f"WARNING: {tmp_path}/{remark}" in told.out
+
+
+def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", 50)
+    out = tmp_path / "out"
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--workdir={out}")
+    check_refusal(spear(*common), "--mode=score needs --input")
+    check_refusal(spear("--mode=score", f"--input={table}", f"--workdir={out}"), "--mode=score needs --detector")
+    check_refusal(spear(*common, f"--input={tmp_path / 'no.csv'}"), "no.csv: no such file or folder")
+    check_refusal(spear(*common, f"--input={table}", "--config=configs/nasa.py"), "--config is not of --mode=score")
+    check_refusal(
+        spear(*common, f"--input={table}", "--config.prompt.length=3"),
+        "--config.prompt.length: cannot be given in --mode=score; allowed are data.timestamp_column",
+    )
+    check_refusal(spear(*common, f"--input={table}", "--config.data.value_columns=c"), "no column 'c'")
+    check_refusal(spear(*common, f"--input={table}", "--config.data.combine=std"), "config.data.combine='std': allowed")
+    check_refusal(spear(*common, f"--input={table}", "--config.score.batch_size=0"), "config.score.batch_size=0")
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    write(twice / "a.csv", 40)
+    pd.read_csv(twice / "a.csv").to_parquet(twice / "a.parquet")
+    check_refusal(spear(*common, f"--input={twice}"), "two files are named 'a'")
+    (tmp_path / "none.csv").write_text("a,b\n")
+    check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has a row")
+    assert not out.exists()
+    table.write_text(table.read_text() + "2024-01-02,broken,1\n")
+    check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is no number")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    before = contents(out)
+    write(table, 50)
+    check_refusal(spear(*common, f"--input={table}"), "is not a new or empty folder")
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
+    assert spear(*quick(tmp_path / "run", {"data.window": 0})).code == 0
+    most = load_backbone("random:tiny").max_positions - 4 - 1
+    write(tmp_path / "t.csv", 2 * most)
+    where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")
+    common = ("--mode=score", f"--detector={tmp_path / 'run'}", *where)
+    check_refusal(
+        spear(*common, f"--config.score.stride={most + 1}"),
+        f"config.score.stride={most + 1}: allowed is at most {most}, the steps in the detector's window",
+    )
+    assert not (tmp_path / "o").exists()
+    if not live:
+        assert spear(*common, f"--config.score.stride={most}").code == 0
+        assert np.isfinite(pd.read_parquet(tmp_path / "o" / "scores.parquet")["score"]).all()
+
+
+def test_a_stream_refuses_a_stride_beyond_its_window(scorer: Scorer) -> None:
+    with pytest.raises(InputError, match=r"^config\.score\.stride=33: allowed is at most 32"):
+        stream.Stream(scorer, [stream.Column("t", "a")], stride=33)
+
+
+def test_a_series_that_was_trained_on_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"level": np.linspace(0, 8, 1000) + rng.normal(0, 0.1, 1000), "flow": rng.normal(size=1000)})
+    table["label"] = ((table.index % 300) > 280).astype(int)
+    table.to_csv(tmp_path / "first.csv", index=False)
+    fields = {"backbone.name": "random:tiny", "data.dir": tmp_path / "first.csv", "train.epochs": 1, "data.gap": 0}
+    own = TINY | {name: str(value) for name, value in fields.items()}
+    trained = spear(*command("files", own, workdir=tmp_path / "run"))
+    assert trained.code == 0, trained.err
+    later = table.iloc[608:].rename(columns={"flow": "new"}).reset_index(drop=True)
+    later.drop(columns="label").to_csv(tmp_path / "later.csv", index=False)
+    common = ("--mode=score", f"--detector={tmp_path / 'run'}")
+    told = spear(*common, f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
+    assert told.code == 0, told.err
+    assert "scaled as in training: later/level\nscaled by their own first 256 rows: later/new\n" in told.out
+    again = spear(*common, f"--input={tmp_path / 'first.csv'}", f"--workdir={tmp_path / 'p'}")
+    assert "scaled as in training: first/level first/flow\n" in again.out
+    now, then = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("o", "p"))
+    now, then = now[now["series"] == "later/level"], then[(then["series"] == "first/level") & (then["step"] >= 608)]
+    # Windows of 32 begin at the same rows, 608 being 19 of them; the last ones end with the file.
+    np.testing.assert_allclose(now["score"].to_numpy()[:352], then["score"].to_numpy()[:352], atol=1e-6)
+
+
+def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", 400)
+    common = ("--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}")
+    own = ("--config.alarms.merge_gap=2", "--config.alarms.min_length=3", "--config.score.format=csv")
+    told = spear(*common, f"--workdir={tmp_path / 'o'}", *own)
+    assert told.code == 0, told.err
+    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 dropped)" in told.out
+    scores = pd.read_csv(tmp_path / "o" / "scores.csv", parse_dates=["timestamp"])
+    alarms = pd.read_csv(tmp_path / "o" / "alarms.csv", parse_dates=["start_time", "end_time", "peak_time"])
+    assert len(scores) == 800 and len(alarms) > 0
+    above = f"{scores['predicted'].sum()} scores at or above the threshold"
+    assert f"400 rows of 2 series scored, {above}" in told.out
+    assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
+    expected = []
+    for name, one in scores.groupby("series", sort=False):
+        found = find(one["score"].to_numpy(), one["predicted"].to_numpy(), Rule(2, 3))
+        expected += [(name, a.start, a.end, a.peak) for a in found]
+    columns = ["series", "start", "end", "peak"]
+    assert list(alarms[columns].itertuples(index=False, name=None)) == expected
+    at = scores.set_index(["series", "step"])["timestamp"]
+    for end in ("start", "end", "peak"):
+        assert alarms[f"{end}_time"].tolist() == [at[pair] for pair in zip(alarms["series"], alarms[end], strict=True)]
+    told = spear(*common, f"--workdir={tmp_path / 'p'}")
+    rule = results(finished.workdir)["alarms"]
+    assert f"(gaps of up to {rule['merge_gap']} rows closed, alarms of fewer than {rule['min_length']}" in told.out
+
+
+def test_the_envelope_of_a_long_series_keeps_its_extremes() -> None:
+    rng = np.random.default_rng(0)
+    values, scores = rng.normal(size=50_001), rng.random(50_001)
+    envelope = Envelope()
+    for begin in range(0, len(values), 777):
+        envelope.add(values[begin : begin + 777], scores[begin : begin + 777])
+    assert len(envelope.steps) <= 4096
+    for i, step in enumerate(envelope.steps):
+        here = slice(step, step + envelope.width)
+        expected = [values[here].min(), values[here].max(), scores[here].max()]
+        np.testing.assert_array_equal(envelope.extremes[i], expected)
+
+
+# The peak is that of this program alone: ru_maxrss would begin with what the tests that started it hold.
+PEAK = """
+import re, sys
+from pathlib import Path
+from spear_jax.main import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("live", "few"), [(False, 1_000_000), (True, 100_000)])
+def test_twice_as_many_rows_are_scored_in_the_same_memory(finished: Run, tmp_path: Path, live: bool, few: int) -> None:
+    def peak(rows: int) -> float:
+        """In MiB."""
+        table, out, scores = (
+            write(tmp_path / f"{rows}.csv", rows, columns=1),
+            tmp_path / f"out{rows}",
+            tmp_path / "live",
+        )
+        where = ("--input=-",) if live else (f"--input={table}", f"--workdir={out}")
+        with table.open("rb") as sent, scores.open("wb") as got:
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, "--mode=score", f"--detector={finished.workdir}", *where],
+                stdin=sent,
+                stdout=got,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            )
+        assert done.returncode == 0, done.stderr
+        if live:
+            assert scores.read_bytes().count(b"\n") == 1 + rows
+        else:
+            assert f"{rows:,} rows of 1 series scored" in scores.read_text()
+            assert pyarrow.parquet.read_metadata(out / "scores.parquet").num_rows == rows
+        return int(done.stderr.split()[-1]) / 2**10
+
+    small, large = peak(few), peak(2 * few)
+    print(f"peak memory: {small:.0f} MiB for {few:,} rows, {large:.0f} MiB for {2 * few:,}")
+    assert large < small + 30

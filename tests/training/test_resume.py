@@ -1,0 +1,418 @@
+"""A run that is killed, stopped or damaged goes on with the same command to the same numbers."""
+
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from spear_jax.errors import InputError
+from spear_jax.training.checkpoints import KEEP, Checkpoints
+from spear_jax.training.log import Log
+from spear_jax.training.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 240.0  # seconds that anything here may take before it counts as hung
+EPOCHS = 6
+# 16 windows in batches of 3 are 6 steps an epoch, the last one padded; every second step is saved.
+LAST_STEP = 6 * EPOCHS
+SAVED_EVERY = 2
+TINY = (
+    "--config=configs/quickstart.py:debug",
+    "--config.data.synthetic.series=6",
+    "--config.data.synthetic.length=256",
+    "--config.data.window=64",
+    "--config.data.stride=64",
+    "--config.train.batch_size=3",
+    "--config.train.steps_per_call=2",
+    "--config.train.save_seconds=0.0",
+)
+RUN = (*TINY, f"--config.train.epochs={EPOCHS}", "--config.train.early_stopping.patience=99")
+
+
+def start(folder: Path, arguments: tuple[str, ...] = RUN) -> subprocess.Popen[str]:
+    """Starts the program; its output is added to a file beside the run's folder."""
+    taken = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(taken)}
+    with output_of(folder).open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "spear_jax.main", *arguments, f"--workdir={folder}"],
+            cwd=ROOT,
+            env={**env, "JAX_PLATFORMS": "cpu"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def output_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".log")
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    """Waits for the program's end; returns its exit code."""
+    try:
+        return process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run(folder: Path, arguments: tuple[str, ...] = RUN) -> tuple[int, str]:
+    """Runs the program to its end; returns its exit code and what it said this time."""
+    before = len(output_of(folder).read_text()) if output_of(folder).exists() else 0
+    code = finish(start(folder, arguments))
+    return code, output_of(folder).read_text()[before:]
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, seen: Callable[[], bool]) -> None:
+    """Looks every 2 ms, until something is seen; the program must still be running then."""
+    end = time.monotonic() + PATIENCE
+    while not seen():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"not seen before the program's end:\n{output_of(folder).read_text()[-4000:]}")
+        time.sleep(0.002)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def saved(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints."""
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def half_saved(folder: Path) -> list[str]:
+    """Checkpoints under way: Orbax writes to such a folder and renames it when it is whole."""
+    return [path.name for path in (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
+
+
+def last_saved(folder: Path) -> int:
+    return max(saved(folder), default=0)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What has to be the same: all but how long it took."""
+    content = json.loads((folder / "results.json").read_text())
+    return {key: content[key] for key in content if key not in ("seconds", "throughput", "memory", "cpu_seconds")}
+
+
+def assert_same_end(folder: Path, undisturbed: Path) -> None:
+    """Two folders hold the same run, bit for bit, and no step twice."""
+    logged = [(line["kind"], line["step"]) for line in lines(folder)]
+    assert len(logged) == len(set(logged))
+    assert [step for kind, step in logged if kind == "train"] == list(range(SAVED_EVERY, LAST_STEP + 1, SAVED_EVERY))
+    assert lines(folder) == lines(undisturbed)
+    assert results(folder) == results(undisturbed)
+    parameters = Path("detector/detector.safetensors")
+    assert (folder / parameters).read_bytes() == (undisturbed / parameters).read_bytes()
+    assert not half_saved(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run that nothing happened to; not to be written to."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    code, said = run(folder)
+    assert code == 0, said
+    assert last_saved(folder) == LAST_STEP
+    return folder
+
+
+@pytest.fixture
+def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
+    """A copy of that run as it was after its last checkpoint, before the results."""
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "results.json").unlink()
+    return folder
+
+
+@pytest.mark.one_python
+def test_kill_nine_at_five_moments_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    seed = 0
+    rng = random.Random(seed)
+    folder = tmp_path / "run"
+    between = []  # kills after the first and before the last checkpoint
+    targets = [SAVED_EVERY * n for n in sorted(rng.sample(range(1, LAST_STEP // 4), 3))]
+    print(f"seed {seed}, kills between checkpoints from steps {targets} on")
+
+    def note(moment: str) -> None:
+        print(f"{moment}: whole {saved(folder)}, half {half_saved(folder)}")
+
+    # 1. Somewhere before, at or soon after the first checkpoint.
+    process = start(folder)
+    wait_for(process, folder, (folder / "config.json").exists)
+    time.sleep(rng.uniform(0, 1.5))
+    kill(process)
+    note("early")
+
+    # 2 and 3. Between two checkpoints, wherever the program is by then.
+    for target in targets[:2]:
+        process = start(folder)
+        wait_for(process, folder, lambda target=target: last_saved(folder) >= target)
+        time.sleep(rng.uniform(0, 0.1))
+        kill(process)
+        note(f"from step {target} on")
+        between.append(last_saved(folder))
+
+    # 4. During a save. Stopped first, so that the folder still shows it when the kill comes.
+    process = start(folder)
+    while True:
+        wait_for(process, folder, lambda: last_saved(folder) >= targets[2] and bool(half_saved(folder)))
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        if half_saved(folder):
+            break
+        process.send_signal(signal.SIGCONT)
+    kill(process)
+    note("during a save")
+    assert half_saved(folder)
+    between.append(last_saved(folder))
+
+    # 5. After the last checkpoint, before the results.
+    process = start(folder)
+    wait_for(process, folder, lambda: last_saved(folder) == LAST_STEP)
+    time.sleep(rng.uniform(0, 0.2))
+    kill(process)
+    note("before the results")
+    assert not (folder / "results.json").exists()
+
+    assert len(between) == 3
+    assert all(0 < step < LAST_STEP for step in between), between
+    code, said = run(folder)
+    assert code == 0, said
+    assert f"resuming at step {LAST_STEP}" in said
+    assert_same_end(folder, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_nine_again_and_again_changes_nothing(undisturbed: Path, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    folder = tmp_path / "run"
+    kills = 0
+    while (before := last_saved(folder)) < LAST_STEP:
+        process = start(folder)
+        wait_for(process, folder, lambda before=before: last_saved(folder) > before)
+        time.sleep(rng.uniform(0, 0.15))
+        kill(process)
+        kills += 1
+        print(f"kill {kills}: whole {saved(folder)}, half {half_saved(folder)}")
+    assert kills >= 5
+    code, said = run(folder)
+    assert code == 0, said
+    assert_same_end(folder, undisturbed)
+
+
+@pytest.mark.one_python
+def test_sigterm_saves_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for(process, folder, lambda: last_saved(folder) >= 6)
+    process.terminate()
+    assert finish(process) == 1
+    said = output_of(folder).read_text()
+    stopped = last_saved(folder)
+    assert 0 < stopped < LAST_STEP
+    assert f"stopped: stopped at step {stopped}" in said
+    assert "Traceback" not in said
+    assert lines(folder)[-1]["step"] == stopped  # what was done was saved
+
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "train", "st')  # as a crash would leave it
+    code, said = run(folder)
+    assert code == 0, said
+    assert f"resuming at step {stopped}" in said
+    assert_same_end(folder, undisturbed)
+
+
+def test_the_command_of_a_finished_run_shows_its_results_and_writes_nothing(
+    undisturbed: Path,
+) -> None:
+    def files() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+
+    before = files()
+    code, said = run(undisturbed)
+    assert code == 0, said
+    assert "this run is done" in said
+    assert "SPEAR" in said
+    assert files() == before
+
+
+def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed: Path, unfinished: Path) -> None:
+    damaged = unfinished / "checkpoints" / str(LAST_STEP)
+    for path in damaged.glob("state/ocdbt.process_0/d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+    code, said = run(unfinished)
+    assert code == 2
+    error = said[said.index("error: ") :]  # what comes before is the introduction of the run
+    assert error.count("\n") == 1, error
+    assert str(damaged) in error
+    assert "Traceback" not in said
+
+    shutil.rmtree(damaged)
+    code, said = run(unfinished)
+    assert code == 0, said
+    assert f"resuming at step {LAST_STEP - SAVED_EVERY}" in said
+    assert_same_end(unfinished, undisturbed)
+
+
+def restore(folder: Path, like: Any, step: int | None = None) -> tuple[Any, Progress]:
+    with Checkpoints(epath.Path(folder)) as checkpoints:
+        return checkpoints.restore(like, step)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "half"])
+def test_every_damage_to_a_file_is_seen_or_harmless(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for hook in ("unraisablehook", "excepthook"):  # put back when the test is over
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    whole = tmp_path / "whole"
+    state = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
+    with Checkpoints(epath.Path(whole)) as checkpoints:
+        checkpoints.save(state, Progress(step=3, epoch=1))
+    refused = []
+    for name in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
+        folder = tmp_path / "damaged"
+        shutil.copytree(whole, folder)
+        if damage == "missing":
+            (folder / name).unlink()
+        else:
+            size = (folder / name).stat().st_size
+            os.truncate(folder / name, size // 2 if damage == "half" else 0)
+        try:
+            restored, progress = restore(folder, state)
+        except InputError as fault:
+            assert f"{folder}/3" in str(fault)
+            assert "\n" not in str(fault)
+            refused.append(name.parts[1])
+        else:
+            assert progress == Progress(step=3, epoch=1), name
+            jax.tree.map(np.testing.assert_array_equal, restored, state)
+        shutil.rmtree(folder)
+    gc.collect()
+    assert {"progress", "state"} <= set(refused)
+
+
+def test_other_faults_are_shown_before_and_after_a_damaged_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for hook in ("unraisablehook", "excepthook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, f"__{hook}__"))
+    state = {"prompt": jnp.arange(640.0)}
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(state, Progress(step=3))
+    restore(tmp_path, state)
+    assert sys.excepthook is sys.__excepthook__
+    assert sys.unraisablehook is sys.__unraisablehook__
+
+    for path in tmp_path.glob("3/state/ocdbt.process_0/d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(InputError):
+        restore(tmp_path, state)
+    for fault in (RuntimeError("Event loop is closed"), RuntimeError("the disk is on fire")):
+        sys.excepthook(RuntimeError, fault, None)
+    said = capsys.readouterr().err
+    assert "the disk is on fire" in said
+    assert "Event loop" not in said
+
+
+def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
+    tmp_path: Path,
+) -> None:
+    call = jax.jit(lambda array: array + 1, donate_argnums=0)
+    array = jnp.zeros(300_000)
+    with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
+        for step in range(1, 6):
+            array = call(array)
+            checkpoints.save({"trainable": array}, Progress(step=step))
+            for _ in range(10):  # the buffer that is being saved is given away and written over
+                array = call(array)
+            array = jnp.full_like(array, step)
+    assert len(saved(tmp_path)) == KEEP
+    for step in saved(tmp_path):
+        restored, progress = restore(tmp_path / "checkpoints", {"trainable": array}, step)
+        assert progress.step == step
+        np.testing.assert_array_equal(restored["trainable"], float(step))
+
+
+def test_only_the_last_few_checkpoints_are_kept(undisturbed: Path) -> None:
+    assert saved(undisturbed) == [LAST_STEP - SAVED_EVERY * n for n in reversed(range(KEEP))]
+
+
+def test_a_half_written_line_and_later_steps_are_dropped_from_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    kept = '{"kind": "train", "step": 2}\n{"kind": "evaluation", "step": 2}\n'
+    path.write_text(kept + '{"kind": "train", "step": 4}\n{"kind": "tra')
+    log = Log(epath.Path(path), step=2)
+    assert path.read_text() == kept
+    log.write({"kind": "train", "step": 4})
+    assert path.read_text() == kept + '{"kind": "train", "step": 4}\n'
+
+
+# Such a weight decay makes the head's weights some 100 000 times larger at every step.
+DIVERGING = (
+    *TINY,
+    "--config.embedding.kind=ordinal",
+    "--config.train.prompt_learning_rate=0.02",
+    "--config.train.epochs=10",
+    "--config.train.warmup_steps=0",
+    "--config.train.weight_decay=1000",
+)
+
+
+# With a prompt, its gradient overflows first; without one, the validation scores do.
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize(
+    ("arguments", "rate"),
+    [((), 1000), (("--config.prompt.length=0", "--config.train.batch_size=16"), 450)],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_a_finite_checkpoint(
+    tmp_path: Path, arguments: tuple[str, ...], rate: int
+) -> None:
+    folder = tmp_path / "run"
+    code, said = run(folder, (*DIVERGING, *arguments, f"--config.train.head_learning_rate={rate}"))
+    assert code == 1, said
+    assert "Traceback" not in said
+    error = said.splitlines()[-1]
+    assert error.startswith("stopped: the loss is not finite at step ")
+    assert f"train.head_learning_rate={rate}" in error
+    assert "train.prompt_learning_rate=0.02" in error
+    step = last_saved(folder)
+    assert step > 0
+    assert f"the last finite checkpoint is step {step}" in error
+    assert step < int(error.split("at step ")[1].split()[0]) <= step + 1 + SAVED_EVERY
+    assert not (folder / "results.json").exists()
+    assert all(np.isfinite(line["loss"]) for line in lines(folder))
+    for leaf in jax.tree.leaves(restored_arrays(folder, step)):
+        assert np.isfinite(leaf).all()
+
+
+def restored_arrays(folder: Path, step: int) -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.PyTreeCheckpointer().restore(folder / "checkpoints" / str(step) / "state")
