@@ -18,13 +18,17 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from spear_jax.backbones.pretrained import load_backbone  # noqa: E402
-from spear_jax.config import reading  # noqa: E402
-from spear_jax.data import dataset, sources, windows  # noqa: E402
-from spear_jax.data.labels import context_rules  # noqa: E402
-from spear_jax.data.quantizer import Quantizer  # noqa: E402
-from spear_jax.data.scaler import Scaler  # noqa: E402
-from spear_jax.data.series import Series  # noqa: E402
+from spear_jax.backbones import load_backbone  # noqa: E402
+from spear_jax.config import load_config  # noqa: E402
+from spear_jax.data import (  # noqa: E402
+    Quantizer,
+    Scaler,
+    Series,
+    apply,
+    build_dataset,
+    cut,
+    load_series,
+)
 
 T, BINS, STEPS = 128, 100, 20_000_000
 
@@ -51,9 +55,9 @@ def main() -> None:
     scaler = Scaler("train", series, [], reference_steps=1000, margin=0.0)
 
     def read(quantizer: Quantizer) -> np.ndarray:
-        return quantizer(scaler(windows.cut(series, names, T, T)))
+        return quantizer(scaler(cut(series, names, T, T)))
 
-    scaled = scaler(windows.cut(series, names, T, T))
+    scaled = scaler(cut(series, names, T, T))
     rates = {}
     for kind in ("equal_width", "quantile"):
         quantizer = Quantizer.fit(kind, BINS, scaled[:2000])
@@ -75,13 +79,14 @@ def main() -> None:
             stats.ttest_ind(window[: T // 2], window[T // 2 :])
             stats.levene(window[: T // 2], window[T // 2 :])
 
-    print(f"rules: {best(by_scipy, 3) / best(lambda: context_rules.apply(few)):.0f} times as fast as scipy by window")
+    print(f"rules: {best(by_scipy, 3) / best(lambda: apply(few)):.0f} times as fast as scipy by window")
 
     root = os.environ.get("SPEAR_DATA_DIR")
     for name in ("nasa", "nab") if root else ():
-        config = reading.load_config(f"configs/{name}.py:minilm")
+        config = load_config(f"configs/{name}.py:minilm")
         config.data.dir = str(Path(str(root)) / name)
-        print(f"{name}: {best(lambda config=config: dataset.build(config, sources.load(config)), 2):.2f} s to batches")
+        seconds = best(lambda config=config: build_dataset(config, load_series(config)), 2)
+        print(f"{name}: {seconds:.2f} s to batches")
 
 
 if __name__ == "__main__":

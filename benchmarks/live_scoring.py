@@ -17,9 +17,8 @@ import numpy as np
 from etils import epath
 
 from spear_jax import parallel
-from spear_jax.detector.artifact import Detector
-from spear_jax.detector.stream import Column, Scorer, Stream, rows_for_scale
-from spear_jax.methods import registry
+from spear_jax.detector import Column, Detector, Scorer, Stream, rows_for_scale
+from spear_jax.methods import load_method_backbone
 
 NO_TIMES = np.zeros(0, np.int64)
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1)
     flags = parser.parse_args()
     detector = Detector.load(epath.Path(flags.detector))
-    scorer = Scorer.place(detector, registry.load(detector.config, parallel.make_mesh()), 1)
+    scorer = Scorer.place(detector, load_method_backbone(detector.config, parallel.make_mesh()), 1)
     columns = [Column("series", "value")]
     values = np.cumsum(np.random.default_rng(0).normal(size=(flags.rows, 1)), axis=0)
 

@@ -11,7 +11,7 @@ import argparse
 import jax
 
 from spear_jax.commands import memory
-from spear_jax.config import fields
+from spear_jax.config import default_config
 
 ROWS = {
     "SPEAR, BERT-base": ("random:google-bert/bert-base-uncased", "float32", "spear"),
@@ -32,7 +32,7 @@ def main() -> None:
     head = ("", "trained numbers", "of them prompt", "checkpoint", "optimizer", "backbone", "activations", "together")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name, (backbone, dtype, method) in ROWS.items():
-        config = fields.default_config()
+        config = default_config()
         config.backbone.update(name=backbone, dtype=dtype)
         config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch
         config.method = method

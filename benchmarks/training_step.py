@@ -19,12 +19,11 @@ import jax
 import numpy as np
 
 from spear_jax import parallel
-from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.backbones import load_backbone
 from spear_jax.commands import memory
-from spear_jax.config.fields import default_config
-from spear_jax.model.assemble import build
-from spear_jax.model.spear import Spear, merge
-from spear_jax.training.step import make_optimizer, make_train_call
+from spear_jax.config import default_config
+from spear_jax.model import Spear, build_spear, merge
+from spear_jax.training import make_optimizer, make_train_call
 
 SHAPES: dict[str, dict[str, Any]] = {
     "minilm": {
@@ -112,7 +111,7 @@ def main() -> None:
             best = min(best, time.perf_counter() - began)
         return STEPS * flags.batch / best
 
-    spear = build(config, backbone.module, hidden)
+    spear = build_spear(config, backbone.module, hidden)
     trained = training(spear)
     took = memory.peak() - before
     without = training(spear.clone(plain=True))

@@ -13,7 +13,7 @@ beside each result tell whether anything was learned.
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import fields, reading
+from spear_jax.config import BACKBONES, choose_backbone, own_data_config, variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -21,11 +21,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     With debug a short training of random:tiny, unless a backbone is named.
     """
-    words = reading.variants(arg, (*fields.BACKBONES, "series", "debug"))
-    config = fields.own_data_config()
+    words = variants(arg, (*BACKBONES, "series", "debug"))
+    config = own_data_config()
     # One file can only be divided in time; its end is the test.
     config.data.split = "series" if "series" in words else "time"
-    reading.choose_backbone(config, words)
+    choose_backbone(config, words)
     if "debug" in words:
         config.train.epochs = 2
     return config

@@ -9,7 +9,7 @@ Expected on its test part: AUROC .72, AUPR .81 where .64 of the steps are labell
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import fields, reading
+from spear_jax.config import BACKBONES, choose_backbone, default_config, variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -17,8 +17,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     With debug a few series, in under a minute; random:tiny unless a backbone is named.
     """
-    words = reading.variants(arg, (*fields.BACKBONES, "debug"))
-    config = fields.default_config()
+    words = variants(arg, (*BACKBONES, "debug"))
+    config = default_config()
     config.data.name = "mimic_iv"
     config.data.labels = "rules"
     config.quantizer.reference_steps = 24
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.embedding.kind = "numbers"  # what measured best on NASA
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
-    reading.choose_backbone(config, words)
+    choose_backbone(config, words)
     if "debug" in words:
         config.data.limit_series = 60
         config.train.epochs = 2

@@ -8,7 +8,7 @@ Expected on the three test files: AUROC .46, AUPR .09, which is chance; RESULTS.
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import fields, reading
+from spear_jax.config import BACKBONES, choose_backbone, default_config, variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -16,8 +16,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     With debug a few files, in under a minute; random:tiny unless a backbone is named.
     """
-    words = reading.variants(arg, (*fields.BACKBONES, "all", "debug"))
-    config = fields.default_config()
+    words = variants(arg, (*BACKBONES, "all", "debug"))
+    config = default_config()
     config.data.name = "nab"
     if "all" in words:
         config.data.nab.groups = ""
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.embedding.kind = "numbers"  # what measured best on NASA
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
-    reading.choose_backbone(config, words)
+    choose_backbone(config, words)
     if "debug" in words:
         config.data.limit_series = 6
         config.train.epochs = 2

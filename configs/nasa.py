@@ -9,7 +9,7 @@ with --config.train.epochs=3 --config.train.decay_steps=400 on the test part: AU
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import fields, reading
+from spear_jax.config import BACKBONES, choose_backbone, default_config, variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -17,8 +17,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     With debug a few channels, in under a minute; random:tiny unless a backbone is named.
     """
-    words = reading.variants(arg, (*fields.BACKBONES, "debug"))
-    config = fields.default_config()
+    words = variants(arg, (*BACKBONES, "debug"))
+    config = default_config()
     config.data.name = "nasa"
     # Values beyond the range of a channel's past get bins of their own, up to a quarter of it on either side.
     config.quantizer.margin = 0.25
@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Training starts where the head alone ends; from a random head it takes many epochs to get there.
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
-    reading.choose_backbone(config, words)
+    choose_backbone(config, words)
     if "debug" in words:
         config.data.limit_series = 8
         config.train.epochs = 2

@@ -10,23 +10,23 @@ embeddings; .863 and .597 with `:frozen`; head only .820 and .552.
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import fields, reading
+from spear_jax.config import MINILM, TINY, default_config, variants
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Arguments: frozen (bin embeddings stay frozen), debug (random:tiny, under a minute)."""
-    words = reading.variants(arg, ("frozen", "debug"))
-    config = fields.default_config()
+    words = variants(arg, ("frozen", "debug"))
+    config = default_config()
     config.data.name = "synthetic"
     config.data.fractions = (0.7, 0.15, 0.15)
     config.data.window = config.data.stride = 64
-    config.backbone.name = fields.MINILM
+    config.backbone.name = MINILM
     # Measured: trained bin embeddings see far more than frozen ones (RESULTS.md). Every output says it.
     config.embedding.kind = "ordinal" if "frozen" in words else "trained"
     config.train.epochs = 5
     config.train.decay_steps = 800
     if "debug" in words:
-        config.backbone.name = fields.TINY
+        config.backbone.name = TINY
         config.data.synthetic.series = 10
         config.data.fractions = (0.6, 0.2, 0.2)
         config.train.epochs = 2

@@ -13,7 +13,7 @@ from pyod.utils.data import evaluate_print
 from pyod.utils.utility import standardizer
 
 from spear_jax import SpearDetector
-from spear_jax.data.sources.synthetic import generate
+from spear_jax.data import generate
 
 
 def main(backbone: str = "sentence-transformers/all-MiniLM-L6-v2") -> dict[str, np.ndarray]:

@@ -15,8 +15,7 @@ import pandas as pd
 
 from spear_jax.errors import InputError
 from spear_jax.storage import write_whole
-from spear_jax.studies import runner
-from spear_jax.studies.study import Study, load
+from spear_jax.studies import DEFAULTS, Study, changed_defaults, defaults, load_study, plan, publish
 
 HERE = Path(__file__).parent
 PAGE, FIGURES = HERE.parent / "RESULTS.md", HERE.parent / "docs" / "results"
@@ -29,7 +28,7 @@ def check_defaults() -> None:
     Raises:
       InputError: a default has changed since.
     """
-    changed = runner.changed_defaults(HERE)
+    changed = changed_defaults(HERE)
     if changed:
         raise InputError(f"{HERE}: measured with other defaults ({'; '.join(changed)}): measure again")
 
@@ -38,7 +37,7 @@ def copy(study: Study, measured: Path) -> None:
     """Takes over the results of a study's runs that are done, and the errors of those that failed, as one line each."""
     table = measured / f"{study.name}.csv"
     failed = pd.read_csv(table).dropna(subset="error").set_index("run")["error"] if table.is_file() else pd.Series()
-    for one in runner.plan(study, {}):
+    for one in plan(study, {}):
         source, kept = measured / "runs" / one.name / "results.json", HERE / f"{one.name}.json"
         if source.is_file():
             numbers = json.loads(source.read_text())
@@ -47,8 +46,8 @@ def copy(study: Study, measured: Path) -> None:
         else:
             continue
         write_whole(kept, (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
-    text = "".join(f"{name}={value}\n" for name, value in sorted(runner.defaults().items()))
-    write_whole(HERE / runner.DEFAULTS, text.encode())
+    text = "".join(f"{name}={value}\n" for name, value in sorted(defaults().items()))
+    write_whole(HERE / DEFAULTS, text.encode())
 
 
 def section(path: str, folder: Path) -> str:
@@ -58,14 +57,14 @@ def section(path: str, folder: Path) -> str:
       path: as behind --config=.
       folder: gets <name>.png, .md and .csv.
     """
-    study = load(path)
-    planned = runner.plan(study, {})
+    study = load_study(path)
+    planned = plan(study, {})
     known = [one for one in planned if (HERE / f"{one.name}.json").is_file()]
     command = f"`python -m spear_jax.main --mode=study --config={path} --workdir=runs/studies`"
     if not known:
         return f"Not measured yet: {command}\n"
     contents = {one.name: json.loads((HERE / f"{one.name}.json").read_text()) for one in known}
-    text = runner.publish(study, known, contents, folder)
+    text = publish(study, known, contents, folder)
     seeds: dict[str, list[str]] = {}
     for one in planned:
         if one not in known:
@@ -83,7 +82,7 @@ def main() -> None:
     page = PAGE.read_text()
     if len(sys.argv) > 1:
         for _, path, _ in SECTION.findall(page):
-            copy(load(path), Path(sys.argv[1]))
+            copy(load_study(path), Path(sys.argv[1]))
     FIGURES.mkdir(parents=True, exist_ok=True)
     page = SECTION.sub(lambda found: found[1] + section(found[2], FIGURES) + found[3], page)
     for beside in (*FIGURES.glob("*.md"), *FIGURES.glob("*.csv")):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spear_jax.backbones.pretrained import load_backbone
+    from spear_jax.backbones import load_backbone
     from spear_jax.estimator import SpearDetector
 
 
@@ -16,7 +16,7 @@ __all__ = ["SpearDetector", "load_backbone"]
 def __getattr__(name: str) -> Any:
     # Imported when first asked for, so that `--help` answers at once.
     if name == "load_backbone":
-        from spear_jax.backbones.pretrained import load_backbone
+        from spear_jax.backbones import load_backbone
 
         return load_backbone
     if name == "SpearDetector":

@@ -18,22 +18,26 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spear_jax import parallel
-from spear_jax.config import checks, fields
-from spear_jax.data import dataset, splits
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import combine, stitch
-from spear_jax.data.series import Loaded
-from spear_jax.data.tables import arrays
-from spear_jax.detector.artifact import Detector
-from spear_jax.detector.scores import AlarmTable
-from spear_jax.detector.stream import Column, Scorer, Stream, fit_scaler
+from spear_jax.config import MINILM, own_data_config, validate
+from spear_jax.data import (
+    Dataset,
+    Loaded,
+    Table,
+    build_dataset,
+    combine,
+    hold_out,
+    is_several,
+    read_array,
+    read_labels,
+    stitch,
+    to_series,
+)
+from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
-from spear_jax.evaluation import judge, results
-from spear_jax.methods import registry
-from spear_jax.model import probing
-from spear_jax.model.assemble import warn
-from spear_jax.model.placed import score_windows
-from spear_jax.training import loop
+from spear_jax.evaluation import alarm_rule_for, threshold_for, versions
+from spear_jax.methods import assemble_method, load_method_backbone
+from spear_jax.model import score_windows, states_once, warn
+from spear_jax.training import StoppedError, fit
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
@@ -63,7 +67,7 @@ class SpearDetector(BaseEstimator):
 
     def __init__(
         self,
-        backbone: str = fields.MINILM,
+        backbone: str = MINILM,
         *,
         prompt_length: int = 20,
         bins: int = 100,
@@ -147,9 +151,9 @@ class SpearDetector(BaseEstimator):
         """
         config = self._config(labels is not None)
         tables = self._tables(series, "series", check=False)
-        recorded = arrays.to_series(tables, self._labels(labels, tables, "labels"))
+        recorded = to_series(tables, self._labels(labels, tables, "labels"))
         if validation is None:
-            parts = splits.hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
+            parts = hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
         elif labels is None and validation[1] is not None:
             raise InputError(
                 "labels=None: anomalies are put into validation too, whose labels would not be read; give labels, or"
@@ -157,16 +161,16 @@ class SpearDetector(BaseEstimator):
             )
         else:
             held_out = self._tables(validation[0], "validation series", check=False)
-            own = arrays.to_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
+            own = to_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
             parts = {"train": recorded, "validation": own}
             recorded = [*recorded, *own]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
-            found = dataset.build(config, Loaded("own series", recorded), parts=parts)
+            found = build_dataset(config, Loaded("own series", recorded), parts=parts)
             self.history_: list[dict[str, Any]] = []
             self._train(config, found, callback)
         for attribute in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(attribute, None)
-        if not arrays.is_several(series) and np.ndim(series) == 2:
+        if not is_several(series) and np.ndim(series) == 2:
             validate_data(self, _features(tables[0]), skip_check_array=True)
         self.threshold_ = self.detector_.threshold.value
         self.decision_scores_ = self.decision_function(series)
@@ -185,7 +189,7 @@ class SpearDetector(BaseEstimator):
         """
         check_is_fitted(self, "detector_")
         found = [self._score(table) for table in self._tables(series, "series")]
-        return found if arrays.is_several(series) else found[0]
+        return found if is_several(series) else found[0]
 
     def predict(self, series: Any) -> Flags:
         """1 for each row whose score is at least the threshold, else 0; a list for a list.
@@ -229,7 +233,7 @@ class SpearDetector(BaseEstimator):
           folder: is made where it is not there.
         """
         check_is_fitted(self, "detector_")
-        self.detector_.save(epath.Path(folder), results.versions())
+        self.detector_.save(epath.Path(folder), versions())
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":
@@ -263,7 +267,7 @@ class SpearDetector(BaseEstimator):
 
     def _config(self, labelled: bool) -> ConfigDict:
         """The config that the arguments mean, checked."""
-        config = fields.own_data_config()
+        config = own_data_config()
         config.data.labels = "column" if labelled else "injected"
         for name, (section, field) in (*_FIELDS.items(), ("seed", ("", "seed"))):
             value = getattr(self, name)
@@ -277,7 +281,7 @@ class SpearDetector(BaseEstimator):
             raise InputError("combine='none': a row gets one score; allowed are max, mean")
         try:
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
-            checks.validate(config)
+            validate(config)
         except InputError as fault:
             said = str(fault)
             for name, (section, field) in _FIELDS.items():
@@ -285,30 +289,30 @@ class SpearDetector(BaseEstimator):
             raise InputError(said) from fault
         return config
 
-    def _tables(self, series: Any, what: str, check: bool = True) -> list[arrays.Table]:
+    def _tables(self, series: Any, what: str, check: bool = True) -> list[Table]:
         """Series as tables; where it is asked for, the columns of a single one must be those of `fit`."""
-        if arrays.is_several(series):
-            return [arrays.read(one, f"{what} {number}") for number, one in enumerate(series)]
-        table = arrays.read(series, what)
+        if is_several(series):
+            return [read_array(one, f"{what} {number}") for number, one in enumerate(series)]
+        table = read_array(series, what)
         if check and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
             validate_data(self, _features(table), reset=False, skip_check_array=True)
         return [table]
 
-    def _labels(self, labels: Any, tables: list[arrays.Table], what: str) -> list[np.ndarray] | None:
+    def _labels(self, labels: Any, tables: list[Table], what: str) -> list[np.ndarray] | None:
         if labels is None:
             return None
-        if len(tables) == 1 and not arrays.is_several(labels):
-            return [arrays.read_labels(labels, len(tables[0].values), what)]
+        if len(tables) == 1 and not is_several(labels):
+            return [read_labels(labels, len(tables[0].values), what)]
         if len(labels) != len(tables):
             raise InputError(f"{what}: {len(labels)} for {len(tables)} series; needed is one for each")
         return [
-            arrays.read_labels(one, len(table.values), f"{what} {number}")
+            read_labels(one, len(table.values), f"{what} {number}")
             for number, (one, table) in enumerate(zip(labels, tables, strict=True))
         ]
 
     def _train(self, config: ConfigDict, data: Dataset, callback: Callable[[dict[str, Any]], object] | None) -> None:
         mesh = parallel.make_mesh()
-        backbone, assembled = registry.assemble_method(config, data.window, mesh)
+        backbone, assembled = assemble_method(config, data.window, mesh)
         assert backbone is not None  # the method is SPEAR
         data = dataclasses.replace(data, warnings=(*data.warnings, *warn(config, backbone)))
         for warning in data.warnings:
@@ -322,9 +326,9 @@ class SpearDetector(BaseEstimator):
 
         with tempfile.TemporaryDirectory() as folder:
             try:
-                read = probing.states_once(assembled, data, frozen, batch_size=config.score.batch_size, mesh=mesh)
-                trained = loop.fit(config, *read, mesh, epath.Path(folder), on_epoch)
-            except loop.StoppedError as fault:
+                read = states_once(assembled, data, frozen, batch_size=config.score.batch_size, mesh=mesh)
+                trained = fit(config, *read, mesh, epath.Path(folder), on_epoch)
+            except StoppedError as fault:
                 warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
                 trained = fault.trained
         scores = score_windows(
@@ -336,24 +340,24 @@ class SpearDetector(BaseEstimator):
             mesh=mesh,
         )
         steps = combine(stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine)
-        threshold = judge.choose(config, steps.label, steps.score)
+        threshold = threshold_for(config, steps.label, steps.score)
         self.detector_ = Detector.trained(
             config,
             assembled,
             trained.trainable,
             data,
-            backbone=results.backbone_about(backbone),
+            backbone=backbone.description(),
             threshold=threshold,
-            alarm_rule=judge.choose_alarms(config, steps, threshold),
+            alarm_rule=alarm_rule_for(config, steps, threshold),
         )
         self.__dict__.pop("_scorer", None)
 
-    def _score(self, table: arrays.Table) -> Float[np.ndarray, "time"]:
+    def _score(self, table: Table) -> Float[np.ndarray, "time"]:
         """The scores of a table's rows."""
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
             jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-            backbone = registry.load(config, parallel.make_mesh())
+            backbone = load_method_backbone(config, parallel.make_mesh())
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _trained_as(table, self.detector_)]
         looks_ahead = config.quantizer.scale == "series"
@@ -369,12 +373,12 @@ class SpearDetector(BaseEstimator):
         return (scores >= self.threshold_).astype(int)
 
 
-def _features(table: arrays.Table) -> Any:
+def _features(table: Table) -> Any:
     """The values as scikit-learn counts and names features."""
     return pd.DataFrame(table.values, columns=list(table.columns)) if table.named else table.values
 
 
-def _trained_as(table: arrays.Table, detector: Detector) -> tuple[str, ...]:
+def _trained_as(table: Table, detector: Detector) -> tuple[str, ...]:
     """What each column was called in the table that was trained on.
 
     Where the one or the other has no names, columns are told by their place, if there are as many; '' is a new one.

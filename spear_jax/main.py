@@ -91,7 +91,7 @@ class Flags:
         return " ".join(["python -m spear_jax.main", *flags])
 
 
-def parse(arguments: Sequence[str]) -> Flags:
+def parse_flags(arguments: Sequence[str]) -> Flags:
     """Reads `--flag=value` and `--flag value`.
 
     Raises:
@@ -139,7 +139,7 @@ def parse(arguments: Sequence[str]) -> Flags:
     return flags
 
 
-def run(flags: Flags) -> None:
+def run_mode(flags: Flags) -> None:
     """Runs one mode.
 
     Raises:
@@ -149,7 +149,7 @@ def run(flags: Flags) -> None:
 
     from spear_jax import parallel
     from spear_jax.commands import data, evaluate, export, memory, score, train
-    from spear_jax.config import checks, reading
+    from spear_jax.config import load_config, override, take_environment, validate
     from spear_jax.storage import check_scheme
 
     # Orbax logs a traceback for each file that it cannot write, then raises; `main` says it once.
@@ -164,40 +164,41 @@ def run(flags: Flags) -> None:
         if flags.input == "-":
             score.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
         else:
-            score.score(flags.detector, flags.input, flags.workdir, flags.overrides)
+            score.score_files(flags.detector, flags.input, flags.workdir, flags.overrides)
         return
     if flags.mode == "export":
         export.export(flags.detector, flags.workdir)
         return
     if flags.mode == "compare":
-        from spear_jax.studies.compare import compare
+        from spear_jax.studies import compare
 
         print(compare(Path(flags.workdir)), end="")
         return
     if flags.mode == "study":
-        from spear_jax.studies import runner
-        from spear_jax.studies.study import load
+        from spear_jax.studies import load_study, run_study
 
-        print(runner.run(load(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
+        print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
         return
-    config = reading.load_config(flags.config)
+    config = load_config(flags.config)
     for field, text in flags.overrides.items():
-        reading.override(config, field, text)
-    checks.validate(config)
+        override(config, field, text)
+    validate(config)
     check_scheme("config.data.dir", config.data.dir)
     check_scheme("config.data.intervals", config.data.intervals)
-    reading.take_environment(config)
+    take_environment(config)
     parallel.start(flags.distributed)
     if flags.mode == "prepare":
-        data.prepare(config)
+        data.prepare_data(config)
     elif flags.mode == "preview":
-        data.show(config)
+        data.preview_data(config)
     elif flags.mode == "memory":
-        parallel.say(memory.table(config))
+        parallel.say(memory.memory_table(config))
     elif flags.mode == "evaluate":
-        evaluate.evaluate(config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides))
+        evaluate.evaluate_detector(
+            config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides)
+        )
     else:
-        train.train(config, flags.workdir, flags.command)
+        train.train_and_evaluate(config, flags.workdir, flags.command)
 
 
 def _say(line: str) -> None:
@@ -210,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     try:
-        run(parse(arguments))
+        run_mode(parse_flags(arguments))
     except InputError as fault:
         _say(f"error: {fault}")
         return 2
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
         _say("stopped: Ctrl-C")
         return 130
     except RuntimeError as fault:
-        from spear_jax.training.loop import StoppedError, TrainingDivergedError
+        from spear_jax.training import StoppedError, TrainingDivergedError
 
         if not isinstance(fault, StoppedError | TrainingDivergedError):
             raise

@@ -84,7 +84,7 @@ def test_flags_that_cannot_be_used(spear: Spear, arguments: list[str], parts: li
 
 
 def test_flag_and_value_may_be_two_words() -> None:
-    flags = main.parse([*QUICKSTART.split("="), "--workdir", "x", "--config.train.epochs", "5"])
+    flags = main.parse_flags([*QUICKSTART.split("="), "--workdir", "x", "--config.train.epochs", "5"])
     assert (flags.config, flags.workdir) == (QUICKSTART.partition("=")[2], "x")
     assert flags.overrides == {"train.epochs": "5"}
 

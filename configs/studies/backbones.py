@@ -5,21 +5,20 @@ python -m spear_jax.main --mode=study --config=configs/studies/backbones.py:nasa
 Backbones whose weights are to be had are named beside the data set: backbones.py:nasa,bert,gemma3-1b.
 """
 
-from spear_jax.config.fields import BACKBONES
-from spear_jax.config.reading import variants
-from spear_jax.studies import study
+from spear_jax.config import BACKBONES, variants
+from spear_jax.studies import PROTOCOL, Row, Study, one_data_set
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny); words of `config.BACKBONES` beside minilm."""
-    words = variants(arg, (*study.PROTOCOL, "time", "random", "debug", *BACKBONES))
-    data = next((name for name in study.PROTOCOL if name in words), "nasa")
+    words = variants(arg, (*PROTOCOL, "time", "random", "debug", *BACKBONES))
+    data = next((name for name in PROTOCOL if name in words), "nasa")
     split = "".join(f",{word}" for word in ("time", "random") if word in words)
     named = ["minilm", *sorted(words & BACKBONES.keys() - {"minilm"})]
-    rows = {word: study.Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
-    rows["random weights of minilm's shape, one draw"] = study.Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
-    rows["random:tiny, one draw"] = study.Row({"backbone.name": "random:tiny"})
-    return study.one_data_set(
+    rows = {word: Row(config=f"configs/{data}.py:{word}") for word in named if "debug" not in words}
+    rows["random weights of minilm's shape, one draw"] = Row({"backbone.name": f"random:{BACKBONES['minilm']}"})
+    rows["random:tiny, one draw"] = Row({"backbone.name": "random:tiny"})
+    return one_data_set(
         ",".join(sorted(words - BACKBONES.keys())),
         "backbones",
         title="Backbones",

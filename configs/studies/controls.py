@@ -5,8 +5,8 @@ python -m spear_jax.main --mode=study --config=configs/studies/controls.py:mimic
 
 import dataclasses
 
-from spear_jax.config.fields import MINILM, TINY
-from spear_jax.studies.study import PROTOCOL, Row, Study, one_data_set
+from spear_jax.config import MINILM, TINY
+from spear_jax.studies import PROTOCOL, Row, Study, one_data_set
 
 # What had the best validation AUPR in the studies of learning rates, epochs and warm-up (mimic_iv), and of bins (nasa).
 CHOSEN = {"mimic_iv": {"train.prompt_learning_rate": 3e-2}, "nasa": {"quantizer.bins": 200}}

@@ -3,15 +3,15 @@
 python -m spear_jax.main --mode=study --config=configs/studies/epochs.py:mimic_iv --workdir=runs/studies
 """
 
-from spear_jax.studies import study
+from spear_jax.studies import Row, Study, one_data_set
 
 STEPS_PER_EPOCH = 30  # of the learning rates' decay, as in the protocol: 150 for 5 epochs
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
     rows = {
-        f"{epochs} epochs, prompt's learning rate {rate}, warm-up {warmup} steps": study.Row(
+        f"{epochs} epochs, prompt's learning rate {rate}, warm-up {warmup} steps": Row(
             {
                 "train.epochs": epochs,
                 "train.decay_steps": STEPS_PER_EPOCH * epochs,
@@ -29,7 +29,7 @@ def get_study(arg: str = "") -> study.Study:
             (40, 3e-2, 50),
         )
     }
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "epochs",
         title="Epochs",

@@ -3,16 +3,16 @@
 python -m spear_jax.main --mode=study --config=configs/studies/head.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import study
+from spear_jax.studies import Study, grid, one_data_set
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "head",
         title="Head",
         question="A head per step from its optimum is what the other studies have.",
         varied="head.kind, head.init",
-        rows=study.grid(head__kind=("step", "window"), head__init=("fitted", "normal")),
+        rows=grid(head__kind=("step", "window"), head__init=("fitted", "normal")),
     )

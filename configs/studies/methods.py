@@ -8,9 +8,8 @@ methods.py:nasa,bert.
 
 import os
 
-from spear_jax.config.fields import MINILM, TINY
-from spear_jax.config.reading import variants
-from spear_jax.studies.study import PROTOCOL, Row, Study, one_data_set
+from spear_jax.config import MINILM, TINY, variants
+from spear_jax.studies import PROTOCOL, Row, Study, one_data_set
 
 MORE = {
     "bert": {

@@ -3,13 +3,13 @@
 python -m spear_jax.main --mode=study --config=configs/studies/position_and_pooling.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import study
+from spear_jax.studies import Row, Study, one_data_set
 
 STEP = {"head.kind": "step"}
 WINDOW = {"head.kind": "window"}
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
     rows = {
         f"{position}, a score per step": {**STEP, "prompt.position": position}
@@ -30,11 +30,11 @@ def get_study(arg: str = "") -> study.Study:
         "head.pooling": "last",
         "backbone.attention": "causal",
     }
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "position_and_pooling",
         title="Prompt position, pooling and attention",
         question="The paper leaves these open; SPEAR-Gemma may owe its lower numbers to them.",
         varied="prompt.position, head, attention",
-        rows={name: study.Row(fields) for name, fields in rows.items()},
+        rows={name: Row(fields) for name, fields in rows.items()},
     )

@@ -3,17 +3,17 @@
 python -m spear_jax.main --mode=study --config=configs/studies/prompt_length.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import study
+from spear_jax.studies import Study, grid, one_data_set
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "prompt_length",
         title="Prompt length",
         question="The paper finds its best prompts at 20 to 30 vectors. 0 is the head alone.",
         varied="prompt.length",
-        rows=study.grid(prompt__length=(0, 5, 10, 20, 30, 50)),
+        rows=grid(prompt__length=(0, 5, 10, 20, 30, 50)),
         axis="prompt.length",
     )

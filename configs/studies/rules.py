@@ -4,18 +4,18 @@ python -m spear_jax.main --mode=study --config=configs/studies/rules.py:nasa --w
 """
 
 from spear_jax.errors import InputError
-from spear_jax.studies import study
+from spear_jax.studies import Study, grid, one_data_set
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default) or nab; time or random (splits); debug (random:tiny, minutes)."""
     if "mimic_iv" in arg.split(","):
         raise InputError("config argument 'mimic_iv': has no recorded labels; allowed are nasa, nab")
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "rules",
         title="Rules against recorded labels",
         question="Test labels are the recorded ones in every row; training and validation have those named here.",
         varied="data.labels",
-        rows=study.grid(data__labels=("recorded", "rules", "injected")),
+        rows=grid(data__labels=("recorded", "rules", "injected")),
     )

@@ -3,16 +3,16 @@
 python -m spear_jax.main --mode=study --config=configs/studies/splits.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import study
+from spear_jax.studies import Study, grid, one_data_set
 
 
-def get_study(arg: str = "") -> study.Study:
+def get_study(arg: str = "") -> Study:
     """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    return study.one_data_set(
+    return one_data_set(
         arg,
         "splits",
         title="Splits",
         question="A random split puts windows of one series, minutes apart, into training and test.",
         varied="data.split, method",
-        rows=study.grid(data__split=("series", "time", "random"), method=("spear", "gradient_boosting")),
+        rows=grid(data__split=("series", "time", "random"), method=("spear", "gradient_boosting")),
     )

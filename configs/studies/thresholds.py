@@ -5,7 +5,7 @@ python -m spear_jax.main --mode=study --config=configs/studies/thresholds.py:nas
 
 import dataclasses
 
-from spear_jax.studies.study import Row, Study, one_data_set
+from spear_jax.studies import Row, Study, one_data_set
 
 RULES = {
     "best_f1": {},

@@ -5,8 +5,8 @@ python -m spear_jax.main --mode=study --config=configs/studies/transfer.py --wor
 
 import itertools
 
-from spear_jax.config.reading import variants
-from spear_jax.studies.study import DEBUG, PROTOCOL, SEEDS, Row, Study
+from spear_jax.config import variants
+from spear_jax.studies import DEBUG, PROTOCOL, SEEDS, Row, Study
 
 SYNTHETIC = {
     **PROTOCOL["nab"],

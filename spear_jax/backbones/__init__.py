@@ -1,1 +1,17 @@
 """Loads frozen language models."""
+
+from spear_jax.backbones.attention import take
+from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones.decoder import Decoder
+from spear_jax.backbones.pretrained import Described, describe_backbone, load_backbone
+from spear_jax.backbones.weights.checkpoint import param_shapes
+
+__all__ = [
+    "Backbone",
+    "Decoder",
+    "Described",
+    "describe_backbone",
+    "load_backbone",
+    "param_shapes",
+    "take",
+]

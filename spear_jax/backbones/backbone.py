@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,18 @@ class Backbone:
     word_table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable = dataclasses.field(repr=False)
     read_vocabulary: Callable[[], Vocabulary] = dataclasses.field(repr=False)
     weights_folder: Path | None
+
+    def description(self) -> dict[str, Any]:
+        """Describes the backbone as results.json and detectors do."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "dtype": self.dtype,
+            "int8": self.int8,
+            "attention": "causal" if self.causal else "bidirectional",
+            "pretrained": self.pretrained,
+        }
 
     @property
     def has_own_tokenizer(self) -> bool:

@@ -20,7 +20,7 @@ from spear_jax.backbones.vocabulary import random_vocabulary, read_vocabulary
 from spear_jax.backbones.weights import decoder_config, published
 from spear_jax.backbones.weights.checkpoint import Params, RandomTable, map_checkpoint, param_shapes, random_params
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
-from spear_jax.backbones.weights.finding import Place, find
+from spear_jax.backbones.weights.finding import Place, find_weights
 from spear_jax.backbones.weights.naming import NAMINGS
 from spear_jax.backbones.weights.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
 from spear_jax.errors import InputError
@@ -130,7 +130,7 @@ def _config_json(name_or_folder: str, shape_only: bool) -> tuple[Place | None, d
     name = name_or_folder.removeprefix("random:")
     shape_only = shape_only or name != name_or_folder
     try:
-        place = find(name, shape_only)
+        place = find_weights(name, shape_only)
     except InputError:
         if not shape_only or name not in published.CONFIGS:
             raise

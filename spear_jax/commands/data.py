@@ -7,20 +7,14 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data import sources
-from spear_jax.data.dataset import build
-from spear_jax.data.series import Series
-from spear_jax.data.sources.mimic_iv import mimic_iv_source
-from spear_jax.data.sources.nab import nab_source
-from spear_jax.data.sources.nasa import nasa_source
+from spear_jax.data import Series, build_dataset, load_series, prepare_mimic_iv, prepare_nab, prepare_nasa
 from spear_jax.parallel import plain_warnings
-from spear_jax.report import terminal
-from spear_jax.report.terminal import explain
+from spear_jax.report import divided, explain
 
 MOST_ROWS = 30
 
 
-def table(series: Sequence[Series]) -> str:
+def series_table(series: Sequence[Series]) -> str:
     """Series, lengths, range, missing values, times and share of anomalous steps, a line for each series."""
     rows = [_row(one) for one in series[:MOST_ROWS]]
     text = pd.DataFrame(rows).fillna("").to_string(index=False)
@@ -65,7 +59,7 @@ def _row(one: Series) -> dict[str, object]:
     return row
 
 
-def prepare(config: ConfigDict) -> None:
+def prepare_data(config: ConfigDict) -> None:
     """Downloads and prepares the data, nothing else."""
     if config.data.name == "synthetic":
         parallel.say("data.name='synthetic' is generated; there is nothing to prepare")
@@ -74,22 +68,22 @@ def prepare(config: ConfigDict) -> None:
         parallel.say("data.name='files' is read where it lies; there is nothing to prepare")
         return
     if config.data.name == "mimic_iv":
-        stays = sum(1 for _ in mimic_iv_source.prepare(config.data.dir, config.data.mimic_iv.prepared_dir))
+        stays = sum(1 for _ in prepare_mimic_iv(config.data.dir, config.data.mimic_iv.prepared_dir))
         parallel.say(f"mimic_iv: {stays} stays are prepared")
         return
-    source = {"nasa": nasa_source, "nab": nab_source}[config.data.name]
-    parallel.say(f"{config.data.name}: prepared in {source.prepare(config.data.dir)}")
+    prepare = {"nasa": prepare_nasa, "nab": prepare_nab}[config.data.name]
+    parallel.say(f"{config.data.name}: prepared in {prepare(config.data.dir)}")
 
 
-def show(config: ConfigDict) -> None:
+def preview_data(config: ConfigDict) -> None:
     """Prints what was understood of the data, and how they would be divided, before anything is trained."""
-    loaded = sources.load(config)
-    parallel.say(f"{loaded.name}: {total(loaded.series)}\n\n{table(loaded.series)}\n")
+    loaded = load_series(config)
+    parallel.say(f"{loaded.name}: {total(loaded.series)}\n\n{series_table(loaded.series)}\n")
     for warning in loaded.warnings:  # before the split, which may be refused for what they say
         parallel.say(f"WARNING: {warning}")
     with plain_warnings():
-        dataset = build(config, loaded)
-    for line in (*terminal.divided(dataset), *explain(dataset.notes)):
+        dataset = build_dataset(config, loaded)
+    for line in (*divided(dataset), *explain(dataset.notes)):
         parallel.say(line)
     for warning in dataset.warnings[len(loaded.warnings) :]:
         parallel.say(f"WARNING: {warning}")

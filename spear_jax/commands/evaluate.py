@@ -9,20 +9,21 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.config import checks, reading
-from spear_jax.data import sources
-from spear_jax.data.dataset import build
-from spear_jax.detector.artifact import CARRIED, OF_THE_MACHINE, carry, load_detector
+from spear_jax.config import check_length, differences, flatten, to_json
+from spear_jax.data import build_dataset, load_series
+from spear_jax.detector import CARRIED, OF_THE_MACHINE, carry, load_detector
 from spear_jax.errors import InputError
-from spear_jax.evaluation import judge, results
-from spear_jax.methods import registry
-from spear_jax.model.inspection import inspect
+from spear_jax.evaluation import compose_results, judge_scores, per_series, write_results
+from spear_jax.methods import load_method_backbone, score_trained
+from spear_jax.model import inspect
 from spear_jax.parallel import plain_warnings
-from spear_jax.report import page, terminal
+from spear_jax.report import results_table, write_report
 from spear_jax.storage import read_json, write_whole
 
 
-def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str, *, overridden: Sequence[str]) -> None:
+def evaluate_detector(
+    config: ConfigDict, detector_path: str, workdir: str, command: str, *, overridden: Sequence[str]
+) -> None:
     """Applies a trained detector to another data set.
 
     Quantizer, embedding, prompt, head and backbone come from the detector.
@@ -50,7 +51,7 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
             )
     folder = epath.Path(workdir)
     detector, commit = load_detector(detector_path)
-    here = {field: reading.flatten(config)[field] for field in overridden if field in OF_THE_MACHINE}
+    here = {field: flatten(config)[field] for field in overridden if field in OF_THE_MACHINE}
     carry(detector, config)
     config.update_from_flattened_dict(here)
     if config.data.window:
@@ -58,25 +59,25 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     config.seed = detector.config.seed
     _check_new(config, folder)
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    loaded = sources.load(config)
-    dataset = build(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
+    loaded = load_series(config)
+    dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
     mesh = parallel.make_mesh()
-    backbone = registry.load(config, mesh)
+    backbone = load_method_backbone(config, mesh)
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *detector.remarks(backbone)))
-    checks.check_length(config, dataset.window, backbone.max_positions)
+    check_length(config, dataset.window, backbone.max_positions)
     model = detector.assemble(backbone)
     everywhere = parallel.replicated(mesh)
     trainable, frozen = parallel.place(model.trainable, everywhere), parallel.place(model.frozen, everywhere)
     reuse = config.threshold.reuse
     with plain_warnings():
-        scored = registry.score(config, model, trainable, frozen, dataset, mesh)
+        scored = score_trained(config, model, trainable, frozen, dataset, mesh)
         carried = (detector.threshold, detector.alarm_rule) if reuse else (None, None)
-        evaluated = judge.evaluate(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
+        evaluated = judge_scores(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
     inspection = inspect(model, trainable, frozen, backbone, dataset, mesh)
-    content = results.results(
+    content = compose_results(
         config,
-        model,
-        results.backbone_about(backbone),
+        model.description(),
+        backbone.description(),
         dataset,
         evaluated,
         command=command,
@@ -86,11 +87,11 @@ def evaluate(config: ConfigDict, detector_path: str, workdir: str, command: str,
     )
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.json", reading.to_json(config).encode())
-        of_series = results.per_series(evaluated)
-        page.write(folder, config, content, dataset, evaluated, of_series, inspection)
-        results.write(folder, content, dataset, evaluated, of_series)
-    parallel.say(terminal.table(content))
+        write_whole(folder / "config.json", to_json(config).encode())
+        of_series = per_series(evaluated)
+        write_report(folder, config, content, dataset, evaluated, of_series, inspection)
+        write_results(folder, content, dataset, evaluated, of_series)
+    parallel.say(results_table(content))
 
 
 def _check_new(config: ConfigDict, folder: epath.Path) -> None:
@@ -102,5 +103,5 @@ def _check_new(config: ConfigDict, folder: epath.Path) -> None:
     begun = (folder / "config.json").exists() and not any(
         (folder / n).exists() for n in ("results.json", "checkpoints")
     )
-    if not begun or checks.differences(read_json(folder / "config.json"), config):
+    if not begun or differences(read_json(folder / "config.json"), config):
         raise InputError(f"--workdir={folder}: is not empty; evaluate writes to a new folder")

@@ -3,7 +3,7 @@
 from etils import epath
 
 from spear_jax import parallel
-from spear_jax.detector.artifact import load_detector
+from spear_jax.detector import load_detector
 from spear_jax.errors import InputError
 
 

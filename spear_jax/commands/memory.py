@@ -14,18 +14,17 @@ from flax import traverse_util
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from spear_jax.backbones.pretrained import Described, describe_backbone
-from spear_jax.config import checks
+from spear_jax.backbones import Described, describe_backbone
+from spear_jax.config import check_length
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import build
-from spear_jax.model.spear import Params, Spear, merge
-from spear_jax.training.step import make_optimizer, make_train_call
+from spear_jax.model import Params, Spear, build_spear, merge
+from spear_jax.training import make_optimizer, make_train_call
 
 BY_METHOD = {"spear": r"(prompt|head)/.*", "fine_tuning": r"(head|backbone)/.*", "lora": r"head/.*|.*/lora_[ab]"}
 """Method -> the parameters that it trains."""
 
 
-def table(config: ConfigDict) -> str:
+def memory_table(config: ConfigDict) -> str:
     """Bytes per device for training and for scoring, part by part, as a text.
 
     Args:
@@ -72,14 +71,14 @@ def needs(config: ConfigDict) -> tuple[Described, Params, pd.DataFrame]:
     found = describe_backbone(
         fields.name, fields.dtype, int8=fields.int8, attention=fields.attention, remat=fields.remat
     )
-    checks.check_length(config, window, found.config.max_positions)
+    check_length(config, window, found.config.max_positions)
     module, hidden = found.module, found.config.hidden_size
     config = config.copy_and_resolve_references()
     if config.method != "spear":
         config.prompt.length = 0
     if config.method == "lora":
         module = module.clone(lora_rank=config.lora.rank)
-    spear = build(config, module, hidden)
+    spear = build_spear(config, module, hidden)
     shapes = jax.eval_shape(
         spear.init,
         jax.random.key(0),

@@ -12,21 +12,25 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.config import checks, fields, reading
-from spear_jax.data import sources
-from spear_jax.data.scaler import LOOKS_AHEAD
-from spear_jax.data.sources import files
-from spear_jax.data.tables.file import File
-from spear_jax.data.tables.live import LiveFile
-from spear_jax.data.tables.rows import Columns
-from spear_jax.detector.artifact import OF_THE_MACHINE, Detector, carry, load_detector
-from spear_jax.detector.scores import TIME_FORMAT, columns, score_file, write_scores
-from spear_jax.detector.stream import Scorer, rows_for_scale
+from spear_jax.config import default_config, override, validate
+from spear_jax.data import LOOKS_AHEAD, Columns, File, LiveFile, check_names, find_files, split_names
+from spear_jax.detector import (
+    OF_THE_MACHINE,
+    TIME_FORMAT,
+    Detector,
+    Scorer,
+    carry,
+    columns,
+    load_detector,
+    rows_for_scale,
+    score_file,
+    write_scores,
+)
 from spear_jax.errors import InputError
-from spear_jax.evaluation import alarms
-from spear_jax.methods import registry
-from spear_jax.report import labels
-from spear_jax.training.signals import StopSignal
+from spear_jax.evaluation import Rule
+from spear_jax.methods import load_method_backbone
+from spear_jax.report import shortened
+from spear_jax.training import StopSignal
 
 OVERRIDABLE = (
     *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
@@ -45,7 +49,7 @@ NOT_LIVE = {
 }
 
 
-def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
+def score_files(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
     """Scores files.
 
     Args:
@@ -62,8 +66,8 @@ def score(detector_path: str, source: str, workdir: str, overrides: Mapping[str,
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
     detector, config = _open(detector_path, overrides)
-    places = files.find(source)
-    files.check_names([name for _, name in places], source)
+    places = find_files(source)
+    check_names([name for _, name in places], source)
     found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
     series = [name for file in found for name in file.series_names]
     for name in series:
@@ -173,15 +177,15 @@ def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
     several = [column for file in found for column in columns(file)]
     known = [column.series for column in several if detector.range_of(*column)]
     new = [column.series for column in several if not detector.range_of(*column)]
-    said = [f"scaled as in training: {labels.shortened(known)}"] if known else []
-    own = f"scaled by their own first {detector.config.quantizer.reference_steps} rows: {labels.shortened(new)}"
+    said = [f"scaled as in training: {shortened(known)}"] if known else []
+    own = f"scaled by their own first {detector.config.quantizer.reference_steps} rows: {shortened(new)}"
     return said + ([own] if new else [])
 
 
 def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
     """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
     detector, _ = load_detector(detector_path)
-    config = fields.default_config()
+    config = default_config()
     config.data.name = "files"
     carry(detector, config)
     config.data.labels, config.data.combine = "column", detector.config.data.combine
@@ -189,11 +193,11 @@ def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, C
     for field, text in overrides.items():
         if field not in OVERRIDABLE:
             raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(OVERRIDABLE)}")
-        reading.override(config, field, text)
-    checks.validate(config)
+        override(config, field, text)
+    validate(config)
     own = detector.alarm_rule
     gap = own.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
-    detector = dataclasses.replace(detector, alarm_rule=alarms.Rule(gap, config.alarms.min_length or own.min_length))
+    detector = dataclasses.replace(detector, alarm_rule=Rule(gap, config.alarms.min_length or own.min_length))
     return detector, config
 
 
@@ -201,7 +205,7 @@ def _chosen(config: ConfigDict) -> dict[str, Any]:
     data = config.data
     return {
         "time": data.timestamp_column,
-        "values": sources.names(data.value_columns),
+        "values": split_names(data.value_columns),
         "label": data.label_column,
         "labelled": False,
     }
@@ -210,12 +214,12 @@ def _chosen(config: ConfigDict) -> dict[str, Any]:
 def _usual(detector: Detector) -> Columns:
     """What the columns of the detector's own training were called, where they were named."""
     data = detector.config.data
-    return Columns(data.timestamp_column, tuple(sources.names(data.value_columns)), data.label_column, ())
+    return Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column, ())
 
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
     """The detector on the devices, and what has to be said about it."""
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    backbone = registry.load(config, parallel.make_mesh())
+    backbone = load_method_backbone(config, parallel.make_mesh())
     looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
     return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]

@@ -10,26 +10,29 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.commands import memory
-from spear_jax.config import checks, reading
-from spear_jax.data import scores, sources
-from spear_jax.data.dataset import Dataset, build
-from spear_jax.detector.artifact import Detector
+from spear_jax.config import differences, to_json
+from spear_jax.data import Dataset, MethodScores, build_dataset, load_series
+from spear_jax.detector import Detector
 from spear_jax.errors import InputError
-from spear_jax.evaluation import judge, results
-from spear_jax.methods import registry, zero_shot
-from spear_jax.methods.zero_shot_api import check_zero_shot_api
-from spear_jax.model import probing
-from spear_jax.model.assemble import Assembled, warn
-from spear_jax.model.inspection import Inspection, inspect
-from spear_jax.model.spear import Params
+from spear_jax.evaluation import compose_results, judge_scores, per_series, versions, write_results
+from spear_jax.methods import (
+    METHODS,
+    TRAINED,
+    assemble_method,
+    check_zero_shot_api,
+    load_method_backbone,
+    prepare_questions,
+    score_trained,
+    score_untrained,
+)
+from spear_jax.model import Assembled, Inspection, Params, inspect, states_once, warn
 from spear_jax.parallel import plain_warnings
-from spear_jax.report import page, terminal
-from spear_jax.report.terminal import introduce
+from spear_jax.report import introduce, results_table, write_report
 from spear_jax.storage import read_json, write_whole
-from spear_jax.training import loop, step
+from spear_jax.training import fit, make_optimizer
 
 
-def train(config: ConfigDict, workdir: str, command: str) -> None:
+def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> None:
     """Trains and evaluates; goes on where an earlier run of the same folder stopped.
 
     Args:
@@ -45,18 +48,18 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
     done = check_folder(config, folder)
     parallel.barrier("looked")  # before the main process changes what the others look at
     if done:
-        parallel.say(f"{folder}: this run is done; its results:\n{terminal.table(done)}")
+        parallel.say(f"{folder}: this run is done; its results:\n{results_table(done)}")
         return
     jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
-    dataset = build(config, sources.load(config))
-    outcome = (_fit if config.method in registry.TRAINED else _apply)(config, dataset, folder, began)
+    dataset = build_dataset(config, load_series(config))
+    outcome = (_fit if config.method in TRAINED else _apply)(config, dataset, folder, began)
     fitted, dataset = time.monotonic(), outcome.dataset
 
     with plain_warnings():
-        evaluated = judge.evaluate(config, dataset, outcome.scored)
-    content = results.results(
+        evaluated = judge_scores(config, dataset, outcome.scored)
+    content = compose_results(
         config,
-        outcome.model,
+        outcome.model.description() if outcome.model else {},
         outcome.backbone,
         dataset,
         evaluated,
@@ -73,7 +76,7 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
     if outcome.windows_per_second:
         content["throughput"] = {"training_windows_per_second": round(outcome.windows_per_second, 2)}
     if outcome.model is not None:
-        state = jax.eval_shape(step.make_optimizer(config).init, outcome.model.trainable)
+        state = jax.eval_shape(make_optimizer(config).init, outcome.model.trainable)
         content["memory"] = {"optimizer_bytes": memory.size(state), "peak_bytes": memory.peak()}
     artifact = ""
     if outcome.model is not None and config.method == "spear":
@@ -89,13 +92,13 @@ def train(config: ConfigDict, workdir: str, command: str) -> None:
                 alarm_rule=evaluated.alarm_rule,
                 test={name: one["test"] for name, one in ({"spear": content} | content["controls"]).items()},
             )
-            detector.save(folder / "detector", results.versions())
+            detector.save(folder / "detector", versions())
     if parallel.is_main():
-        of_series = results.per_series(evaluated)
-        page.write(folder, config, content, dataset, evaluated, of_series, outcome.inspection)
-        results.write(folder, content, dataset, evaluated, of_series)
+        of_series = per_series(evaluated)
+        write_report(folder, config, content, dataset, evaluated, of_series, outcome.inspection)
+        write_results(folder, content, dataset, evaluated, of_series)
     parallel.barrier("written")
-    parallel.say(terminal.table(content))
+    parallel.say(results_table(content))
     parallel.say(
         f"\n{folder}: report.html, results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)"
     )
@@ -119,7 +122,7 @@ class _Outcome:
     """
 
     dataset: Dataset
-    scored: scores.Scored
+    scored: MethodScores
     seconds: dict[str, float]
     model: Assembled | None = None
     trainable: Params = dataclasses.field(default_factory=dict)
@@ -133,7 +136,7 @@ class _Outcome:
 def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float) -> _Outcome:
     """Trains in the loop."""
     mesh = parallel.make_mesh()
-    backbone, model = registry.assemble_method(config, dataset.window, mesh)
+    backbone, model = assemble_method(config, dataset.window, mesh)
     if backbone is not None:
         dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
     frozen = parallel.place(model.frozen, parallel.replicated(mesh))
@@ -141,12 +144,12 @@ def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float)
     _open(folder, config)
     introduce(config, dataset, backbone, model)
     batch_size = config.score.batch_size
-    read = probing.states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
-    trained = loop.fit(config, *read, mesh, folder)
+    read = states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
+    trained = fit(config, *read, mesh, folder)
     source = Detector.load(epath.Path(config.train.init_from)) if config.train.init_from else None
     parallel.say(f"scoring with the best step ({trained.progress.best['step']}), and the controls ...")
     fitted = time.monotonic()
-    scored = registry.score(config, model, trained.trainable, frozen, dataset, mesh)
+    scored = score_trained(config, model, trained.trainable, frozen, dataset, mesh)
     return _Outcome(
         dataset=dataset,
         scored=scored,
@@ -157,7 +160,7 @@ def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float)
         },
         model=model,
         trainable=trained.trainable,
-        backbone=results.backbone_about(backbone),
+        backbone=backbone.description() if backbone else {},
         training={
             "epochs_done": trained.progress.epoch,
             "steps": trained.progress.step,
@@ -175,9 +178,9 @@ def _apply(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: floa
     """Scores with a method that the loop has no part in."""
     mesh = parallel.make_mesh()
     backbone, asked = None, None
-    if config.method in zero_shot.METHODS:
-        backbone = registry.load(config, mesh)
-        asked = zero_shot.prepare(config, backbone, dataset)
+    if config.method in METHODS:
+        backbone = load_method_backbone(config, mesh)
+        asked = prepare_questions(config, backbone, dataset)
         dataset = dataclasses.replace(
             dataset,
             warnings=(*dataset.warnings, *warn(config, backbone), *asked.warnings),
@@ -188,14 +191,14 @@ def _apply(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: floa
     loaded = time.monotonic()
     introduce(config, dataset, backbone, None)
     with plain_warnings():
-        scored = registry.score_untrained(config, dataset, asked, mesh)
+        scored = score_untrained(config, dataset, asked, mesh)
     _open(folder, config)  # last, for what an endpoint refuses is known when it is asked
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *scored.warnings))
     return _Outcome(
         dataset=dataset,
         scored=scored,
         seconds={"loading": loaded - began, "fitting and scoring": time.monotonic() - loaded},
-        backbone=results.backbone_about(backbone),
+        backbone=backbone.description() if backbone else {},
     )
 
 
@@ -203,7 +206,7 @@ def _open(folder: epath.Path, config: ConfigDict) -> None:
     """The run's folder, once nothing is known that could stop the run."""
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.json", reading.to_json(config).encode())
+        write_whole(folder / "config.json", to_json(config).encode())
     parallel.barrier("folder")
 
 
@@ -225,7 +228,7 @@ def check_folder(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | Non
             raise InputError(f"--workdir={folder}: is not empty and holds no run; use a new folder")
         return None
     before = read_json(folder / "config.json")
-    different = checks.differences(before, config)
+    different = differences(before, config)
     if different:
         raise InputError(
             f"--workdir={folder}: holds a run of another config, which differs in {'; '.join(different)};"

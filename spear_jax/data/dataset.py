@@ -50,7 +50,7 @@ class Dataset:
         return self.training.bins.shape[1]
 
 
-def build(
+def build_dataset(
     config: ConfigDict,
     loaded: Loaded,
     *,
@@ -183,7 +183,7 @@ def _resample(
     found = windows.at(stretches, names, np.repeat(samples.series, leads), ends.reshape(-1) - window, window)
     shape = (len(samples.end), leads, window)
     values = scaler(found).reshape(shape)
-    drawn = tsmote.draw(
+    drawn = tsmote.draw_samples(
         np.where(np.arange(leads)[:, None] < samples.leads[:, None, None], values, np.nan),
         found.labels.reshape(shape),
         scaled[whole],

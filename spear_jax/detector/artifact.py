@@ -15,20 +15,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from spear_jax import hub, parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.config import checks, fields
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.quantizer import Quantizer
-from spear_jax.data.series import Range
+from spear_jax.backbones import Backbone
+from spear_jax.config import default_config, validate
+from spear_jax.data import Dataset, Quantizer, Range
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
-from spear_jax.evaluation import alarms
-from spear_jax.evaluation.thresholds import Threshold
-from spear_jax.model import peft
-from spear_jax.model.assemble import Assembled, assemble
-from spear_jax.model.spear import Params
+from spear_jax.evaluation import Rule, Threshold
+from spear_jax.model import CONFIG, Assembled, Params, assemble_model, check, read_adapter, write_adapter
 from spear_jax.storage import read_json, write_whole
-from spear_jax.training.checkpoints import read_trainable
+from spear_jax.training import read_trainable
 
 SCHEMA = 2
 
@@ -75,7 +70,7 @@ class Detector:
     typical_width: float
     ranges: Mapping[str, Range]
     threshold: Threshold
-    alarm_rule: alarms.Rule
+    alarm_rule: Rule
     trained_on: str
     backbone: dict[str, Any]
     table_sha256: str
@@ -94,7 +89,7 @@ class Detector:
         *,
         backbone: dict[str, Any],
         threshold: Threshold,
-        alarm_rule: alarms.Rule,
+        alarm_rule: Rule,
         test: dict[str, Any] | None = None,
     ) -> "Detector":
         """What training ends with.
@@ -104,7 +99,7 @@ class Detector:
           model: as it was before training.
           trainable: its trained parameters.
           dataset: that it was trained on.
-          backbone: what is said of it, see `evaluation.backbone_about`.
+          backbone: what is said of it, see `Backbone.description`.
           threshold: chosen on the validation part.
           alarm_rule: likewise.
           test: metrics of the test part, of 'spear' and of each control, where there is one.
@@ -191,7 +186,7 @@ class Detector:
             return dataclasses.replace(best, trainable={**best.trainable, **read_trainable(path)}, test={})
         folder = path / "detector" if (path / "detector" / "detector.json").exists() else path
         if not (folder / "detector.json").exists():
-            if (folder / peft.CONFIG).exists():
+            if (folder / CONFIG).exists():
                 raise InputError(
                     f"--detector={path}: a prompt of PEFT alone has no head and no threshold; train them with"
                     f" --config.prompt.init={path}"
@@ -208,7 +203,7 @@ class Detector:
             )
         try:
             detector = cls._from(folder, about)
-            return detector._with_adapter(folder) if (folder / peft.CONFIG).exists() else detector
+            return detector._with_adapter(folder) if (folder / CONFIG).exists() else detector
         except InputError:
             raise
         except KeyError as fault:
@@ -234,10 +229,10 @@ class Detector:
         for key, array in tensors.items():
             part, _, name = key.partition(".")
             trainable.setdefault(part, {})[name] = array
-        config = fields.default_config()  # of fields that this version has added
+        config = default_config()  # of fields that this version has added
         config.update(about["config"] | {part: about["config"][part] for part in CARRIED})
         try:
-            checks.validate(config)
+            validate(config)
         except InputError as fault:
             raise InputError(f"{folder / 'detector.json'}: {fault}") from fault
         bins = config.quantizer.bins
@@ -249,7 +244,7 @@ class Detector:
         for name, number in (("threshold", threshold.value), ("typical_width", about["typical_width"]), *limits):
             if type(number) not in (int, float) or not math.isfinite(number):
                 raise InputError(f"{folder / 'detector.json'}: {name} is {number!r}; needed is a finite number")
-        rule = alarms.Rule(**about.get("alarms", {}))
+        rule = Rule(**about.get("alarms", {}))
         if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
             raise InputError(
                 f"{folder / 'detector.json'}: alarms is {rule._asdict()}; needed are merge_gap of at least 0"
@@ -274,8 +269,8 @@ class Detector:
 
     def _with_adapter(self, folder: epath.Path) -> "Detector":
         """The detector with the prompt of PEFT's files beside it."""
-        peft.check(self.config, str(folder))
-        prompt, own = peft.read_adapter(folder, self.backbone["name"]), self.trainable["prompt"]["vectors"]
+        check(self.config, str(folder))
+        prompt, own = read_adapter(folder, self.backbone["name"]), self.trainable["prompt"]["vectors"]
         if prompt.shape != own.shape:
             raise InputError(f"{folder}: PEFT's prompt has the shape {prompt.shape}; the detector's has {own.shape}")
         if np.array_equal(prompt, own):
@@ -293,12 +288,12 @@ class Detector:
         Raises:
           InputError: the prompt means nothing to PEFT.
         """
-        peft.check(self.config, "the detector")
+        check(self.config, "the detector")
         if not self.backbone["pretrained"]:
             raise InputError(f"the detector's backbone {self.backbone['name']} has random weights, which PEFT has not")
         self.save(folder, self.versions)
         vectors = self.trainable["prompt"]["vectors"]
-        peft.write_adapter(folder, vectors, self.backbone["name"], self.backbone["revision"])
+        write_adapter(folder, vectors, self.backbone["name"], self.backbone["revision"])
         card = folder / "README.md"
         write_whole(card, (card.read_text() + model_card.of_peft(self.backbone["name"], len(vectors))).encode())
 
@@ -316,7 +311,7 @@ class Detector:
         whole = self.config.copy_and_resolve_references()
         whole.train.parts = "prompt+head"  # what was trained no longer matters
         whole.prompt.init = "uniform"  # nor where it began, which may be a file of another machine
-        model = assemble(whole, backbone)
+        model = assemble_model(whole, backbone)
         if "embedding" not in self.trainable and table_sha256(model) != self.table_sha256:
             raise InputError("the bin embeddings made here are not those that the detector was trained with")
         parts = {**model.frozen, **model.trainable}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spear_jax.report.labels import COLUMNS, DATASETS, METHODS, NAMES, shown
+from spear_jax.report import COLUMNS, DATASETS, METHODS, NAMES, format_number
 
 # What the Hub calls a metric, where that is not our name of it.
 _HUB_METRICS = {"auroc": "roc_auc", "aupr": "average_precision"}
@@ -108,7 +108,7 @@ def _numbers(test: Mapping[str, Mapping[str, float | None]]) -> list[str]:
         return []
 
     def cells(metrics: Mapping[str, float | None]) -> list[str]:
-        return [shown(column, metrics.get(column)) for column in COLUMNS]
+        return [format_number(column, metrics.get(column)) for column in COLUMNS]
 
     rows = [[METHODS[name] if name == "spear" else NAMES[name], *cells(metrics)] for name, metrics in test.items()]
     return [

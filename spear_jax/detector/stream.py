@@ -9,15 +9,11 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from spear_jax import parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.data.batches import Examples
-from spear_jax.data.scaler import Scaler, from_first_value
-from spear_jax.data.series import Series
-from spear_jax.data.windows import Windows
+from spear_jax.backbones import Backbone
+from spear_jax.data import Examples, Scaler, Series, Windows, from_first_value
 from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import Assembled
-from spear_jax.model.placed import score_windows
+from spear_jax.model import Assembled, score_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +104,7 @@ class Column(NamedTuple):
     name: str
 
 
-class Scored(NamedTuple):
+class ScoredRows(NamedTuple):
     """Consecutive rows whose scores are final.
 
     Attributes:
@@ -167,7 +163,7 @@ class Stream:
         self._next = 0  # where the next window begins
         self._given = 0  # rows that were given out
 
-    def add(self, values: Float[np.ndarray, "rows columns"], times: Int[np.ndarray, "stamps"]) -> Scored:
+    def add(self, values: Float[np.ndarray, "rows columns"], times: Int[np.ndarray, "stamps"]) -> ScoredRows:
         """Takes the next rows.
 
         Args:
@@ -189,7 +185,7 @@ class Stream:
             return self._give(self._base + int(np.argmin(np.append(self._counts, 0))))
         return self._give(max(self._given, min(self._next, self._end - self._window)))  # a last window may begin there
 
-    def finish(self) -> Scored:
+    def finish(self) -> ScoredRows:
         """The rows that are left."""
         self._scalable(ended=True)
         if self._end and self._end < self._window:
@@ -232,11 +228,11 @@ class Stream:
             self._sums[here[wanted]] += one[:, :length].T[wanted]
             self._counts[here[wanted]] += 1
 
-    def _give(self, end: int) -> Scored:
+    def _give(self, end: int) -> ScoredRows:
         """The rows up to `end` that were not given out before; drops what no window will read again."""
         here = slice(self._given - self._base, end - self._base)
         scores = self._sums[here] / self._counts[here, None]
-        given = Scored(self._given, self._times[here], self._values[here], scores)
+        given = ScoredRows(self._given, self._times[here], self._values[here], scores)
         self._given = end
         # A last window may read as far back as one window.
         drop = max(0, min(end, self._next, self._end - self._window) - self._base)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from spear_jax.data.runs import intervals
-from spear_jax.evaluation.intervals import event_wise
+from spear_jax.data import find_runs
+from spear_jax.evaluation.interval_metrics import event_wise
 
 GAPS = (0, 1, 2, 4, 8, 16, 32)
 
@@ -77,7 +77,7 @@ class Alarms:
           times: of the steps, in nanoseconds since 1970.
         """
         done: list[Alarm] = []
-        for begin, end in zip(*intervals(predicted), strict=True):
+        for begin, end in zip(*find_runs(predicted), strict=True):
             peak = begin + int(np.argmax(scores[begin:end]))
             where = np.array([begin, end - 1, peak])
             start, last, highest = (first + where).tolist()
@@ -105,7 +105,7 @@ def _merged(first: Alarm, second: Alarm) -> Alarm:
     return Alarm(first.start, second.end, highest.peak, highest.score, times)
 
 
-def find(scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, "steps"], rule: Rule) -> list[Alarm]:
+def find_alarms(scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, "steps"], rule: Rule) -> list[Alarm]:
     """The alarms of a whole series."""
     alarms = Alarms(rule)
     return alarms.add(0, scores, predicted) + alarms.finish()
@@ -125,7 +125,9 @@ class Stretch(NamedTuple):
     predicted: Bool[np.ndarray, "steps"]
 
 
-def choose(validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS) -> Rule:
+def choose_alarm_rule(
+    validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS
+) -> Rule:
     """The rule with the best mean event F1 on validation; of equal ones, or without any anomaly, the first.
 
     Args:
@@ -153,8 +155,8 @@ def metrics(found: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
     false = steps = 0
     delays: list[int] = []
     for one in found:
-        raised = find(one.scores, one.predicted, rule)
-        starts, ends = intervals(one.labels)
+        raised = find_alarms(one.scores, one.predicted, rule)
+        starts, ends = find_runs(one.labels)
         steps += len(one.labels)
         begins, lasts = np.array([a.start for a in raised], int), np.array([a.end for a in raised], int)
         false += int(sum(not one.labels[a.start : a.end + 1].any() for a in raised))
@@ -170,6 +172,6 @@ def metrics(found: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
 
 def _mask(one: Stretch, rule: Rule) -> Bool[np.ndarray, "steps"]:
     mask = np.zeros(len(one.labels), bool)
-    for alarm in find(one.scores, one.predicted, rule):
+    for alarm in find_alarms(one.scores, one.predicted, rule):
         mask[alarm.start : alarm.end + 1] = True
     return mask

@@ -7,11 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax.data.batches import Examples
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import StepScores, by_series, by_windows
-from spear_jax.data.series import Series
-from spear_jax.data.splits import SPLITS
+from spear_jax.data import SPLITS, Dataset, Examples, Series, StepScores, by_series, by_windows
 
 
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:

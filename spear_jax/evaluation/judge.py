@@ -9,13 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import Scored, StepScores, combine
-from spear_jax.data.splits import SPLITS
+from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine
 from spear_jax.evaluation import alarms, thresholds
 from spear_jax.evaluation.bootstrap import bootstrap
 from spear_jax.evaluation.controls import _controls
-from spear_jax.evaluation.intervals import mean_over_series, per_series_metrics, point_adjusted_at_k
+from spear_jax.evaluation.interval_metrics import mean_over_series, per_series_metrics, point_adjusted_at_k
 from spear_jax.evaluation.nab import _nab_scores
 from spear_jax.evaluation.pointwise import Metrics, point_metrics
 from spear_jax.evaluation.thresholds import Threshold
@@ -50,10 +48,10 @@ class Evaluation:
     control_steps: dict[str, StepScores]
 
 
-def evaluate(
+def judge_scores(
     config: ConfigDict,
     dataset: Dataset,
-    scored: Scored,
+    scored: MethodScores,
     *,
     threshold: Threshold | None = None,
     alarm_rule: alarms.Rule | None = None,
@@ -74,8 +72,8 @@ def evaluate(
         return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
     steps = combined(scored.steps)
-    threshold = threshold or choose(config, steps["validation"].label, steps["validation"].score)
-    alarm_rule = alarm_rule or choose_alarms(config, steps["validation"], threshold)
+    threshold = threshold or threshold_for(config, steps["validation"].label, steps["validation"].score)
+    alarm_rule = alarm_rule or alarm_rule_for(config, steps["validation"], threshold)
     controls = {
         name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
     }
@@ -104,20 +102,20 @@ def evaluate(
     )
 
 
-def choose(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> Threshold:
+def threshold_for(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> Threshold:
     """The threshold that the config's rule picks on validation scores."""
     rule = config.threshold
-    return thresholds.choose(
+    return thresholds.choose_threshold(
         rule.rule, labels, scores, false_positive_rate=rule.false_positive_rate, precision=rule.precision
     )
 
 
-def choose_alarms(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
+def alarm_rule_for(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
     """The config's alarm rule; of what it leaves open, the best on validation."""
     given = config.alarms
     gaps = alarms.GAPS if given.merge_gap < 0 else (given.merge_gap,)
     lengths = (given.min_length,) if given.min_length else alarms.LENGTHS
-    return alarms.choose(_judged(validation, threshold), gaps, lengths)
+    return alarms.choose_alarm_rule(_judged(validation, threshold), gaps, lengths)
 
 
 def _judged(steps: StepScores, threshold: Threshold) -> list[alarms.Stretch]:
@@ -176,6 +174,6 @@ def _control_metrics(
     """Each control gets its own threshold and alarm rule from validation, as the model does."""
     never = name == "always_normal"
     validation = steps["validation"]
-    threshold = Threshold(np.inf, "never") if never else choose(config, validation.label, validation.score)
-    rule = choose_alarms(config, validation, threshold)
+    threshold = Threshold(np.inf, "never") if never else threshold_for(config, validation.label, validation.score)
+    rule = alarm_rule_for(config, validation, threshold)
     return {split: step_metrics(config, f"{name}, {split}", steps[split], threshold, rule) for split in SPLITS}

@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import StepScores
+from spear_jax.data import Dataset, StepScores
 
 PROBATION_SHARE, PROBATION_ROWS = 0.15, 750
 

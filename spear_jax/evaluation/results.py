@@ -14,13 +14,10 @@ import pandas as pd
 from etils import epath
 from ml_collections import ConfigDict
 
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import StepScores
-from spear_jax.evaluation.intervals import mean_over_series
+from spear_jax.data import Dataset, StepScores
+from spear_jax.evaluation.interval_metrics import mean_over_series
 from spear_jax.evaluation.judge import Evaluation, interval_metrics
 from spear_jax.evaluation.pointwise import Metrics, point_metrics
-from spear_jax.model.assemble import Assembled, count
 from spear_jax.storage import write_parquet, write_whole
 
 SCHEMA = 1
@@ -38,9 +35,17 @@ PACKAGES = (
 )
 
 
-def results(
+# Said of a method that trains no model of ours.
+WITHOUT_MODEL = {
+    "trained": [],
+    "embedding": {},
+    "parameters": {"trainable": None, "frozen": 0, "prompt_bytes": 0},
+}
+
+
+def compose_results(
     config: ConfigDict,
-    model: Assembled | None,
+    model: Mapping[str, Any],
     backbone: Mapping[str, Any],
     dataset: Dataset,
     evaluation: Evaluation,
@@ -82,26 +87,12 @@ def results(
         "per_series": "per_series.parquet",
         "controls": evaluation.controls,
         **({"nab_score": evaluation.nab_scores} if evaluation.nab_scores else {}),
-        **_parameters(model),
+        **(model or WITHOUT_MODEL),
         "training": dict(training),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         # Of all cores: it does not mind what else the machine does.
         "cpu_seconds": round(cpu_seconds + time.process_time(), 1),
         "versions": versions(),
-    }
-
-
-def _parameters(model: Assembled | None) -> dict[str, Any]:
-    if model is None:  # a method without a model of ours
-        return {"trained": [], "embedding": {}, "parameters": {"trainable": None, "frozen": 0, "prompt_bytes": 0}}
-    return {
-        "trained": sorted(model.trainable),
-        "embedding": model.embedding,
-        "parameters": {
-            "trainable": count(model.trainable),
-            "frozen": count(model.frozen),
-            "prompt_bytes": 4 * count(model.trainable.get("prompt", {})),
-        },
     }
 
 
@@ -114,21 +105,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
             found[package] = "not installed"
     return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
-
-
-def backbone_about(backbone: Backbone | None) -> dict[str, Any]:
-    """What is said of a backbone wherever its numbers are; nothing of a method that has none."""
-    if backbone is None:
-        return {}
-    return {
-        "name": backbone.name,
-        "revision": backbone.revision,
-        "sha256": backbone.sha256,
-        "dtype": backbone.dtype,
-        "int8": backbone.int8,
-        "attention": "causal" if backbone.causal else "bidirectional",
-        "pretrained": backbone.pretrained,
-    }
 
 
 def per_series(evaluation: Evaluation) -> pd.DataFrame:
@@ -146,7 +122,7 @@ def per_series(evaluation: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write(
+def write_results(
     workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, evaluation: Evaluation, of_series: pd.DataFrame
 ) -> None:
     """Writes scores, per-series numbers and, last of all, results.json."""

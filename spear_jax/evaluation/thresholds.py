@@ -14,7 +14,7 @@ class Threshold(NamedTuple):
     rule: str
 
 
-def choose(
+def choose_threshold(
     rule: str,
     labels: Bool[np.ndarray, "n"],
     scores: Float[np.ndarray, "n"],

@@ -5,10 +5,8 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.backbones.weights.checkpoint import param_shapes
-from spear_jax.model.assemble import Assembled, assemble
-from spear_jax.model.spear import Params
+from spear_jax.backbones import Backbone, param_shapes
+from spear_jax.model import Assembled, Params, assemble_model
 
 LORA = ("lora_a", "lora_b")
 
@@ -26,7 +24,7 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> Assembled:
     """
     bare = config.copy_and_resolve_references()
     bare.prompt.length = 0
-    model = assemble(bare, backbone)
+    model = assemble_model(bare, backbone)
     if config.method == "fine_tuning":
         trained = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), model.frozen["backbone"])
         frozen = {name: part for name, part in model.frozen.items() if name != "backbone"}

@@ -11,10 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from scipy.special import expit
 
-from spear_jax.data.batches import Examples
-from spear_jax.model.placed import features
-from spear_jax.model.probing import MAX_BYTES, fit_head
-from spear_jax.model.spear import Params, Spear
+from spear_jax.data import Examples
+from spear_jax.model import MAX_BYTES, Params, Spear, features, fit_head
 
 
 def head_only(

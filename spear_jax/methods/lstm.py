@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from spear_jax.model.assemble import Assembled
+from spear_jax.model import Assembled
 
 
 class Lstm(nn.Module):

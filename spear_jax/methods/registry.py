@@ -10,13 +10,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config import checks
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import Scored, by_series, by_windows
-from spear_jax.data.splits import SPLITS
-from spear_jax.detector.artifact import Detector
+from spear_jax.backbones import Backbone, load_backbone
+from spear_jax.config import check_length
+from spear_jax.data import SPLITS, Dataset, MethodScores, by_series, by_windows
+from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.head_only import head_only
@@ -25,8 +22,7 @@ from spear_jax.methods.supervised import gradient_boosting, logistic_regression
 from spear_jax.methods.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
 from spear_jax.methods.zero_shot import ZeroShot
 from spear_jax.methods.zero_shot_api import zero_shot_api
-from spear_jax.model import assemble, spear
-from spear_jax.model.placed import score_windows
+from spear_jax.model import Assembled, Params, assemble_model, score_windows
 
 TUNED = ("fine_tuning", "lora")
 
@@ -45,7 +41,7 @@ UNSUPERVISED = {
 SUPERVISED = {"logistic_regression": logistic_regression, "gradient_boosting": gradient_boosting}
 
 
-def load(config: ConfigDict, mesh: Mesh) -> Backbone:
+def load_method_backbone(config: ConfigDict, mesh: Mesh) -> Backbone:
     """The backbone that a config names: on all devices, or in host memory where its own weights are to be trained.
 
     Raises:
@@ -62,7 +58,7 @@ def load(config: ConfigDict, mesh: Mesh) -> Backbone:
     )
 
 
-def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | None, assemble.Assembled]:
+def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | None, Assembled]:
     """The model of a config's method, and the backbone that it has.
 
     Args:
@@ -75,17 +71,17 @@ def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbo
     """
     if config.method.startswith("lstm"):
         return None, assemble_lstm(config)
-    backbone = load(config, mesh)
-    checks.check_length(config, window, backbone.max_positions)
+    backbone = load_method_backbone(config, mesh)
+    check_length(config, window, backbone.max_positions)
     if config.method in TUNED:
         return backbone, assemble_fine_tuning(config, backbone)
-    assembled = assemble.assemble(config, backbone)
+    assembled = assemble_model(config, backbone)
     if config.train.init_from:
         assembled = _start_from(config, assembled, backbone)
     return backbone, assembled
 
 
-def _start_from(config: ConfigDict, assembled: assemble.Assembled, backbone: Backbone) -> assemble.Assembled:
+def _start_from(config: ConfigDict, assembled: Assembled, backbone: Backbone) -> Assembled:
     """The model with a trained detector's prompt, head and trained embeddings; which are trained on is the config's.
 
     Where the head alone is, it is a new one. Embeddings that were frozen are the config's own.
@@ -109,20 +105,20 @@ def _start_from(config: ConfigDict, assembled: assemble.Assembled, backbone: Bac
         if found != needed:
             raise InputError(f"{where}: its {name} has the shapes {found}; this config needs {needed or 'none'}")
 
-    def taken(tree: spear.Params) -> spear.Params:
+    def taken(tree: Params) -> Params:
         return {name: carried.get(name, part) for name, part in tree.items()}
 
     return dataclasses.replace(assembled, trainable=taken(assembled.trainable), frozen=taken(assembled.frozen))
 
 
-def score(
+def score_trained(
     config: ConfigDict,
-    assembled: assemble.Assembled,
-    trainable: spear.Params,
-    frozen: spear.Params,
+    assembled: Assembled,
+    trainable: Params,
+    frozen: Params,
     dataset: Dataset,
     mesh: Mesh,
-) -> Scored:
+) -> MethodScores:
     """The scores of a trained model, and of its head alone.
 
     Args:
@@ -158,10 +154,10 @@ def score(
         )
         controls["head_only"] = by_windows(dataset, found)
     windows = {split: scores[split][:, 0] for split in SPLITS} if config.head.kind == "window" else {}
-    return Scored(by_windows(dataset, scores), windows, controls)
+    return MethodScores(by_windows(dataset, scores), windows, controls)
 
 
-def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | None, mesh: Mesh) -> Scored:
+def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | None, mesh: Mesh) -> MethodScores:
     """The scores of a method that the training loop has no part in.
 
     Args:
@@ -171,14 +167,14 @@ def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | 
       mesh: the devices.
     """
     if zero_shot is not None:
-        return Scored(by_windows(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
+        return MethodScores(by_windows(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
     if config.method in UNSUPERVISED:
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=parallel.no_bar(), leave=False)
-        return Scored(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
+        return MethodScores(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
     if config.method == "zero_shot_api":
         answered, said = zero_shot_api(config, dataset)
-        return Scored(by_windows(dataset, answered), warnings=tuple(said))
+        return MethodScores(by_windows(dataset, answered), warnings=tuple(said))
     classify = SUPERVISED[config.method]
     found = classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
-    return Scored(by_windows(dataset, found))
+    return MethodScores(by_windows(dataset, found))

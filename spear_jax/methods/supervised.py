@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from spear_jax.data.batches import Examples
+from spear_jax.data import Examples
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth surroundings are the whole window
 

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.ensemble import IsolationForest
 
-from spear_jax.data.series import Series
+from spear_jax.data import Series
 from spear_jax.errors import InputError
 
 LONGEST_WINDOW = 128  # of those chosen here

@@ -31,9 +31,8 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.data.batches import scoring_batches
-from spear_jax.data.dataset import Dataset
+from spear_jax.backbones import Backbone
+from spear_jax.data import Dataset, scoring_batches
 from spear_jax.errors import InputError
 
 ROUNDING = 64  # texts are padded to multiples of it, so that few shapes are compiled
@@ -145,7 +144,7 @@ class ZeroShot:
         return scores
 
 
-def prepare(config: ConfigDict, backbone: Backbone, dataset: Dataset) -> ZeroShot:
+def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset) -> ZeroShot:
     """Writes every window as a text.
 
     Args:

@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data.dataset import Dataset
+from spear_jax.data import Dataset
 from spear_jax.errors import InputError
 from spear_jax.storage import write_whole
 
@@ -406,11 +406,11 @@ def _read_completion(body: str, steps: int) -> _Answer | None:
         model = " ".join(str(completion.get("model", "")).split())[:100]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    anomalies = parse(content, steps) if isinstance(content, str) else None
+    anomalies = parse_answer(content, steps) if isinstance(content, str) else None
     return None if anomalies is None else _Answer(model, anomalies)
 
 
-def parse(text: str, steps: int) -> list[Anomaly] | None:
+def parse_answer(text: str, steps: int) -> list[Anomaly] | None:
     """Reads what a model answered.
 
     Args:

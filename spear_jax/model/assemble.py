@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
 from spear_jax.model.embedding import bin_table, initial_prompt
 from spear_jax.model.spear import Params, Spear
@@ -31,8 +31,20 @@ class Assembled:
     frozen: Params
     embedding: dict[str, object]
 
+    def description(self) -> dict[str, Any]:
+        """Describes the model's parameters as results.json does."""
+        return {
+            "trained": sorted(self.trainable),
+            "embedding": self.embedding,
+            "parameters": {
+                "trainable": count(self.trainable),
+                "frozen": count(self.frozen),
+                "prompt_bytes": 4 * count(self.trainable.get("prompt", {})),
+            },
+        }
 
-def build(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
+
+def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
     """The module that a config describes around a backbone's."""
     return Spear(
         backbone=backbone,
@@ -45,7 +57,7 @@ def build(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
     )
 
 
-def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
+def assemble_model(config: ConfigDict, backbone: Backbone) -> Assembled:
     """Builds the model that a config describes around a backbone.
 
     Raises:
@@ -53,7 +65,7 @@ def assemble(config: ConfigDict, backbone: Backbone) -> Assembled:
     """
     _check(config, backbone)
     bins, hidden = config.quantizer.bins, backbone.hidden_size
-    spear = build(config, backbone.module, hidden)
+    spear = build_spear(config, backbone.module, hidden)
     table, notes = bin_table(
         config.embedding.kind,
         bins,

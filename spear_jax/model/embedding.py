@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spear_jax import hub
-from spear_jax.backbones.backbone import Backbone
+from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
 from spear_jax.model import peft
 

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from spear_jax import parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.data.dataset import Dataset
+from spear_jax.backbones import Backbone
+from spear_jax.data import Dataset
 from spear_jax.model.assemble import Assembled
 from spear_jax.model.spear import Params, Spear, merge
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data.batches import Examples, scoring_batches
+from spear_jax.data import Examples, scoring_batches
 from spear_jax.model.spear import Params, Spear, merge
 
 

@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
 
-from spear_jax.data.batches import Examples
-from spear_jax.data.dataset import Dataset
+from spear_jax.data import Dataset, Examples
 from spear_jax.model.assemble import Assembled
 from spear_jax.model.placed import Probe, features
 from spear_jax.model.spear import Params, Spear

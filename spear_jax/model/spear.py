@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import take
-from spear_jax.backbones.decoder import Decoder
+from spear_jax.backbones import Decoder, take
 
 Params = dict[str, Any]
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, precision_recall_curve, roc_curve
 
-from spear_jax.data.scores import StepScores
-from spear_jax.evaluation.thresholds import Threshold
+from spear_jax.data import StepScores
+from spear_jax.evaluation import Threshold
 
 WIDTH = 7.0  # inches: what is written in a figure can still be read on a phone
 

@@ -80,6 +80,6 @@ STEPWISE = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
 DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
 
 
-def shown(column: str, value: float | None) -> str:
+def format_number(column: str, value: float | None) -> str:
     """A metric as tables show it; '-' where it is undefined."""
     return "-" if value is None else format(value, DIGITS.get(column, ".3f"))

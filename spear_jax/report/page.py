@@ -17,13 +17,12 @@ from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from spear_jax.config import reading
-from spear_jax.config.fields import default_config
-from spear_jax.data.dataset import Dataset
-from spear_jax.evaluation.judge import Evaluation
-from spear_jax.model.inspection import Inspection
+from spear_jax.config import default_config, flatten, to_json
+from spear_jax.data import Dataset
+from spear_jax.evaluation import Evaluation
+from spear_jax.model import Inspection
 from spear_jax.report import figures
-from spear_jax.report.labels import COLUMNS, DATA, METHODS, NAMES, STEPWISE, shown
+from spear_jax.report.labels import COLUMNS, DATA, METHODS, NAMES, STEPWISE, format_number
 from spear_jax.report.terminal import explained
 from spear_jax.storage import write_whole
 
@@ -98,7 +97,7 @@ class Picture:
     caption: str
 
 
-def write(
+def write_report(
     workdir: epath.Path,
     config: ConfigDict,
     content: Mapping[str, Any],
@@ -307,7 +306,7 @@ def _metrics(content: Mapping[str, Any], split: str) -> str:
             for column in columns:
                 ends = intervals.get(column)
                 interval = f"\n[{_number(ends[0], 2)}, {_number(ends[1], 2)}]" if ends else ""
-                cells.append(shown(column, metrics.get(column)) + interval)
+                cells.append(format_number(column, metrics.get(column)) + interval)
             return cells
 
         rows = [row(method, content[split], intervals)]
@@ -325,14 +324,14 @@ def _series(of_series: pd.DataFrame) -> list[str]:
     test = of_series[of_series["split"] == "test"]
     ranked = test.dropna(subset=["auroc"]).sort_values("auroc")
     quiet = test[test["base_rate"] == 0]
-    shown = {"auroc": "AUROC", "aupr": "AUPR", "base_rate": "base rate", "f1": "F1", "event_f1": "event F1"}
+    format_number = {"auroc": "AUROC", "aupr": "AUPR", "base_rate": "base rate", "f1": "F1", "event_f1": "event F1"}
 
     def table(part: pd.DataFrame, title: str) -> str:
         rows = [
-            [one["series"], f"{one['steps']:,}", *(_number(one[name]) for name in shown)]
+            [one["series"], f"{one['steps']:,}", *(_number(one[name]) for name in format_number)]
             for one in part.to_dict("records")
         ]
-        return _table([title, "steps", *shown.values()], rows)
+        return _table([title, "steps", *format_number.values()], rows)
 
     if len(ranked) > 2 * EXTREMES:
         body = [table(ranked[:EXTREMES], "worst"), table(ranked[: -EXTREMES - 1 : -1], "best")]
@@ -367,8 +366,8 @@ def _prompt(inspection: Inspection) -> list[str]:
 
 
 def _reproduction(config: ConfigDict, content: Mapping[str, Any]) -> list[str]:
-    fields = reading.flatten(json.loads(reading.to_json(config)))
-    defaults = reading.flatten(json.loads(reading.to_json(default_config())))
+    fields = flatten(json.loads(to_json(config)))
+    defaults = flatten(json.loads(to_json(default_config())))
     changed = {name: value for name, value in fields.items() if value != defaults[name]}
 
     def lines(chosen: Mapping[str, Any]) -> str:

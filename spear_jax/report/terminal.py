@@ -8,13 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.backbones.backbone import Backbone
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import stitch
-from spear_jax.data.splits import SPLITS
-from spear_jax.model.assemble import Assembled, count
+from spear_jax.backbones import Backbone
+from spear_jax.data import SPLITS, Dataset, stitch
+from spear_jax.model import Assembled, count
 from spear_jax.report import labels
-from spear_jax.report.labels import COLUMNS, METHODS, NAMES, shown
+from spear_jax.report.labels import COLUMNS, METHODS, NAMES, format_number
 
 
 def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: Assembled | None) -> None:
@@ -117,11 +115,11 @@ def explained(content: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def table(content: Mapping[str, Any]) -> str:
+def results_table(content: Mapping[str, Any]) -> str:
     """The table that a run ends with, from results.json."""
 
     def cells(metrics: Mapping[str, Any]) -> str:
-        return "".join(f"{shown(column, metrics.get(column)):>10}" for column in COLUMNS)
+        return "".join(f"{format_number(column, metrics.get(column)):>10}" for column in COLUMNS)
 
     backbone, method = content["backbone"], METHODS[content["method"]]
     weights = "pretrained" if backbone.get("pretrained") else "RANDOM WEIGHTS"

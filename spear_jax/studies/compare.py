@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from spear_jax.errors import InputError
-from spear_jax.evaluation.results import SCHEMA
-from spear_jax.report.labels import COLUMNS, DATA, METHODS, NAMES
+from spear_jax.evaluation import SCHEMA
+from spear_jax.report import COLUMNS, DATA, METHODS, NAMES
 from spear_jax.storage import read_json, write_whole
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")

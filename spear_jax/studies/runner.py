@@ -15,13 +15,23 @@ import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from spear_jax.config import checks, fields, reading
-from spear_jax.data.sources.mimic_iv import mimic_iv_parser, mimic_iv_source
+from spear_jax.config import (
+    EXTENDABLE,
+    IRRELEVANT,
+    default_config,
+    flatten,
+    load_config,
+    override,
+    take_environment,
+    to_json,
+    validate,
+)
+from spear_jax.data import is_demo, mimic_iv_copy
 from spear_jax.errors import InputError
-from spear_jax.report.labels import NAMES
+from spear_jax.report import NAMES
 from spear_jax.storage import read_json, write_whole
 from spear_jax.studies.study import Row, Study
-from spear_jax.studies.table import COSTS, Layout, draw, markdown, summary
+from spear_jax.studies.table import COSTS, Layout, draw_study, markdown, summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Planned:
     source: "Planned | None" = None
 
 
-FREE = (*fields.IRRELEVANT, *fields.EXTENDABLE)
+FREE = (*IRRELEVANT, *EXTENDABLE)
 
 
 def plan(study: Study, overrides: Mapping[str, str]) -> list[Planned]:
@@ -72,11 +82,11 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     for field in overrides:
         if row.evaluate and not field.startswith(("data.", "score.", "threshold.", "metrics.")):
             raise InputError(f"--config.{field}: the row {name!r} applies a detector as it is")
-    config = reading.load_config(path)
+    config = load_config(path)
     for field, value in given.items():
-        reading.override(config, field, str(value))
-    checks.validate(config)
-    reading.take_environment(config)
+        override(config, field, str(value))
+    validate(config)
+    take_environment(config)
     arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
     folder = run_name(config)
     if source:
@@ -84,7 +94,7 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
             ["--mode=evaluate", "--detector={source}"] if row.evaluate else ["--config.train.init_from={source}"]
         )
         folder += f"-{'by' if row.evaluate else 'from'}-{source.name}"
-    own = reading.flatten(json.loads(reading.to_json(config)))
+    own = flatten(json.loads(to_json(config)))
     return Planned(name, seed, tuple(arguments), folder, own, _is_public(config), source)
 
 
@@ -95,21 +105,21 @@ def _is_public(config: ConfigDict) -> bool:
     if config.data.name != "mimic_iv":
         return True
     try:
-        return mimic_iv_parser.is_demo(mimic_iv_source.local_copy(""))
+        return is_demo(mimic_iv_copy(""))
     except InputError:  # none is at hand
         return True
 
 
 def run_name(config: ConfigDict) -> str:
     """A name that equal configs share, and no others; fields that are added later change no name."""
-    said = reading.flatten(json.loads(reading.to_json(config)))
-    usual = reading.flatten(json.loads(reading.to_json(fields.default_config())))
-    kept = {name: value for name, value in said.items() if name not in fields.IRRELEVANT and value != usual[name]}
+    said = flatten(json.loads(to_json(config)))
+    usual = flatten(json.loads(to_json(default_config())))
+    kept = {name: value for name, value in said.items() if name not in IRRELEVANT and value != usual[name]}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
     return f"{config.data.name}-{config.method}-{digest}"
 
 
-def run(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | None) -> str:
+def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, done: Path | None) -> str:
     """Runs what is not done yet, and writes the study's table as Markdown and CSV, and its figure.
 
     A run that fails is listed with its error and tried again when the study is started again.
@@ -146,7 +156,7 @@ DEFAULTS = "defaults.txt"  # beside results that are kept: what the configs' def
 
 def defaults() -> dict[str, str]:
     """Every field of a config and its default, as text."""
-    return {name: repr(value) for name, value in reading.flatten(fields.default_config()).items()}
+    return {name: repr(value) for name, value in flatten(default_config()).items()}
 
 
 def changed_defaults(done: Path) -> list[str]:
@@ -198,7 +208,7 @@ def publish(study: Study, planned: Sequence[Planned], found: Mapping[str, Mappin
     text = markdown(layout, runs)
     write_whole(folder / f"{study.name}.csv", runs.to_csv(index=False).encode())
     write_whole(folder / f"{study.name}.md", text.encode())
-    draw(layout, runs, folder / f"{study.name}.png")
+    draw_study(layout, runs, folder / f"{study.name}.png")
     return text
 
 
@@ -231,7 +241,7 @@ def _outcome(one: Planned, runs: Path, done: Path | None, found: dict[str, dict[
         # as the run, whatever becomes of the study.
         fcntl.flock(log, fcntl.LOCK_EX)
         if (folder / "results.json").is_file():
-            before = reading.flatten(read_json(folder / "config.json")) if one.source is None else {}
+            before = flatten(read_json(folder / "config.json")) if one.source is None else {}
             changed = [f for f in before.keys() & one.config.keys() - set(FREE) if before[f] != one.config[f]]
             if changed:
                 return {"error": f"{folder} was run with other defaults of {', '.join(sorted(changed))}; remove it"}

@@ -6,7 +6,7 @@ import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_jax.config import reading
+from spear_jax.config import find_file, variants
 from spear_jax.errors import InputError
 from spear_jax.studies.table import METRICS
 
@@ -67,14 +67,14 @@ class Study:
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def load(path: str) -> Study:
+def load_study(path: str) -> Study:
     """Reads a study's file: get_study(argument) gives the `Study`.
 
     Raises:
       InputError: there is no such file, or it fails.
     """
     file, _, argument = path.partition(":")
-    found = reading.find_file(file)
+    found = find_file(file)
     try:
         study = runpy.run_path(str(found))["get_study"](argument)
     except InputError as fault:
@@ -138,7 +138,7 @@ def one_data_set(
     Raises:
       InputError: the argument is another word.
     """
-    words = reading.variants(arg, (*PROTOCOL, "time", "random", "debug"))
+    words = variants(arg, (*PROTOCOL, "time", "random", "debug"))
     for several in (words & PROTOCOL.keys(), words & {"time", "random"}):
         if len(several) > 1:
             raise InputError(f"config argument {arg!r}: {', '.join(sorted(several))} exclude each other")

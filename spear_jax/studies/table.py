@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from spear_jax.report.labels import COLUMNS
+from spear_jax.report import COLUMNS
 from spear_jax.storage import write_whole
 
 METRICS = ("auroc", "aupr", "f1", "vus_pr")  # of a table, unless a study says otherwise
@@ -194,7 +194,7 @@ def _less(runs: pd.DataFrame, reference: pd.DataFrame, name: str) -> str:
     return f"{differences.mean():+.3f}" + (f" ± {differences.std():.3f}" if len(differences) > 1 else "")
 
 
-def draw(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
+def draw_study(layout: Layout, runs: pd.DataFrame, path: Path) -> None:
     """Test AUPR of every run, the mean of each row, and the base rates; for matrices, heat maps of test AUROC.
 
     Where AUPR is not in the table, as where thresholds alone differ, the first two of its metrics.

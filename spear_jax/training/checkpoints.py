@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from spear_jax.errors import InputError
-from spear_jax.model.spear import Params
+from spear_jax.model import Params
 from spear_jax.training.progress import Progress
 
 KEEP = 3

@@ -15,15 +15,10 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data.batches import Call, Examples, digest, training_calls
-from spear_jax.data.dataset import Dataset
-from spear_jax.data.scores import stitch
+from spear_jax.data import Call, Dataset, Examples, digest, stitch, training_calls
 from spear_jax.errors import InputError
-from spear_jax.evaluation.pointwise import ranking_metrics
-from spear_jax.model.assemble import Assembled
-from spear_jax.model.placed import features, score_windows
-from spear_jax.model.probing import fit_head
-from spear_jax.model.spear import Params
+from spear_jax.evaluation import ranking_metrics
+from spear_jax.model import Assembled, Params, features, fit_head, score_windows
 from spear_jax.training.checkpoints import Checkpoints
 from spear_jax.training.log import Log, diagnose, epoch_line, progress_bar
 from spear_jax.training.progress import Progress
@@ -191,7 +186,7 @@ def fit(
             seconds = time.monotonic() - began
             windows_here, seconds_here = windows_here + epoch_windows, seconds_here + seconds
 
-            evaluation = evaluate(config, model.spear, state["trainable"], frozen, dataset, mesh)
+            evaluation = evaluate_validation(config, model.spear, state["trainable"], frozen, dataset, mesh)
             # The next step's loss would be as little finite as this one.
             loss_row = np.array([[evaluation["validation_loss"]]], np.float64)
             check_finite(loss_row, state["trainable"], progress, config, checkpoints)
@@ -319,7 +314,7 @@ def check_finite(
     )
 
 
-def evaluate(
+def evaluate_validation(
     config: ConfigDict,
     spear: nn.Module,
     trainable: Params,

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from spear_jax.model.spear import Params, merge
+from spear_jax.model import Params, merge
 
 # What a step reports, in the order of the columns of `Stats`.
 LOSS, STEPS, GRADIENT, UPDATE, NORM = range(5)

@@ -16,7 +16,7 @@ from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import Assembled, assemble, warn
+from spear_jax.model.assemble import Assembled, assemble_model, warn
 from spear_jax.model.spear import Spear, merge
 
 pytestmark = pytest.mark.one_python
@@ -115,7 +115,7 @@ def test_every_option_means_what_it_says_and_no_two_are_one(
     for attention, position, pooling in itertools.product(ATTENTIONS, POSITIONS, POOLINGS):
         if not possible(attention, position, pooling):
             continue
-        model = loud(assemble(config_of(position, pooling), backbones[kind, attention]))
+        model = loud(assemble_model(config_of(position, pooling), backbones[kind, attention]))
         found = np.asarray(jax.jit(model.spear.apply)(merge(model.trainable, model.frozen), bins, mask))
         expected = [by_hand(model, row, length, position, pooling) for row, length in zip(bins, LENGTHS, strict=True)]
         np.testing.assert_allclose(
@@ -142,7 +142,7 @@ def test_the_savings_change_neither_logits_nor_gradient(
     backbones: dict[tuple[str, str], Backbone], kind: str, position: str, pooling: str
 ) -> None:
     backbone = backbones[kind, "causal" if kind == "gemma" else "bidirectional"]
-    model = loud(assemble(config_of(position, pooling), backbone))
+    model = loud(assemble_model(config_of(position, pooling), backbone))
     rng = np.random.default_rng(2)
     bins, mask = rng.integers(0, BINS, (2, T)), np.arange(T) < LENGTHS[:, None]
     weights = rng.normal(size=mask.shape) * mask
@@ -168,7 +168,7 @@ def test_the_savings_are_there(backbones: dict[tuple[str, str], Backbone]) -> No
     batch = [jax.ShapeDtypeStruct((32, T), dtype) for dtype in (jnp.int32, jnp.bool_)]
 
     def flops(kind: str, attention: str, pooling: str, plain: bool) -> float:
-        model = assemble(config_of("prefix", pooling), backbones[kind, attention])
+        model = assemble_model(config_of("prefix", pooling), backbones[kind, attention])
         spear = model.spear.clone(plain=plain, backbone=model.spear.backbone.clone(unroll=True))
         compiled = jax.jit(spear.apply).lower(merge(model.trainable, model.frozen), *batch).compile()
         return float(compiled.cost_analysis()["flops"])
@@ -192,8 +192,8 @@ def test_what_no_step_could_see_is_refused(
     backbones: dict[tuple[str, str], Backbone], kind: str, position: str, pooling: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        assemble(config_of(position, pooling), backbones[kind, "causal"])
-    assemble(config_of(position, pooling), backbones[kind, "bidirectional"])
+        assemble_model(config_of(position, pooling), backbones[kind, "causal"])
+    assemble_model(config_of(position, pooling), backbones[kind, "bidirectional"])
 
 
 def test_a_first_position_that_sees_nothing_is_said(backbones: dict[tuple[str, str], Backbone]) -> None:

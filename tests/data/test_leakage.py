@@ -34,7 +34,7 @@ def load(name: str, tmp_path: Path) -> Loaded:
     if name == "mimic_iv":
         config.data.dir, config.data.mimic_iv.prepared_dir = f"{REAL}/mimic_iv_demo", str(tmp_path)
         config.data.mimic_iv.min_steps, config.data.limit_series = 100, 30
-    return sources.load(config)
+    return sources.load_series(config)
 
 
 def build(loaded: Loaded, split: str, **fields: object) -> dataset.Dataset:
@@ -43,7 +43,7 @@ def build(loaded: Loaded, split: str, **fields: object) -> dataset.Dataset:
     if not all(one.labelled for one in loaded.series):
         config.data.labels = "rules"
     config.update_from_flattened_dict(fields)
-    return dataset.build(config, loaded)
+    return dataset.build_dataset(config, loaded)
 
 
 def steps(part: dataset.windows.Windows) -> set[tuple[int, int]]:

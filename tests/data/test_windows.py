@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.data.scores import stitch
 from spear_jax.data.series import Series
+from spear_jax.data.step_scores import stitch
 from spear_jax.data.windows import cut
 
 

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data.batches import Examples
 from spear_jax.data.scaler import Scaler
-from spear_jax.data.scores import stitch
 from spear_jax.data.series import Series
+from spear_jax.data.step_scores import stitch
 from spear_jax.data.tables.file import CHUNK_ROWS, File
 from spear_jax.data.windows import cut
 from spear_jax.detector import stream
 from spear_jax.detector.artifact import Detector
-from spear_jax.detector.scores import score_file
+from spear_jax.detector.file_scores import score_file
 from spear_jax.detector.stream import Scorer
 from spear_jax.errors import InputError
-from spear_jax.evaluation.alarms import Rule, find
+from spear_jax.evaluation.alarms import Rule, find_alarms
 from spear_jax.model.placed import score_windows
 from spear_jax.report.score_figure import Envelope
 
@@ -275,7 +275,7 @@ def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, 
     assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
     expected = []
     for name, one in scores.groupby("series", sort=False):
-        found = find(one["score"].to_numpy(), one["predicted"].to_numpy(), Rule(2, 3))
+        found = find_alarms(one["score"].to_numpy(), one["predicted"].to_numpy(), Rule(2, 3))
         expected += [(name, a.start, a.end, a.peak) for a in found]
     columns = ["series", "start", "end", "peak"]
     assert list(alarms[columns].itertuples(index=False, name=None)) == expected

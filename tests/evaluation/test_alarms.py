@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from spear_jax.evaluation.alarms import Alarm, Alarms, Rule, Stretch, choose, find, metrics
+from spear_jax.evaluation.alarms import Alarm, Alarms, Rule, Stretch, choose_alarm_rule, find_alarms, metrics
 
 SCORES = np.array([0.1, 0.9, 0.8, 0.2, 0.95, 0.1, 0.1, 0.1, 0.7, 0.1])
 PREDICTED = SCORES > 0.5
@@ -25,7 +25,7 @@ PREDICTED = SCORES > 0.5
     ],
 )
 def test_gaps_are_closed_then_short_alarms_are_dropped(rule: Rule, expected: list[Alarm]) -> None:
-    assert find(SCORES, PREDICTED, rule) == expected
+    assert find_alarms(SCORES, PREDICTED, rule) == expected
 
 
 @given(
@@ -38,7 +38,7 @@ def test_pieces_give_the_alarms_of_the_whole(flags: list[bool], gap: int, length
     predicted = np.array(flags, bool)
     scores = np.random.default_rng(0).random(len(flags))
     rule = Rule(gap, length)
-    whole = find(scores, predicted, rule)
+    whole = find_alarms(scores, predicted, rule)
     # Independently: mathematical morphology closes the gaps, and labels the runs.
     closed = np.pad(predicted, gap + 1)
     closed = ndimage.binary_closing(closed, np.ones(gap + 1)) if gap else closed
@@ -77,7 +77,7 @@ def test_false_alarms_and_delay() -> None:
 
 def test_the_rule_is_the_best_on_validation() -> None:
     noisy = stretch("....xxxxxxxx....x...", "x.x..xx.xxx.......x.")
-    rule = choose([noisy])
+    rule = choose_alarm_rule([noisy])
     assert rule.min_length > 1  # drops the single steps that are wrong
-    assert choose([stretch("....", "x.x.")]) == Rule()  # nothing to choose by
-    assert choose([noisy], gaps=(7,), lengths=(1,)) == Rule(7, 1)
+    assert choose_alarm_rule([stretch("....", "x.x.")]) == Rule()  # nothing to choose by
+    assert choose_alarm_rule([noisy], gaps=(7,), lengths=(1,)) == Rule(7, 1)

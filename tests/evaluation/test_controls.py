@@ -10,12 +10,12 @@ from safetensors.numpy import load_file
 
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
-from spear_jax.data.dataset import build
+from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import Loaded
 from spear_jax.data.sources.synthetic import generate
 from spear_jax.detector.artifact import content_sha256
 from spear_jax.model import probing
-from spear_jax.model.assemble import assemble
+from spear_jax.model.assemble import assemble_model
 
 pytestmark = pytest.mark.one_python
 
@@ -34,7 +34,7 @@ def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path
     check_scores(tmp_path / "run")
     config = default_config()
     config.backbone.name, config.prompt.init, config.prompt.length = TINY, "normal", 4
-    start = assemble(config, load_backbone(TINY)).trainable["prompt"]["vectors"]
+    start = assemble_model(config, load_backbone(TINY)).trainable["prompt"]["vectors"]
     np.testing.assert_array_equal(tensors(tmp_path / "run")["prompt.vectors"], start)
     # And the detector works like any other.
     table = tmp_path / "t.csv"
@@ -120,9 +120,9 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
     loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
-    plain = build(config, loaded)
+    plain = build_dataset(config, loaded)
     config.train.labelled_share = 0.25
-    few = build(config, loaded)
+    few = build_dataset(config, loaded)
     normal = [~part.training.targets.any(axis=1) for part in (plain, few)]
     assert normal[1].sum() == round(normal[0].sum() / 4)
     whole = {part.tobytes(): number for number, part in enumerate(plain.training.bins)}
@@ -158,9 +158,9 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
         0,
     )
     loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
-    plain = build(config, loaded)
+    plain = build_dataset(config, loaded)
     config.train.shuffled_labels = True
-    shuffled = build(config, loaded)
+    shuffled = build_dataset(config, loaded)
     assert not np.array_equal(shuffled.training.targets, plain.training.targets)
     rows = [sorted(map(bytes, one.training.targets.astype(np.uint8))) for one in (plain, shuffled)]
     assert rows[0] == rows[1]
@@ -174,9 +174,9 @@ def test_shuffled_labels_keep_the_base_rate_where_windows_differ_in_length() -> 
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
     loaded = Loaded("synthetic", generate(series=12, length=120, shortest=20, past=64, rate=0.4, seed=3))
-    plain = build(config, loaded).training
+    plain = build_dataset(config, loaded).training
     config.train.shuffled_labels = True
-    shuffled = build(config, loaded).training
+    shuffled = build_dataset(config, loaded).training
     assert len(np.unique(plain.mask.sum(axis=1))) > 2
     assert not np.array_equal(shuffled.targets, plain.targets)
     assert shuffled.targets[plain.mask].sum() == plain.targets[plain.mask].sum() == shuffled.targets.sum()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.evaluation.intervals import (
+from spear_jax.evaluation.interval_metrics import (
     PER_SERIES,
     affiliation,
     default_window,

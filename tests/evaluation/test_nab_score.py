@@ -108,7 +108,7 @@ def test_random_scores_on_the_real_corpus_are_near_the_published_ones() -> None:
     from spear_jax.data.sources.nab import nab_parser
 
     # NAB's scoreboard gives a random detector 11.0 (standard), 1.2 (low FP) and 19.5 (low FN).
-    files = nab_parser.parse(Path(os.environ["SPEAR_DATA_DIR"]) / "nab")
+    files = nab_parser.parse_nab(Path(os.environ["SPEAR_DATA_DIR"]) / "nab")
     found = {name: [] for name in PROFILES}
     for seed in range(5):
         rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from spear_jax.evaluation.pointwise import point_metrics, ranking_metrics
-from spear_jax.evaluation.thresholds import choose
+from spear_jax.evaluation.thresholds import choose_threshold
 
 
 @settings(deadline=None, max_examples=50)
@@ -72,13 +72,13 @@ def test_the_threshold_has_the_best_f1_of_all(seed):
     labels = rng.random(60) < 0.3
     labels[:2] = [True, False]
     scores = rng.integers(0, 10, 60) + labels * rng.random()
-    chosen = choose("best_f1", labels, scores)
+    chosen = choose_threshold("best_f1", labels, scores)
     best = max(sk.f1_score(labels, scores >= value) for value in np.unique(scores))
     assert sk.f1_score(labels, scores >= chosen.value) == pytest.approx(best)
 
 
 def test_with_one_class_the_threshold_is_a_percentile_and_says_so():
-    chosen = choose("best_f1", np.zeros(1000, bool), np.arange(1000) / 1000)
+    chosen = choose_threshold("best_f1", np.zeros(1000, bool), np.arange(1000) / 1000)
     assert chosen.value == pytest.approx(0.99, abs=0.001)
     assert "quantile_0.99" in chosen.rule
 
@@ -90,7 +90,7 @@ def test_a_fixed_false_positive_rate_is_kept_and_made_use_of(seed: int, rate: fl
     labels = rng.random(80) < rng.choice([0, 0.3])
     labels[0] = False
     scores = rng.integers(0, 12, 80) + labels * rng.random()
-    chosen = choose("false_positive_rate", labels, scores, false_positive_rate=rate)
+    chosen = choose_threshold("false_positive_rate", labels, scores, false_positive_rate=rate)
     normal = scores[~labels]
     assert np.mean(normal >= chosen.value) <= rate
     lower = scores[scores < chosen.value]
@@ -106,7 +106,7 @@ def test_a_fixed_precision_is_reached_with_the_highest_recall_or_it_is_said(seed
     labels = rng.random(60) < 0.3
     labels[:2] = [True, False]
     scores = rng.integers(0, 10, 60) + labels * rng.random()
-    chosen = choose("precision", labels, scores, precision=precision)
+    chosen = choose_threshold("precision", labels, scores, precision=precision)
     found = {value: labels[scores >= value].mean() for value in np.unique(scores)}
     enough = [value for value, share in found.items() if share >= precision]
     if enough:

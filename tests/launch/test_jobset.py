@@ -123,6 +123,6 @@ def test_the_container_runs_the_documented_command(jobset: Document) -> None:
     docker = (LAUNCH / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["python", "-m", "spear_jax.main"]' in docker
     assert "command" not in container_of(jobset)
-    flags = main.parse(container_of(jobset)["args"])
+    flags = main.parse_flags(container_of(jobset)["args"])
     assert flags.mode == "train"
     assert flags.workdir.startswith("gs://")

@@ -129,13 +129,13 @@ def made(values_after: float, split: str, *, missing: str = "bin") -> dataset.Da
         held_out = {
             recorded[i].name
             for part in ("validation", "test")
-            for i in dataset.build(config, Loaded("made", recorded)).windows[part].series
+            for i in dataset.build_dataset(config, Loaded("made", recorded)).windows[part].series
         }
         recorded = [
             dataclasses.replace(one, values=one.values * np.float32(values_after)) if one.name in held_out else one
             for one in recorded
         ]
-    return dataset.build(config, Loaded("made", recorded))
+    return dataset.build_dataset(config, Loaded("made", recorded))
 
 
 @every_method

@@ -19,7 +19,7 @@ from spear_jax.config.fields import TINY, default_config
 from spear_jax.methods import registry
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.lstm import assemble_lstm
-from spear_jax.model.assemble import Assembled, assemble, count
+from spear_jax.model.assemble import Assembled, assemble_model, count
 from spear_jax.model.spear import merge
 from spear_jax.training.step import make_optimizer, make_train_call
 
@@ -91,7 +91,7 @@ def test_fine_tuning_begins_where_the_head_alone_does_and_trains_every_weight(tm
     config = config_of("fine_tuning")
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}")
     model, b = assemble_fine_tuning(config, backbone), batch()
-    bare = assemble(config_of("spear", **{"prompt.length": 0}), backbone)
+    bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
     np.testing.assert_allclose(logits(model, b["bins"], b["mask"]), logits(bare, b["bins"], b["mask"]), atol=1e-6)
     assert set(model.trainable) == {"head", "backbone"}
     assert count(model.trainable["backbone"]) == count(backbone.params)
@@ -107,7 +107,7 @@ def test_lora_begins_at_the_frozen_model_and_trains_its_additions_alone(tmp_path
     config = config_of("lora", **{"lora.rank": 2})
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}", int8=int8)
     model, b = assemble_fine_tuning(config, backbone), batch()
-    bare = assemble(config_of("spear", **{"prompt.length": 0}), backbone)
+    bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
     np.testing.assert_allclose(logits(model, b["bins"], b["mask"]), logits(bare, b["bins"], b["mask"]), atol=1e-6)
     additions = traverse_util.flatten_dict(model.trainable["backbone"], sep="/")
     assert {path.rpartition("/")[2] for path in additions} == {"lora_a", "lora_b"}
@@ -132,7 +132,7 @@ def test_lora_is_the_low_rank_product() -> None:
         if path[-1] == "lora_a":
             product = jnp.matmul(a, traverse_util.flatten_dict(tree)[(*path[:-1], "lora_b")])
             kernels[(*path[:-1], "kernel")] = kernels[(*path[:-1], "kernel")] + np.asarray(product)
-    bare = assemble(config_of("spear", **{"prompt.length": 0}), backbone)
+    bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
     frozen = {**bare.frozen, "backbone": traverse_util.unflatten_dict(kernels)}
     merged = Assembled(bare.spear, {"head": model.trainable["head"]}, frozen, {})
     np.testing.assert_allclose(

@@ -94,15 +94,15 @@ def small_dataset(**fields: object) -> tuple[ConfigDict, Dataset]:
     given = SYNTHETIC | {"data.synthetic.length": 68, "data.window": 12, "data.stride": 12} | fields
     for field, value in given.items():
         reading.override(config, field, str(value))
-    loaded = sources.load(config)
+    loaded = sources.load_series(config)
     for number, one in enumerate(loaded.series):
         one.values[number + 3] = np.nan
-    return config, dataset.build(config, loaded)
+    return config, dataset.build_dataset(config, loaded)
 
 
 def scores(config: ConfigDict, dataset: Dataset, folder: Path) -> dict[str, np.ndarray]:
     config.backbone.name = str(folder)
-    asked = zero_shot.prepare(config, load_backbone(str(folder)), dataset)
+    asked = zero_shot.prepare_questions(config, load_backbone(str(folder)), dataset)
     return asked.score(batch_size=5, mesh=parallel.make_mesh())
 
 
@@ -249,7 +249,7 @@ def test_own_template_and_words(spear: Spear, tmp_path: Path) -> None:
 def test_texts_of_any_length_in_batches_of_any_size(tmp_path: Path) -> None:
     config, dataset = small_dataset(method="zero_shot_surprise")
     backbone = load_backbone(f"random:{write(tmp_path / 'llama', 'llama', 'digits')}")
-    asked = zero_shot.prepare(config, backbone, dataset)
+    asked = zero_shot.prepare_questions(config, backbone, dataset)
     one, many = (asked.score(batch_size=size, mesh=parallel.make_mesh()) for size in (1, 64))
     for split in one:
         np.testing.assert_allclose(one[split], many[split], atol=1e-4)
@@ -328,7 +328,7 @@ def test_a_tokenizer_without_a_beginning_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "llama", "llama", "digits")
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "none", "eos_token": "none"}))
     with pytest.raises(InputError, match="no token for the beginning of a text"):
-        zero_shot.prepare(config, load_backbone(f"random:{folder}"), dataset)
+        zero_shot.prepare_questions(config, load_backbone(f"random:{folder}"), dataset)
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(spear: Spear, tmp_path: Path) -> None:

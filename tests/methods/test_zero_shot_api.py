@@ -23,13 +23,13 @@ from conftest import SPLITS, Spear, check_refusal, check_scores, quick, refuse_u
 from spear_jax import main
 from spear_jax.config import reading
 from spear_jax.data import sources
-from spear_jax.data.dataset import build
-from spear_jax.data.scores import by_windows
+from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import Loaded
 from spear_jax.data.sources import mimic_iv_source as mimic_source
 from spear_jax.data.sources import synthetic
+from spear_jax.data.step_scores import by_windows
 from spear_jax.methods import zero_shot_api
-from spear_jax.methods.zero_shot_api import Anomaly, parse
+from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
 
 pytestmark = pytest.mark.one_python
 
@@ -153,11 +153,11 @@ WINDOWS = 48
 
 def check_expected(arguments: tuple[str, ...]) -> None:
     """The scores are those of `largest` for each window."""
-    flags = main.parse(arguments)
+    flags = main.parse_flags(arguments)
     config = reading.load_config(flags.config)
     for field, text in flags.overrides.items():
         reading.override(config, field, text)
-    dataset = build(config, sources.load(config))
+    dataset = build_dataset(config, sources.load_series(config))
     expected = {}
     for split, examples in dataset.examples.items():
         expected[split] = np.zeros(examples.bins.shape)
@@ -661,4 +661,4 @@ def test_a_cache_that_is_a_file(endpoint: Endpoint, spear: Spear, tmp_path: Path
     ],
 )
 def test_answers_are_read_or_refused(text: str, expected: list[Anomaly] | None) -> None:
-    assert parse(text, 10) == expected
+    assert parse_answer(text, 10) == expected

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from spear_jax.backbones.pretrained import describe_backbone, load_backbone
 from spear_jax.commands import memory
 from spear_jax.config.fields import default_config
-from spear_jax.model.assemble import build, count
+from spear_jax.model.assemble import build_spear, count
 from spear_jax.model.embedding import bin_table, initial_prompt
 
 pytestmark = pytest.mark.one_python
@@ -85,7 +85,7 @@ def test_trainable_numbers_of_the_real_shape() -> None:
     found = describe_backbone("random:google/gemma-2b", "bfloat16")
     assert (found.config.layers, found.config.head_size, found.config.key_value_heads) == (18, 256, 1)
     config = default_config()
-    spear = build(config, found.module, found.config.hidden_size)
+    spear = build_spear(config, found.module, found.config.hidden_size)
     shapes = [jax.ShapeDtypeStruct((1, 128), dtype) for dtype in (jnp.int32, jnp.bool_)]
     params = jax.eval_shape(spear.init, jax.random.key(0), *shapes)["params"]
     trainable = {name: params[name] for name in ("prompt", "head")}

@@ -16,7 +16,7 @@ from spear_jax.backbones.weights.checkpoint import param_shapes
 from spear_jax.config.checks import check_length
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import assemble, count
+from spear_jax.model.assemble import assemble_model, count
 from spear_jax.model.spear import Spear, merge
 from spear_jax.training.step import loss_sum, make_optimizer, make_train_call
 
@@ -50,7 +50,7 @@ def batch(rows: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def test_without_a_prompt_the_encoder_is_plain_bert(backbone):
-    model = assemble(tiny_config(**{"prompt.length": 0}), backbone)
+    model = assemble_model(tiny_config(**{"prompt.length": 0}), backbone)
     b = batch()
     ids = np.array([backbone.tokenize(str(n))[0] for n in range(BINS)])[b["bins"]]
     plain = backbone.encode(backbone.embed(ids), b["mask"])
@@ -70,7 +70,7 @@ class Echo(nn.Module):
 
 
 def echo(config: ConfigDict, backbone: Backbone) -> tuple[Spear, dict]:
-    model = assemble(config, backbone)
+    model = assemble_model(config, backbone)
     rng = np.random.default_rng(0)
     table = rng.normal(size=(BINS + 1, backbone.hidden_size)).astype(np.float32)
     trainable = {**model.trainable, "embedding": {"table": table}}
@@ -93,7 +93,7 @@ def test_each_logit_is_read_at_its_own_step(backbone, position, length):
 
 @pytest.mark.parametrize("position", ["prefix", "after_cls", "suffix"])
 def test_padding_changes_no_real_logit(backbone, position):
-    model = assemble(tiny_config(**{"prompt.position": position}), backbone)
+    model = assemble_model(tiny_config(**{"prompt.position": position}), backbone)
     variables = merge(model.trainable, model.frozen)
     b = batch()
     short = logits_of(model.spear, variables, b["bins"], b["mask"])
@@ -107,7 +107,7 @@ def test_padding_changes_no_real_logit(backbone, position):
 
 
 def test_every_real_step_and_the_prompt_reach_a_logit(backbone):
-    model = assemble(tiny_config(), backbone)
+    model = assemble_model(tiny_config(), backbone)
     b = batch()
 
     def one_logit(trainable, embedding):
@@ -139,7 +139,7 @@ def test_a_window_head_pools_what_it_names(backbone, pooling):
 
 
 def train_steps(config: ConfigDict, backbone: Backbone, steps: int):
-    model = assemble(config, backbone)
+    model = assemble_model(config, backbone)
     optimizer = make_optimizer(config)
     call = make_train_call(model.spear, optimizer, 1.0)
     frozen = jax.device_put(model.frozen)
@@ -191,7 +191,7 @@ def test_a_call_equals_its_steps_one_by_one(backbone):
 
 
 def test_the_loss_is_the_mean_over_real_steps(backbone):
-    model = assemble(tiny_config(), backbone)
+    model = assemble_model(tiny_config(), backbone)
     b = batch()
     total, steps = jax.jit(lambda t, f: loss_sum(model.spear, t, f, b, 3.0))(model.trainable, model.frozen)
     logits = logits_of(model.spear, merge(model.trainable, model.frozen), b["bins"], b["mask"])
@@ -247,7 +247,7 @@ def test_gradients_exist_for_prompt_and_head_only():
         "head": {"kernel": (768, 1), "bias": (1,)},
     }
     # And should somebody differentiate the frozen tree, nothing comes through.
-    tiny = assemble(tiny_config(), load_backbone(TINY))
+    tiny = assemble_model(tiny_config(), load_backbone(TINY))
     leaked = jax.jit(jax.grad(lambda f: loss_sum(tiny.spear, tiny.trainable, f, batch(), 1.0)[0]))(tiny.frozen)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(leaked))
 
@@ -294,4 +294,4 @@ def test_what_does_not_fit_is_refused(backbone, fields, message):
     config = tiny_config(**fields)
     with pytest.raises(InputError, match=message):
         check_length(config, config.data.window, backbone.max_positions)
-        assemble(config, backbone)
+        assemble_model(config, backbone)

@@ -12,7 +12,7 @@ from spear_jax.config.fields import TINY, default_config
 from spear_jax.data.batches import Examples
 from spear_jax.methods.head_only import head_only
 from spear_jax.model import probing
-from spear_jax.model.assemble import Assembled, assemble
+from spear_jax.model.assemble import Assembled, assemble_model
 from spear_jax.model.placed import features, score_windows
 from spear_jax.model.probing import fit_head
 
@@ -23,7 +23,7 @@ def assembled(head: str = "step") -> Assembled:
     config = default_config()
     config.backbone.name, config.quantizer.bins, config.data.window = TINY, BINS, T
     config.prompt.length, config.head.kind = 3, head
-    return assemble(config, load_backbone(TINY))
+    return assemble_model(config, load_backbone(TINY))
 
 
 def windows(rows: int, head: str = "step", seed: int = 0) -> Examples:

@@ -13,12 +13,12 @@ from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.data.batches import MOST_SHAPES, Examples, buckets
-from spear_jax.data.scores import stitch
 from spear_jax.data.series import Series
+from spear_jax.data.step_scores import stitch
 from spear_jax.data.windows import cut
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.methods.head_only import head_only
-from spear_jax.model.assemble import Assembled, assemble
+from spear_jax.model.assemble import Assembled, assemble_model
 from spear_jax.model.placed import score_windows
 from spear_jax.model.spear import merge
 
@@ -32,7 +32,7 @@ def assembled(position: str = "prefix", head: str = "step", pooling: str = "mean
     config.backbone.name, config.quantizer.bins, config.data.window = TINY, BINS, T
     config.prompt.length, config.prompt.position = 4, position
     config.head.kind, config.head.pooling = head, pooling
-    model = assemble(config, load_backbone(TINY))
+    model = assemble_model(config, load_backbone(TINY))
     rng = np.random.default_rng(0)  # a head of 0.02 would hide a difference
     kernel = rng.normal(size=(32, 1)).astype(np.float32)
     return dataclasses.replace(model, trainable={**model.trainable, "head": {"kernel": kernel, "bias": np.zeros(1)}})

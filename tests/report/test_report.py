@@ -16,7 +16,7 @@ from conftest import Run, Spear, evaluate, log, quick, quick_on, results
 from etils import epath
 from etils.epath import backend
 
-from spear_jax.data.scores import StepScores
+from spear_jax.data.step_scores import StepScores
 from spear_jax.evaluation.thresholds import Threshold
 from spear_jax.report import figures
 from spear_jax.report.labels import COLUMNS, DIGITS, NAMES, STEPWISE

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from spear_jax import main
 from spear_jax.config import reading
 from spear_jax.studies import runner
-from spear_jax.studies.study import load
+from spear_jax.studies.study import load_study
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_the_page_is_what_the_results_say(build: ModuleType, tmp_path: Path) -> 
 
 def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> None:
     shown = {
-        one.name for _, path, _ in build.SECTION.findall(build.PAGE.read_text()) for one in runner.plan(load(path), {})
+        one.name
+        for _, path, _ in build.SECTION.findall(build.PAGE.read_text())
+        for one in runner.plan(load_study(path), {})
     }
     for file in build.HERE.glob("*.json"):
         assert file.stem in shown
@@ -46,7 +48,7 @@ def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> Non
         if "error" in content:
             continue
         assert content["backbone"].get("pretrained", True) or content["backbone"]["name"].startswith("random:")
-        flags = main.parse([*shlex.split(content["command"])[3:], "--workdir=x"])
+        flags = main.parse_flags([*shlex.split(content["command"])[3:], "--workdir=x"])
         if flags.mode != "train" or "train.init_from" in flags.overrides:
             continue
         config = reading.load_config(flags.config)
@@ -56,7 +58,7 @@ def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> Non
 
 
 def test_results_of_other_defaults_are_refused(build: ModuleType, tmp_path: Path) -> None:
-    build.HERE, study = tmp_path, load("configs/studies/bins.py:nasa")
+    build.HERE, study = tmp_path, load_study("configs/studies/bins.py:nasa")
     build.check_defaults()
     build.copy(study, tmp_path)
     build.check_defaults()
@@ -68,7 +70,7 @@ def test_results_of_other_defaults_are_refused(build: ModuleType, tmp_path: Path
 
 def test_failed_runs_and_single_seeds_stay_on_the_page(build: ModuleType, tmp_path: Path) -> None:
     path = "configs/studies/bins.py:nasa"
-    study = load(path)
+    study = load_study(path)
     failed, done, *_ = runner.plan(study, {})
     numbers = json.loads(next(build.HERE.glob("nasa-spear-*.json")).read_text())
     (tmp_path / "runs" / done.name).mkdir(parents=True)

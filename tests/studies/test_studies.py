@@ -26,8 +26,8 @@ from spear_jax.config.fields import default_config
 from spear_jax.errors import InputError
 from spear_jax.storage import write_whole
 from spear_jax.studies import runner, table
-from spear_jax.studies.runner import plan, run
-from spear_jax.studies.study import PROTOCOL, Row, Study, grid, load
+from spear_jax.studies.runner import plan, run_study
+from spear_jax.studies.study import PROTOCOL, Row, Study, grid, load_study
 
 pytestmark = pytest.mark.one_python
 
@@ -63,7 +63,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_place: None) -> None:
     rows = [{"prompt.length": 0}, {"prompt.length": 4}, {"prompt.length": 4, "backbone.name": "/nowhere"}]
     one = dataclasses.replace(study(rows, seeds=(0, 1)), reference="prompt.length=0")
-    text = run(one, {}, tmp_path / "s", None)
+    text = run_study(one, {}, tmp_path / "s", None)
     runs = pd.read_csv(tmp_path / "s" / "one.csv")
     assert len(runs) == 6
     assert runs["error"].notna().tolist() == [False] * 4 + [True] * 2
@@ -83,7 +83,7 @@ def test_a_study_runs_each_run_once_and_lists_what_failed(tmp_path: Path, in_pla
     assert (tmp_path / "s" / "one.png").stat().st_size > 5000
     before = stamps(tmp_path / "s")
     assert len(before) == 4
-    run(study(rows[:2], seeds=(0, 1)), {}, tmp_path / "s", None)
+    run_study(study(rows[:2], seeds=(0, 1)), {}, tmp_path / "s", None)
     assert stamps(tmp_path / "s") == before
 
 
@@ -93,17 +93,17 @@ def test_two_studies_share_their_runs(
     first, second = study([{"prompt.length": 4}]), study([{"train.epochs": 1}], name="two", **{"prompt.length": "4"})
     (a,), (b,) = plan(first, {}), plan(second, {})
     assert a.name == b.name
-    run(first, {}, tmp_path / "s", None)
+    run_study(first, {}, tmp_path / "s", None)
     known = tmp_path / "known"
     known.mkdir()
     (known / f"{a.name}.json").write_bytes((tmp_path / "s" / "runs" / a.name / "results.json").read_bytes())
     monkeypatch.setattr(subprocess, "run", None)
-    run(second, {}, tmp_path / "s", None)
-    assert "| train.epochs=1 | 1 |" in run(second, {}, tmp_path / "other", known)
+    run_study(second, {}, tmp_path / "s", None)
+    assert "| train.epochs=1 | 1 |" in run_study(second, {}, tmp_path / "other", known)
     assert not (tmp_path / "other" / "runs").exists()
     (known / runner.DEFAULTS).write_text("train.epochs=41\n")
     with pytest.raises(TypeError):  # not taken: it would be run
-        run(second, {}, tmp_path / "other", known)
+        run_study(second, {}, tmp_path / "other", known)
     assert "train.epochs was 41, is 40" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "s").iterdir()} == {
         "runs",
@@ -143,19 +143,19 @@ def test_names_tell_configs_apart_and_nothing_else() -> None:
 
 def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.prompt\.length=-1: allowed is at least 0"):
-        run(study([{"prompt.length": 4}, {"prompt.length": -1}]), {}, tmp_path / "s", None)
+        run_study(study([{"prompt.length": 4}, {"prompt.length": -1}]), {}, tmp_path / "s", None)
     assert not (tmp_path / "s").exists()
     with pytest.raises(InputError, match="a study has seeds of its own"):
-        run(study([{"prompt.length": 4}]), {"seed": "5"}, tmp_path / "s", None)
+        run_study(study([{"prompt.length": 4}]), {"seed": "5"}, tmp_path / "s", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
-        run(study([{"prompt.length": 4}]), {}, tmp_path / "file", None)
+        run_study(study([{"prompt.length": 4}]), {}, tmp_path / "file", None)
 
 
 def test_a_study_in_which_all_runs_fail_says_so(tmp_path: Path, in_place: None) -> None:
     for rows in ([{"prompt.length": 4}, {"prompt.length": 0}], [{"train.epochs": 1}, {"train.epochs": 2}]):
         failing = study(rows, **{"backbone.name": "/nowhere"})
-        text = run(dataclasses.replace(failing, reference=next(iter(failing.rows))), {}, tmp_path / "s", None)
+        text = run_study(dataclasses.replace(failing, reference=next(iter(failing.rows))), {}, tmp_path / "s", None)
         assert "| 0 of 1 |" in text
         assert "- failed: " in text
 
@@ -167,7 +167,7 @@ def test_a_source_that_fails_is_tried_once(tmp_path: Path, monkeypatch: pytest.M
     calls = []
     real = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda *given, **how: calls.append(given) or real(*given, **how))
-    text = run(Study("one", "t", "q", config, {}, "rate", rows, (0,)), {}, tmp_path / "s", None)
+    text = run_study(Study("one", "t", "q", config, {}, "rate", rows, (0,)), {}, tmp_path / "s", None)
     assert text.count("its source") == 3
     assert len(calls) == 1
 
@@ -179,7 +179,7 @@ def test_known_results_are_of_the_public_data_and_of_todays_defaults(
     (planned,) = plan(one, {})
     assert planned.known
     assert not plan(one, {"data.dir": "/somewhere"})[0].known
-    run(one, {}, tmp_path / "s", None)
+    run_study(one, {}, tmp_path / "s", None)
 
     def other() -> ConfigDict:
         config = default_config()
@@ -188,7 +188,7 @@ def test_known_results_are_of_the_public_data_and_of_todays_defaults(
 
     monkeypatch.setattr(runner.configs, "default_config", other)
     monkeypatch.setattr(subprocess, "run", None)
-    assert "other defaults of train.weight_decay; remove it" in run(one, {}, tmp_path / "s", None)
+    assert "other defaults of train.weight_decay; remove it" in run_study(one, {}, tmp_path / "s", None)
 
 
 STUDY_FILE = """
@@ -226,7 +226,7 @@ def test_a_figure_draws_what_the_table_is_about(
     layout = table.Layout("T", "Q?", "row", along, "axis", 2, "", metrics, {}, {}, {})
     numbers = {f"test_{name}": [0.1, 0.2, 0.5, 0.6] for name in metrics}
     runs = pd.DataFrame({"row": [*"aabb"], "error": "", "base_rate": 0.1, **numbers})
-    table.draw(layout, runs, tmp_path / "one.png")
+    table.draw_study(layout, runs, tmp_path / "one.png")
     (axes,) = figures[0].axes
     assert drawn in (axes.get_xlabel(), axes.get_ylabel())
     assert set(axes.get_legend_handles_labels()[1]) == names
@@ -273,7 +273,7 @@ def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path, in_plac
         "nothing to b": Row(data, other, Row({**SYNTHETIC, "backbone.name": "/nowhere"}, config), True),
     }
     one = Study("transfer", "t", "q", config, {}, "detector", rows, (0,), matrices={"carried": ("auroc",)})
-    text = run(one, {}, tmp_path / "s", None)
+    text = run_study(one, {}, tmp_path / "s", None)
     runs = pd.read_csv(tmp_path / "s" / "transfer.csv").set_index("row")
     assert runs["error"].isna().tolist() == [True] * 4 + [False]
     assert "its source" in runs["error"].iloc[-1]
@@ -295,7 +295,7 @@ def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path, in_plac
     assert results(tmp_path / "s" / "runs" / runs["run"]["a to b, new head"])["trained"] == ["head"]
     assert (tmp_path / "s" / "transfer.png").stat().st_size > 5000
     before = stamps(tmp_path / "s")
-    run(one, {}, tmp_path / "s", None)
+    run_study(one, {}, tmp_path / "s", None)
     assert stamps(tmp_path / "s") == before
 
 
@@ -307,13 +307,13 @@ def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: py
         return  # it is about all data sets
     if file.stem == "rules" and argument == "mimic_iv":
         with pytest.raises(InputError, match="has no recorded labels"):
-            load(f"{file}:{argument}")
+            load_study(f"{file}:{argument}")
         return
     if file.stem in ("splits", "tsmote") and "time" in argument:
         with pytest.raises(InputError, match="splits of its own"):
-            load(f"{file}:{argument}")
+            load_study(f"{file}:{argument}")
         return
-    found = load(f"{file}:{argument}")
+    found = load_study(f"{file}:{argument}")
     assert ("debug" in found.name and "random weights" in found.title) == ("debug" in argument)
     planned = plan(found, {})
     assert len(planned) == len(found.rows) * len(found.seeds)
@@ -338,12 +338,12 @@ def test_what_was_not_measured_can_be_by_its_command(file: Path, data: str, monk
     argument = "" if file.stem == "transfer" else data
     if (file.stem, data) == ("rules", "mimic_iv"):
         return
-    for way in load(f"{file}:{argument}").not_measured.values():
+    for way in load_study(f"{file}:{argument}").not_measured.values():
         environment, module, arguments = way.partition("python -m spear_jax.main ")
         assert module and all("=" in variable for variable in environment.split())
-        flags = main.parse(arguments.split())
+        flags = main.parse_flags(arguments.split())
         if flags.mode == "study":
-            assert plan(load(flags.config), flags.overrides)
+            assert plan(load_study(flags.config), flags.overrides)
             continue
         config = reading.load_config(flags.config)
         for field, text in flags.overrides.items():

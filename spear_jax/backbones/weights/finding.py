@@ -1,5 +1,6 @@
 """Finds the folder of a model's files: local, weight package, Hugging Face cache, Hub, in this order."""
 
+import importlib.metadata
 import importlib.util
 import re
 from pathlib import Path
@@ -56,7 +57,7 @@ class Place(NamedTuple):
     sha256: str = ""  # what the weights must have; '' where nothing is known of them
 
 
-def find(name: str, config_only: bool) -> Place:
+def find_weights(name: str, config_only: bool) -> Place:
     """The folder that holds the files of a model, fetched if need be.
 
     Args:

@@ -40,7 +40,7 @@ def _one(series: Series, rate: float, rng: np.random.Generator) -> Series:
         return dataclasses.replace(series, labels=labels)
     low, high = float(np.min(known)), float(np.max(known))
     size = float(np.subtract(*np.quantile(known, (0.95, 0.05)))) or high - low or max(abs(high), 1.0)
-    for kind, begin, end in intervals(0, len(series), rate, rng):
+    for kind, begin, end in draw_intervals(0, len(series), rate, rng):
         labels[begin:end] = True
         jump = rng.choice((-1.0, 1.0)) * rng.uniform(0.4, 0.8) * size
         if kind in ("spike", "shift"):
@@ -57,7 +57,7 @@ def _one(series: Series, rate: float, rng: np.random.Generator) -> Series:
     return dataclasses.replace(series, values=values.astype(series.values.dtype), labels=labels)
 
 
-def intervals(
+def draw_intervals(
     begin: int, end: int, rate: float, rng: np.random.Generator, kinds: Sequence[str] = tuple(KINDS)
 ) -> list[tuple[str, int, int]]:
     """Anomaly intervals in [begin, end), apart from each other, with `rate` of the steps in expectation."""

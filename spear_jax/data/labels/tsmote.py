@@ -133,7 +133,7 @@ def counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.n
     return np.floor(ratio * known / np.where(total > 0, total, 1.0)).astype(int)
 
 
-def draw(
+def draw_samples(
     windows: Float[np.ndarray, "samples leads time"],
     labels: Bool[np.ndarray, "samples leads time"],
     negatives: Float[np.ndarray, "negatives time"],

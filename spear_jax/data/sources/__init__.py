@@ -9,7 +9,7 @@ from spear_jax.data.sources.nab import nab_source
 from spear_jax.data.sources.nasa import nasa_source
 
 
-def load(config: ConfigDict) -> Loaded:
+def load_series(config: ConfigDict) -> Loaded:
     """Reads the recorded series that `config.data` names.
 
     Raises:
@@ -18,29 +18,31 @@ def load(config: ConfigDict) -> Loaded:
     data, limit = config.data, config.data.limit_series
     if data.name == "synthetic":
         fields = (
-            data.synthetic.to_dict() | {"kinds": names(data.synthetic.kinds)} | ({"series": limit} if limit else {})
+            data.synthetic.to_dict()
+            | {"kinds": split_names(data.synthetic.kinds)}
+            | ({"series": limit} if limit else {})
         )
         return Loaded("synthetic", synthetic.generate(**fields))
     if data.name == "nab":
-        fields = data.nab.to_dict() | {"groups": names(data.nab.groups), "files": names(data.nab.files)}
-        return Loaded("nab", nab_source.load(data.dir, **fields, limit=limit))
+        fields = data.nab.to_dict() | {"groups": split_names(data.nab.groups), "files": split_names(data.nab.files)}
+        return Loaded("nab", nab_source.load_nab(data.dir, **fields, limit=limit))
     if data.name == "mimic_iv":
-        return mimic_iv_source.load(
-            data.dir, **(data.mimic_iv.to_dict() | {"signals": names(data.mimic_iv.signals)}), limit=limit
+        return mimic_iv_source.load_mimic_iv(
+            data.dir, **(data.mimic_iv.to_dict() | {"signals": split_names(data.mimic_iv.signals)}), limit=limit
         )
     if data.name == "files":
-        return files.load(
+        return files.load_files(
             data.dir,
             timestamp_column=data.timestamp_column,
-            value_columns=names(data.value_columns),
+            value_columns=split_names(data.value_columns),
             label_column=data.label_column,
             intervals=data.intervals,
             labels=data.labels,
             limit=limit,
         )
-    return Loaded("nasa", nasa_source.load(data.dir, **data.nasa, limit=limit))
+    return Loaded("nasa", nasa_source.load_nasa(data.dir, **data.nasa, limit=limit))
 
 
-def names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """Names out of a field that separates them by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

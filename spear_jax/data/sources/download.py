@@ -9,6 +9,7 @@ import concurrent.futures
 import hashlib
 import http.client
 import shutil
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence

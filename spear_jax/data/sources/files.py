@@ -8,12 +8,12 @@ from etils import epath
 
 from spear_jax.data.series import Loaded, Series
 from spear_jax.data.tables.file import _ALLOWED, _NAMES, _OPENERS, _PARQUET, _TEXT, File
-from spear_jax.data.tables.intervals import with_intervals
+from spear_jax.data.tables.label_intervals import with_intervals
 from spear_jax.data.tables.rows import Rows
 from spear_jax.errors import InputError
 
 
-def find(path: str) -> list[tuple[epath.Path, str]]:
+def find_files(path: str) -> list[tuple[epath.Path, str]]:
     """The files behind a path, with the names of their series.
 
     Raises:
@@ -34,7 +34,7 @@ def find(path: str) -> list[tuple[epath.Path, str]]:
     return [(root, _stem(root.name))]
 
 
-def load(
+def load_files(
     path: str,
     *,
     timestamp_column: str = "",
@@ -65,7 +65,7 @@ def load(
     """
     series: list[Series] = []
     warnings: list[str] = []
-    found = find(path)
+    found = find_files(path)
     check_names([name for _, name in found], path)
     for place, name in found:
         file = File(place, name, time=timestamp_column, values=value_columns, label=label_column)

@@ -35,7 +35,7 @@ def checksums(name: str) -> dict[str, str]:
     return {path: sha256 for sha256, path in pairs}
 
 
-def prepare(make_builder: Callable[[], Any]) -> Any:
+def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
     """A TFDS builder, downloaded and prepared.
 
     Args:
@@ -65,7 +65,7 @@ def prepare(make_builder: Callable[[], Any]) -> Any:
     return builder
 
 
-def read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+def read_prepared(builder: Any, split: str) -> Iterator[dict[str, Any]]:
     """The examples of a prepared data set, in order.
 
     Raises:

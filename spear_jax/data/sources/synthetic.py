@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spear_jax.data.labels.injection import KINDS, intervals, reflect
+from spear_jax.data.labels.injection import KINDS, draw_intervals, reflect
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
@@ -68,7 +68,7 @@ def generate(
 def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator, kinds: Sequence[str]) -> Series:
     total = past + length
     steps = np.arange(total)
-    anomalies = intervals(past, total, rate, rng, kinds)
+    anomalies = draw_intervals(past, total, rate, rng, kinds)
 
     frequency = np.full(total, 1 / np.exp(rng.uniform(np.log(12), np.log(32))))
     sigma = np.full(total, rng.uniform(0.03, 0.1))

@@ -35,7 +35,7 @@ def is_several(data: Any) -> bool:
     return isinstance(data, list | tuple) and any(hasattr(one, "__len__") and not isinstance(one, str) for one in data)
 
 
-def read(data: Any, what: str) -> Table:
+def read_array(data: Any, what: str) -> Table:
     """One array [time] or [time, columns], list of numbers, or frame.
 
     Of a frame the numbers are values, and one column of times, or an index of times, are the times.

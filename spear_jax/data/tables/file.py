@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 from etils import epath
 
 from spear_jax.data.series import LARGEST

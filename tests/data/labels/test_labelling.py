@@ -34,7 +34,7 @@ def build(labels: str, labelled: bool, **fields: object) -> dataset.Dataset:
     config.data.labels, config.data.gap = labels, 32
     with config.unlocked():
         config.update_from_flattened_dict(fields)
-    return dataset.build(config, Loaded("made", make(labelled)))
+    return dataset.build_dataset(config, Loaded("made", make(labelled)))
 
 
 @pytest.mark.parametrize("split", ["series", "time", "random"])
@@ -82,7 +82,7 @@ def test_tsmote_leaves_anomalies_with_gaps_alone() -> None:
     config = fields.default_config()
     config.data.window = config.data.stride = 32
     config.tsmote.enabled = True
-    made = dataset.build(config, Loaded("made", series))
+    made = dataset.build_dataset(config, Loaded("made", series))
     assert "tsmote" in made.notes
     assert np.isfinite(made.training.targets).all()
 

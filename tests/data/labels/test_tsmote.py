@@ -81,7 +81,7 @@ def problem(samples: int, leads: int, window: int, negatives: int, seed: int) ->
 )
 def test_properties(samples: int, leads: int, window: int, negatives: int, seed: int) -> None:
     windows, labels, normal = problem(samples, leads, window, negatives, seed)
-    drawn = tsmote.draw(windows, labels, normal, spy_share=0.15, rng=np.random.default_rng(seed))
+    drawn = tsmote.draw_samples(windows, labels, normal, spy_share=0.15, rng=np.random.default_rng(seed))
     assert drawn is not None
     assert drawn.values.shape == drawn.labels.shape == normal.shape  # exactly as many as there are normal ones
     late = windows[drawn.sample, drawn.lead]
@@ -101,7 +101,7 @@ def test_properties(samples: int, leads: int, window: int, negatives: int, seed:
 def test_missing_windows_are_never_drawn() -> None:
     windows, labels, normal = problem(5, 4, 6, 40, 0)
     windows[2, 1:] = np.nan
-    drawn = tsmote.draw(windows, labels, normal, spy_share=0.15, rng=np.random.default_rng(0))
+    drawn = tsmote.draw_samples(windows, labels, normal, spy_share=0.15, rng=np.random.default_rng(0))
     assert drawn is not None
     assert np.isfinite(drawn.values).all()
     assert (drawn.lead[drawn.sample == 2] == 0).all()
@@ -110,4 +110,4 @@ def test_missing_windows_are_never_drawn() -> None:
 def test_nothing_comes_of_anomalies_that_look_normal() -> None:
     rng = np.random.default_rng(0)
     windows, normal = rng.normal(size=(4, 3, 5)), rng.normal(size=(60, 5))
-    assert tsmote.draw(windows, windows > 0, normal, spy_share=0.5, rng=rng) is None
+    assert tsmote.draw_samples(windows, windows > 0, normal, spy_share=0.5, rng=rng) is None

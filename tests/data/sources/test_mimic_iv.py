@@ -70,7 +70,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def test_series(release: Path) -> None:
-    loaded = mimic_iv_source.load(str(release))
+    loaded = mimic_iv_source.load_mimic_iv(str(release))
     found = {one.name: one for one in loaded.series}
     assert list(found) == ["301/heart_rate", "301/temperature", "302/spo2", "303/heart_rate"]
     heart = found["301/heart_rate"]
@@ -95,18 +95,18 @@ def test_series(release: Path) -> None:
     ],
 )
 def test_choice(release: Path, arguments: dict, names: list[str]) -> None:
-    assert [one.name for one in mimic_iv_source.load(str(release), **arguments).series] == names
+    assert [one.name for one in mimic_iv_source.load_mimic_iv(str(release), **arguments).series] == names
 
 
 def test_resampled_by_the_hour(release: Path) -> None:
-    (one,) = mimic_iv_source.load(str(release), resample_hours=2, min_steps=3).series[-1:]
+    (one,) = mimic_iv_source.load_mimic_iv(str(release), resample_hours=2, min_steps=3).series[-1:]
     assert one.name == "303/heart_rate"
     np.testing.assert_allclose(one.values, [60.5, np.nan, 64])
     assert str(one.timestamps[2])[:16] == "2150-01-01T04:00"
 
 
 def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path) -> None:
-    first = mimic_iv_source.load(str(release)).series
+    first = mimic_iv_source.load_mimic_iv(str(release)).series
     kept = release / "spear_jax"
     assert kept.stat().st_mode & 0o077 == 0  # for its owner alone
     assert "data use agreement" in (kept / "README.txt").read_text()
@@ -117,23 +117,23 @@ def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path
     size = about.st_size
     events.write_bytes(b"\0" * size)  # not read again
     os.utime(events, ns=(about.st_atime_ns, about.st_mtime_ns))
-    for one, other in zip(first, mimic_iv_source.load(str(release)).series, strict=True):
+    for one, other in zip(first, mimic_iv_source.load_mimic_iv(str(release)).series, strict=True):
         np.testing.assert_array_equal(one.values, other.values)
     os.utime(events, (about.st_atime, about.st_mtime + 9))  # changed: read anew
     with pytest.raises(InputError, match=r"chartevents\.csv\.gz: cut off or not readable"):
-        mimic_iv_source.load(str(release))
+        mimic_iv_source.load_mimic_iv(str(release))
 
 
 def test_prepared_by_another_process_while_this_one_waited(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Contested(filelock.FileLock):
         def __enter__(self) -> "Contested":
             monkeypatch.undo()
-            others.extend(mimic_iv_source.load(str(release)).series)  # the other is first
+            others.extend(mimic_iv_source.load_mimic_iv(str(release)).series)  # the other is first
             return super().__enter__()
 
     others: list[Series] = []
     monkeypatch.setattr(filelock, "FileLock", Contested)
-    for one, other in zip(mimic_iv_source.load(str(release)).series, others, strict=True):
+    for one, other in zip(mimic_iv_source.load_mimic_iv(str(release)).series, others, strict=True):
         np.testing.assert_array_equal(one.values, other.values)
 
 
@@ -145,7 +145,7 @@ def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
     (release / "README.txt").unlink()
     zipped(release / "hosp" / "patients.csv.gz", "subject_id", *map(str, range(100)))
     assert mimic_iv_parser.is_demo(release)
-    loaded = mimic_iv_source.load(str(release))
+    loaded = mimic_iv_source.load_mimic_iv(str(release))
     assert loaded.name == "mimic_iv_demo"
     assert "stand-in" in loaded.warnings[0]
 
@@ -153,15 +153,15 @@ def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
 def test_where_it_is_looked_for(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEAR_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError, match=r"credentialed access is granted at https://physionet\.org/"):
-        mimic_iv_source.load()
+        mimic_iv_source.load_mimic_iv()
     release.rename(tmp_path / "mimic_iv_demo")
-    assert len(mimic_iv_source.load().series) == 4
+    assert len(mimic_iv_source.load_mimic_iv().series) == 4
     (tmp_path / "mimic_iv").mkdir()
     with pytest.raises(InputError, match=r"mimic_iv/icu/icustays\.csv\.gz: no such file"):
-        mimic_iv_source.load()
+        mimic_iv_source.load_mimic_iv()
     monkeypatch.delenv("SPEAR_DATA_DIR")
     with pytest.raises(InputError, match="MIMIC-IV is not downloaded"):
-        mimic_iv_source.load()
+        mimic_iv_source.load_mimic_iv()
 
 
 def damaged(name: str, damage: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -204,20 +204,20 @@ def test_fault_is_one_line(release: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     damage(release)
     with pytest.raises(InputError) as raised:
-        mimic_iv_source.load(str(release))
+        mimic_iv_source.load_mimic_iv(str(release))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_unknown_signal(release: Path) -> None:
     with pytest.raises(InputError, match=r"signals: 'pulse' is unknown; allowed: heart_rate, respiratory_rate"):
-        mimic_iv_source.load(str(release), signals=("pulse",))
+        mimic_iv_source.load_mimic_iv(str(release), signals=("pulse",))
 
 
 def test_folder_that_cannot_hold_what_is_prepared(release: Path) -> None:
     (release / "spear_jax").write_text("a file")
     with pytest.raises(InputError, match=r"spear_jax: cannot hold the prepared data .*data\.mimic_iv\.prepared_dir"):
-        mimic_iv_source.load(str(release))
+        mimic_iv_source.load_mimic_iv(str(release))
 
 
 def many(release: Path, patients: int = 12, steps: int = 40) -> None:
@@ -262,7 +262,7 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_real_demo(tmp_path: Path) -> None:
-    stays = list(mimic_iv_source.prepare(str(DEMO), str(tmp_path)))
+    stays = list(mimic_iv_source.prepare_mimic_iv(str(DEMO), str(tmp_path)))
     assert len(stays) == 140
     assert len({stay.subject for stay in stays}) == 100
     counts = np.bincount(np.concatenate([stay.signal for stay in stays]), minlength=len(mimic_iv_parser.SIGNALS))
@@ -271,7 +271,7 @@ def test_real_demo(tmp_path: Path) -> None:
     assert of_signal["respiratory_rate"] == 13_862 - 47
     assert of_signal["temperature"] <= 3_362 + 391 - 3
     assert of_signal["mean_arterial"] <= 5_548 - 10 - 7
-    loaded = mimic_iv_source.load(str(DEMO), prepared_dir=str(tmp_path))
+    loaded = mimic_iv_source.load_mimic_iv(str(DEMO), prepared_dir=str(tmp_path))
     assert loaded.name == "mimic_iv_demo"
     temperatures = np.concatenate([one.values for one in loaded.series if one.name.endswith("temperature")])
     assert temperatures.min() > 30 and temperatures.max() < 45
@@ -285,7 +285,7 @@ def test_real_demo_is_padded_by_less_than_a_fifth(tmp_path: Path) -> None:
 
     config = reading.load_config("configs/mimic_iv.py:minilm")
     config.data.dir, config.data.mimic_iv.prepared_dir = str(DEMO), str(tmp_path)
-    made = dataset.build(config, sources.load(config))
+    made = dataset.build_dataset(config, sources.load_series(config))
     assert made.notes["padding"]["share"] < 0.2
     assert len(made.notes["padding"]["lengths"]) <= MOST_SHAPES
     # And so are the batches themselves, filled up and mixed as they are.

@@ -29,7 +29,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_series(copy: Path) -> None:
-    cpu, quiet = nab_source.load(str(copy))
+    cpu, quiet = nab_source.load_nab(str(copy))
     assert (cpu.name, quiet.name) == ("realAWSCloudwatch/cpu", "realAWSCloudwatch/quiet")
     assert (len(cpu), len(quiet)) == (60, 20)
     assert np.flatnonzero(cpu.labels).tolist() == [*range(20, 25), *range(40, 50)]  # both ends are in the window
@@ -41,7 +41,7 @@ def test_series(copy: Path) -> None:
 
 
 def test_points(copy: Path) -> None:
-    cpu = nab_source.load(str(copy), labels="points")[0]
+    cpu = nab_source.load_nab(str(copy), labels="points")[0]
     assert np.flatnonzero(cpu.labels).tolist() == [22, 44]
 
 
@@ -57,7 +57,7 @@ def test_points(copy: Path) -> None:
     ],
 )
 def test_choice(copy: Path, arguments: dict, names: list[str]) -> None:
-    assert [one.name.partition("/")[2] for one in nab_source.load(str(copy), **arguments)] == names
+    assert [one.name.partition("/")[2] for one in nab_source.load_nab(str(copy), **arguments)] == names
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_choice(copy: Path, arguments: dict, names: list[str]) -> None:
 )
 def test_impossible_choice(copy: Path, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        nab_source.load(str(copy), **arguments)
+        nab_source.load_nab(str(copy), **arguments)
 
 
 def test_rows_keep_the_order_of_the_file(copy: Path) -> None:
@@ -79,7 +79,7 @@ def test_rows_keep_the_order_of_the_file(copy: Path) -> None:
     lines[3:5] = [lines[4], lines[4]]  # one time stamp twice
     lines[11], lines[12] = lines[12], lines[11]  # and a step back
     path.write_text("\n".join(lines))
-    (tweets,) = nab_source.load(str(copy), groups=("realTweets",))
+    (tweets,) = nab_source.load_nab(str(copy), groups=("realTweets",))
     assert len(tweets) == 40
     assert tweets.timestamps[2] == tweets.timestamps[3]
     assert tweets.timestamps[11] < tweets.timestamps[10]
@@ -87,13 +87,15 @@ def test_rows_keep_the_order_of_the_file(copy: Path) -> None:
 
 def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, only_mirror: OnlyMirror) -> None:
     mirror: Mirror = only_mirror(nab_source, copy)
-    place = nab_source.prepare()
+    place = nab_source.prepare_nab()
     assert str(place) == str(tfds_folder / "numenta_anomaly_benchmark" / "1.0.0")
     asked = mirror.requests
     assert asked == len(FILES) + 2
     for labels in ("windows", "points"):
         for found, expected in zip(
-            nab_source.load(groups=(), labels=labels), nab_source.load(str(copy), groups=(), labels=labels), strict=True
+            nab_source.load_nab(groups=(), labels=labels),
+            nab_source.load_nab(str(copy), groups=(), labels=labels),
+            strict=True,
         ):
             assert found.name == expected.name
             for field in ("values", "labels", "timestamps"):
@@ -149,7 +151,7 @@ def test_fault_is_one_line(copy: Path, fault: str) -> None:
     damage, expected = FAULTS[fault]
     damage(copy)
     with pytest.raises(InputError) as raised:
-        nab_source.load(str(copy))
+        nab_source.load_nab(str(copy))
     message = str(raised.value)
     assert expected in message
     assert message.startswith(str(copy))
@@ -169,7 +171,7 @@ def test_real_counts() -> None:
     counts = {
         group: (len(found), sum(map(len, found)), sum(int(one.labels.sum()) for one in found))
         for group in nab_source.GROUPS
-        if (found := nab_source.load(str(REAL), groups=(group,)))
+        if (found := nab_source.load_nab(str(REAL), groups=(group,)))
     }
     assert counts == {
         "artificialNoAnomaly": (5, 20_160, 0),
@@ -180,7 +182,7 @@ def test_real_counts() -> None:
         "realTraffic": (7, 15_664, 1_560),
         "realTweets": (10, 158_631, 15_651),
     }
-    files = nab_parser.parse(REAL)
+    files = nab_parser.parse_nab(REAL)
     assert (len(files), sum(len(one.values) for one in files)) == (58, 365_558)
     assert (sum(len(one.windows) for one in files), sum(len(one.points) for one in files)) == (116, 120)
     assert sum(int(one.labels("points").sum()) for one in files) == 120
@@ -190,7 +192,7 @@ def test_real_counts() -> None:
 
 @needs_data
 def test_real_windows_are_runs_of_labels() -> None:
-    for one in nab_parser.parse(REAL):
+    for one in nab_parser.parse_nab(REAL):
         begins = np.diff(one.labels("windows").astype(int), prepend=0) == 1
         assert begins.sum() == len(one.windows), one.name
 

@@ -76,7 +76,7 @@ def assert_equal(found: list[Series], expected: list[Series]) -> None:
 
 
 def test_series(copy: Path) -> None:
-    series = {s.name: s for s in nasa_source.load(str(copy))}
+    series = {s.name: s for s in nasa_source.load_nasa(str(copy))}
     assert list(series) == ["M-6", "P-1", "P-2", "S-9", "T-8"]  # No T-10: it has no labels.
     for name, one in series.items():
         past, steps, _ = SHAPES[name]
@@ -98,7 +98,9 @@ def test_series(copy: Path) -> None:
 
 
 def test_train_and_test(copy: Path) -> None:
-    for both, test in zip(nasa_source.load(str(copy), parts="train+test"), nasa_source.load(str(copy)), strict=True):
+    for both, test in zip(
+        nasa_source.load_nasa(str(copy), parts="train+test"), nasa_source.load_nasa(str(copy)), strict=True
+    ):
         past = len(test.reference)
         np.testing.assert_array_equal(both.values, np.r_[test.reference, test.values])
         np.testing.assert_array_equal(both.labels[past:], test.labels)
@@ -107,12 +109,12 @@ def test_train_and_test(copy: Path) -> None:
 
 
 def test_other_column(copy: Path) -> None:
-    for one in nasa_source.load(str(copy), column=24):
+    for one in nasa_source.load_nasa(str(copy), column=24):
         stored = np.load(copy / "test" / f"{one.name}.npy")
         np.testing.assert_array_equal(one.values, stored[:, 24])
-    assert nasa_source.load(str(copy), column=54, spacecraft="msl")
+    assert nasa_source.load_nasa(str(copy), column=54, spacecraft="msl")
     with pytest.raises(InputError, match="column is 54, but channel 'P-1' has columns 0 to 24"):
-        nasa_source.load(str(copy), column=54)
+        nasa_source.load_nasa(str(copy), column=54)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_other_column(copy: Path) -> None:
     ],
 )
 def test_choice(copy: Path, spacecraft: str, limit: int, names: list[str]) -> None:
-    found = nasa_source.load(str(copy), spacecraft=spacecraft, limit=limit)
+    found = nasa_source.load_nasa(str(copy), spacecraft=spacecraft, limit=limit)
     assert [s.name for s in found] == names
 
 
@@ -143,14 +145,14 @@ def test_choice(copy: Path, spacecraft: str, limit: int, names: list[str]) -> No
 )
 def test_impossible_argument(copy: Path, argument: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        nasa_source.load(str(copy), **argument)
+        nasa_source.load_nasa(str(copy), **argument)
 
 
 def test_nan_is_kept(copy: Path) -> None:
     array = np.load(copy / "test" / "T-8.npy")
     array[3:5, 0] = np.nan
     np.save(copy / "test" / "T-8.npy", array)
-    (one,) = nasa_source.load(str(copy), spacecraft="msl", limit=1)
+    (one,) = nasa_source.load_nasa(str(copy), spacecraft="msl", limit=1)
     assert np.flatnonzero(np.isnan(one.values)).tolist() == [3, 4]
 
 
@@ -158,39 +160,39 @@ def test_nan_is_kept(copy: Path) -> None:
 
 
 def test_layouts(copy: Path, tmp_path: Path) -> None:
-    expected = nasa_source.load(str(copy))
+    expected = nasa_source.load_nasa(str(copy))
 
     folder = tmp_path / "folder"
     shutil.copytree(copy, folder / "data")
-    assert_equal(nasa_source.load(str(folder)), expected)  # csv within data/
+    assert_equal(nasa_source.load_nasa(str(folder)), expected)  # csv within data/
     (folder / "data" / nasa_parser.LABELS).rename(folder / nasa_parser.LABELS)
-    assert_equal(nasa_source.load(str(folder)), expected)
-    assert_equal(nasa_source.load(str(folder / "data")), expected)  # csv beside it
+    assert_equal(nasa_source.load_nasa(str(folder)), expected)
+    assert_equal(nasa_source.load_nasa(str(folder / "data")), expected)  # csv beside it
 
     kaggle = tmp_path / "kaggle"
     shutil.copytree(copy, kaggle / "data" / "data")
     (kaggle / "data" / "data" / nasa_parser.LABELS).rename(kaggle / nasa_parser.LABELS)
-    assert_equal(nasa_source.load(str(kaggle)), expected)
+    assert_equal(nasa_source.load_nasa(str(kaggle)), expected)
 
     for prefix in ("data/", ""):
         packed = tmp_path / f"zip{len(prefix)}"
         packed.mkdir()
         archive = zipped(copy, packed / "data.zip", prefix)
         (packed / nasa_parser.LABELS).write_text(CSV)
-        assert_equal(nasa_source.load(str(packed)), expected)
-        assert_equal(nasa_source.load(str(archive)), expected)  # csv beside it
+        assert_equal(nasa_source.load_nasa(str(packed)), expected)
+        assert_equal(nasa_source.load_nasa(str(archive)), expected)  # csv beside it
         (packed / nasa_parser.LABELS).unlink()
         with zipfile.ZipFile(archive, "a") as file:
             file.writestr(nasa_parser.LABELS, CSV)
-        assert_equal(nasa_source.load(str(archive)), expected)  # csv within
-    assert_equal(nasa_source.load(str(archive.rename(packed / "any name.zip"))), expected)
+        assert_equal(nasa_source.load_nasa(str(archive)), expected)  # csv within
+    assert_equal(nasa_source.load_nasa(str(archive.rename(packed / "any name.zip"))), expected)
 
 
 def test_environment(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEAR_DATA_DIR", str(copy.parent))
-    assert len(nasa_source.load()) == 5
-    assert str(nasa_source.prepare()) == str(copy)
-    assert str(nasa_source.prepare(str(copy))) == str(copy)
+    assert len(nasa_source.load_nasa()) == 5
+    assert str(nasa_source.prepare_nasa()) == str(copy)
+    assert str(nasa_source.prepare_nasa(str(copy))) == str(copy)
 
 
 @pytest.fixture
@@ -199,40 +201,40 @@ def mirror(copy: Path, only_mirror: OnlyMirror) -> Mirror:
 
 
 def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, mirror: Mirror) -> None:
-    place = nasa_source.prepare()
+    place = nasa_source.prepare_nasa()
     assert str(place) == str(tfds_folder / "nasa_telemetry" / "1.0.0")
     assert mirror.requests == 2 * len(SHAPES) + 1
     for column in (0, 7):
-        assert_equal(nasa_source.load(column=column), nasa_source.load(str(copy), column=column))
+        assert_equal(nasa_source.load_nasa(column=column), nasa_source.load_nasa(str(copy), column=column))
     shutil.rmtree(place)
-    assert len(nasa_source.load()) == 5
+    assert len(nasa_source.load_nasa()) == 5
     assert mirror.requests == 2 * len(SHAPES) + 1  # Prepared anew from the downloaded files.
     assert "tensorflow" not in sys.modules
 
     (next(Path(place).glob("*.array_record*"))).write_bytes(b"damaged")
     with pytest.raises(InputError, match=re.escape(f"{place}: the prepared data cannot be read")):
-        nasa_source.load()
+        nasa_source.load_nasa()
 
 
 def test_failed_download_leaves_nothing_prepared(copy: Path, mirror: Mirror) -> None:
     array = (copy / "test" / "P-1.npy").rename(copy.parent / "P-1.npy")
     with pytest.raises(InputError, match=r"^test/P-1\.npy: no mirror gave it .*data\.dir$"):
-        nasa_source.load()
+        nasa_source.load_nasa()
     array.rename(copy / "test" / "P-1.npy")
-    assert len(nasa_source.load()) == 5
+    assert len(nasa_source.load_nasa()) == 5
 
 
 def test_tfds_folder_that_cannot_be_made(tfds_folder: Path) -> None:
     tfds_folder.write_text("a file")
     with pytest.raises(InputError, match=f"{tfds_folder}: cannot hold the prepared data"):
-        nasa_source.load()
+        nasa_source.load_nasa()
 
 
 def test_remote_tfds_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPEAR_DATA_DIR", raising=False)
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
     with pytest.raises(InputError, match="TFDS_DATA_DIR is 'gs://bucket/tfds'; allowed: a local"):
-        nasa_source.load()
+        nasa_source.load_nasa()
 
 
 def test_pinned_checksums() -> None:
@@ -333,7 +335,7 @@ def test_fault_is_one_line(copy: Path, fault: str) -> None:
     damage, expected = FAULTS[fault]
     damage(copy)
     with pytest.raises(InputError) as raised:
-        nasa_source.load(str(copy))
+        nasa_source.load_nasa(str(copy))
     message = str(raised.value)
     assert expected in message
     assert message.startswith(str(copy))
@@ -344,11 +346,11 @@ def test_damaged_zip(copy: Path, tmp_path: Path) -> None:
     whole = zipped(copy, tmp_path / "data.zip").read_bytes()
     (tmp_path / nasa_parser.LABELS).write_text(CSV)
     archive = tmp_path / "data.zip"
-    assert len(nasa_source.load(str(archive))) == 5
+    assert len(nasa_source.load_nasa(str(archive))) == 5
 
     archive.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=re.escape(f"{archive}: not a whole zip file (")):
-        nasa_source.load(str(archive))
+        nasa_source.load_nasa(str(archive))
 
     # Any flipped byte is either harmless (a time stamp) or one line; CRC catches the data.
     messages = set()
@@ -357,7 +359,7 @@ def test_damaged_zip(copy: Path, tmp_path: Path) -> None:
         damaged[position] ^= 0xFF
         archive.write_bytes(damaged)
         try:
-            nasa_source.load(str(archive))
+            nasa_source.load_nasa(str(archive))
         except InputError as fault:
             assert str(fault).startswith(str(archive)) or nasa_parser.LABELS in str(fault)
             messages.add(str(fault).partition(".npy: ")[2])
@@ -369,7 +371,7 @@ def test_labelled_channel_missing_in_zip(copy: Path, tmp_path: Path) -> None:
     archive = zipped(copy, tmp_path / "data.zip")
     (tmp_path / nasa_parser.LABELS).write_text(CSV)
     with pytest.raises(InputError, match=re.escape(f"{archive}/data/test/M-6.npy: no such file")):
-        nasa_source.load(str(tmp_path))
+        nasa_source.load_nasa(str(tmp_path))
 
 
 # The real data
@@ -383,7 +385,7 @@ needs_data = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def channels() -> dict[str, nasa_parser.Channel]:
-    return {c.name: c for c in nasa_parser.parse(REAL)}
+    return {c.name: c for c in nasa_parser.parse_nasa(REAL)}
 
 
 @needs_data

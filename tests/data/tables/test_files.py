@@ -43,7 +43,7 @@ def table(tmp_path: Path) -> Path:
 
 def check(path: Path, **arguments: object) -> None:
     """The series are those of `frame`, whatever the file's format."""
-    loaded = files.load(str(path), **arguments)
+    loaded = files.load_files(str(path), **arguments)
     expected = frame()
     stem = path.name.split(".")[0]
     assert [one.name for one in loaded.series] == [f"{stem}/pump", f"{stem}/flow"]
@@ -89,14 +89,14 @@ def test_times_as_numbers(tmp_path: Path, unit: str, divisor: int) -> None:
 def test_columns_may_be_named(tmp_path: Path) -> None:
     table = frame().rename(columns={"time": "when seen", "label": "bad", "pump": "1"}).assign(note="x")
     table.to_csv(tmp_path / "own.csv", index=False)
-    loaded = files.load(
+    loaded = files.load_files(
         str(tmp_path / "own.csv"), timestamp_column="when seen", value_columns=("flow",), label_column="bad"
     )
     (one,) = loaded.series
     assert one.name == "own"  # a single column needs no name of its own
     assert one.labels.sum() == frame()["label"].sum()
     assert str(one.timestamps[1]).startswith("2024-03-01T00:05")
-    found = files.load(str(tmp_path / "own.csv"), label_column="bad")
+    found = files.load_files(str(tmp_path / "own.csv"), label_column="bad")
     assert [one.name for one in found.series] == ["own/1", "own/flow"]  # the time was found, the text left out
     assert "columns that are left out (no numbers, or another label): note" in found.warnings[0]
 
@@ -105,7 +105,7 @@ def test_a_second_label_is_never_a_value(tmp_path: Path) -> None:
     frame().assign(anomaly=frame()["label"]).to_csv(tmp_path / "own.csv", index=False)
     check(tmp_path / "own.csv")
     with pytest.raises(InputError, match=r"'label' is in data\.value_columns and data\.label_column"):
-        files.load(str(tmp_path / "own.csv"), value_columns=("label",), label_column="label")
+        files.load_files(str(tmp_path / "own.csv"), value_columns=("label",), label_column="label")
 
 
 @pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M"])
@@ -113,7 +113,7 @@ def test_days_and_months_are_not_told_apart_cell_by_cell(tmp_path: Path, form: s
     table = frame()
     days = pd.date_range("2020-01-10", periods=ROWS, freq="D")  # the first three could be months as well
     table.assign(time=days.strftime(form)).to_csv(tmp_path / "own.csv", index=False)
-    (one, _) = files.load(str(tmp_path / "own.csv")).series
+    (one, _) = files.load_files(str(tmp_path / "own.csv")).series
     np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
 
 
@@ -129,13 +129,13 @@ def test_a_time_of_another_form_than_the_first_ones_is_named(tmp_path: Path) -> 
     path = days_that_could_be_months(tmp_path, "25/03/2020 10:00", "03/25/2020 10:00")
     said = r"row 1202, column 'time': '03/25/2020 10:00' is no time of the form %d/%m/%Y %H:%M, as in the first rows"
     with pytest.raises(InputError, match=said):
-        files.load(str(path), labels="rules")
+        files.load_files(str(path), labels="rules")
 
 
 @pytest.mark.parametrize(("last", "day", "odd"), [("25/03", 1, False), ("03/25", 3, False), ("05/03", 1, True)])
 def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, odd: bool) -> None:
     path = days_that_could_be_months(tmp_path, f"{last}/2020 10:00")
-    found = files.load(str(path), labels="rules")
+    found = files.load_files(str(path), labels="rules")
     (one,) = found.series
     assert pd.Timestamp(one.timestamps[0]).day == day
     said = (
@@ -165,7 +165,7 @@ def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, 
 def test_numbers_are_read_by_one_decimal_sign(tmp_path: Path, text: str, expected: list[float], said: str) -> None:
     path = tmp_path / "own.csv"
     path.write_text(text + "\n")
-    found = files.load(str(path), labels="rules")
+    found = files.load_files(str(path), labels="rules")
     np.testing.assert_allclose(found.series[0].values, expected)
     doubts = [warning for warning in found.warnings if "numbers like" in warning or "infinite" in warning]
     assert doubts == ([f"{path}: {said}"] if said else [])
@@ -181,7 +181,7 @@ def test_numbers_are_read_by_one_decimal_sign(tmp_path: Path, text: str, expecte
 def test_one_cell_that_is_no_number_does_not_drop_its_column(tmp_path: Path, row: str, said: str) -> None:
     (tmp_path / "own.csv").write_text("a;b\n" + "20,5;1\n" * 11 + f"{row}\n" + "20,5;1\n" * 9)
     with pytest.raises(InputError) as raised:
-        files.load(str(tmp_path / "own.csv"), labels="rules")
+        files.load_files(str(tmp_path / "own.csv"), labels="rules")
     assert said in str(raised.value)
 
 
@@ -194,14 +194,14 @@ def test_one_cell_that_is_no_number_does_not_drop_its_column(tmp_path: Path, row
 )
 def test_counters_and_times_of_1970_are_asked_about(tmp_path: Path, table: dict, said: str) -> None:
     pd.DataFrame(table).to_csv(tmp_path / "own.csv", index=False)
-    assert sum(said in warning for warning in files.load(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
+    assert sum(said in warning for warning in files.load_files(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
 
 
 @pytest.mark.parametrize("form", ["%d.%m.%y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M", "%d.%m.%Y "])
 def test_short_years_and_twelve_hours(tmp_path: Path, form: str) -> None:
     days = pd.date_range("2025-01-10", periods=40, freq="D")
     pd.DataFrame({"time": days.strftime(form), "a": np.sin(np.arange(40))}).to_csv(tmp_path / "own.csv", index=False)
-    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
     np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
 
 
@@ -225,7 +225,7 @@ def test_dates_and_times_in_two_columns(
     path = tmp_path / f"own.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     check(path)
-    (said,) = (warning for warning in files.load(str(path)).warnings if warning.endswith("together"))
+    (said,) = (warning for warning in files.load_files(str(path)).warnings if warning.endswith("together"))
     assert all(repr(name) in said for name in names)
 
 
@@ -248,7 +248,7 @@ def test_dates_and_times_of_parquet_are_joined_too(tmp_path: Path) -> None:
 )
 def test_forms_of_dates_and_times(tmp_path: Path, date: str, clock: str, time: str) -> None:
     (tmp_path / "own.csv").write_text(f"date;time;a\n{date};{clock};1.5\n")
-    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
     assert one.timestamps.tolist() == [pd.Timestamp(time).value]
 
 
@@ -269,20 +269,20 @@ def test_columns_that_are_not_dates_and_their_times_are_not_joined(
 ) -> None:
     lines = (f"{','.join(names)},a", *(f"{row},{i}.5" for i, row in enumerate(rows)))
     (tmp_path / "own.csv").write_text("\n".join(lines))
-    loaded = files.load(str(tmp_path / "own.csv"), labels="rules")
+    loaded = files.load_files(str(tmp_path / "own.csv"), labels="rules")
     assert loaded.series[0].timestamps[0] == pd.Timestamp(time).to_datetime64()
     assert any(f"left out (no numbers, or another label): {names[1]}" in warning for warning in loaded.warnings)
 
 
 def test_a_column_of_dates_that_is_named_stays_alone(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("date,time,a\n2024-01-02,00:45:30,1.5\n")  # how long something took
-    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules", timestamp_column="date").series
+    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules", timestamp_column="date").series
     assert one.timestamps[0] == np.datetime64("2024-01-02")
 
 
 def test_other_dates_are_not_the_times_date(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("calibrated,ip,time,date,a\n2019-01-01,10.0.0.1,09:05,2024-01-02,1.5\n")
-    (one,) = files.load(str(tmp_path / "own.csv"), labels="rules").series
+    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
     assert one.timestamps[0] == np.datetime64("2024-01-02T09:05")
 
 
@@ -292,20 +292,23 @@ def test_a_time_that_is_missing_beside_its_date_is_named(tmp_path: Path) -> None
     (tmp_path / "own.csv").write_text("\n".join(["date,time,a", *rows]))
     said = "row 1101, column 'date' with 'time': nan is no time; data.timestamp_column=date takes the dates alone"
     with pytest.raises(InputError, match=said):
-        files.load(str(tmp_path / "own.csv"), labels="rules")
+        files.load_files(str(tmp_path / "own.csv"), labels="rules")
 
 
 @pytest.mark.parametrize("sign", [",", ";"])
 def test_intervals_of_a_column(table: Path, tmp_path: Path, sign: str) -> None:
     (tmp_path / "marks.csv").write_text("series,start,end\nflow,3,5\n".replace(",", sign))
-    found = files.load(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
+    found = files.load_files(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
     assert [np.flatnonzero(one.labels).tolist() for one in found] == [[], [3, 4, 5]]
 
 
 def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
     table = frame().rename(columns={"pump": "pump, bar, left"})
     table.to_csv(tmp_path / "own.csv", index=False, sep=";")
-    assert [one.name for one in files.load(str(tmp_path / "own.csv")).series] == ["own/pump, bar, left", "own/flow"]
+    assert [one.name for one in files.load_files(str(tmp_path / "own.csv")).series] == [
+        "own/pump, bar, left",
+        "own/flow",
+    ]
 
 
 def test_an_index_of_times_is_a_column(tmp_path: Path) -> None:
@@ -316,7 +319,7 @@ def test_an_index_of_times_is_a_column(tmp_path: Path) -> None:
 def test_text_and_european_numbers_are_no_times(tmp_path: Path) -> None:
     table = frame().drop(columns="time").assign(sensor="T1")
     table.to_csv(tmp_path / "own.csv", index=False)
-    assert not len(files.load(str(tmp_path / "own.csv")).series[0].timestamps)
+    assert not len(files.load_files(str(tmp_path / "own.csv")).series[0].timestamps)
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -325,7 +328,7 @@ def test_folder(tmp_path: Path) -> None:
     written(tmp_path / "all" / "deep" / "a.csv.gz")
     (tmp_path / "all" / "README.md").write_text("no data")
     (tmp_path / "all" / ".hidden.csv").write_text("")
-    loaded = files.load(str(tmp_path / "all"))
+    loaded = files.load_files(str(tmp_path / "all"))
     assert [one.name for one in loaded.series] == ["b/pump", "b/flow", "deep/a/pump", "deep/a/flow"]
 
 
@@ -336,7 +339,7 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     table.loc[20, "time"] -= pd.Timedelta("1h")
     table.loc[30:, "time"] += pd.Timedelta(days=1)
     table.to_csv(tmp_path / "own.csv", index=False)
-    loaded = files.load(str(tmp_path / "own.csv"))
+    loaded = files.load_files(str(tmp_path / "own.csv"))
     said = " ".join(loaded.warnings)
     for remark in (
         "1 infinite values (beyond 1e100) are taken as missing",
@@ -353,7 +356,7 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
 def test_an_empty_file_among_others_is_left_out(tmp_path: Path) -> None:
     written(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("time,pump,flow,label\n")
-    loaded = files.load(str(tmp_path))
+    loaded = files.load_files(str(tmp_path))
     assert {one.group for one in loaded.series} == {"a"}
     assert loaded.warnings == (f"{tmp_path / 'b.csv'}: no rows: left out",)
 
@@ -361,7 +364,7 @@ def test_an_empty_file_among_others_is_left_out(tmp_path: Path) -> None:
 def test_intervals(table: Path, tmp_path: Path) -> None:
     marks = tmp_path / "marks.txt"
     marks.write_text("start,end\n3,5\n2024-03-01 01:00,2024-03-01 01:12\n")
-    for one in files.load(str(table), labels="intervals", intervals=str(marks)).series:
+    for one in files.load_files(str(table), labels="intervals", intervals=str(marks)).series:
         assert np.flatnonzero(one.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
 
 
@@ -380,7 +383,7 @@ def test_intervals_have_one_order_of_day_and_month(
     table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=60, freq="D"), "a": np.arange(60.0)})
     table.to_csv(tmp_path / "own.csv", index=False)
     (tmp_path / "marks.csv").write_text(f"start,end\n{begin},{end}\n")
-    found = files.load(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
+    found = files.load_files(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
     assert np.flatnonzero(found.series[0].labels)[[0, -1]].tolist() == list(rows)
     assert any("days are taken to stand before months" in said for said in found.warnings) == odd
 
@@ -392,7 +395,8 @@ def test_intervals_of_several_series(tmp_path: Path) -> None:
     marks = tmp_path / "marks.csv"
     marks.write_text("series,start,end\na,1,2\nb/flow,4,4\n")
     found = {
-        one.name: one for one in files.load(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
+        one.name: one
+        for one in files.load_files(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
     }
     assert {name: np.flatnonzero(one.labels).tolist() for name, one in found.items()} == {
         "a/pump": [1, 2],
@@ -503,7 +507,7 @@ def test_malformed_files_are_one_line(table: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     path = damage(table)
     with pytest.raises(InputError) as raised:
-        files.load(str(path if isinstance(path, Path) else table))
+        files.load_files(str(path if isinstance(path, Path) else table))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -520,7 +524,7 @@ def test_malformed_files_are_one_line(table: Path, fault: str) -> None:
 )
 def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        files.load(str(table), **arguments)
+        files.load_files(str(table), **arguments)
     assert message in str(raised.value)
 
 
@@ -549,14 +553,14 @@ def test_intervals_that_cannot_be(table: Path, tmp_path: Path, text: str, messag
     marks = tmp_path / "marks.csv"
     marks.write_text(text)
     with pytest.raises(InputError) as raised:
-        files.load(str(table), labels="intervals", intervals=str(marks))
+        files.load_files(str(table), labels="intervals", intervals=str(marks))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def load(path: Path, text: str, **named: Any) -> list[Series]:
     path.write_text(text)
-    return files.load(str(path), labels="injected", **named).series
+    return files.load_files(str(path), labels="injected", **named).series
 
 
 def test_a_comma_behind_every_row_makes_no_difference(tmp_path: Path) -> None:
@@ -600,13 +604,13 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"p": [1.0, 2.0]}).to_csv(tmp_path / "m.csv")
     pd.DataFrame({"r": [1.0, 2.0]}).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(InputError, match="two files are named 'm'"):
-        files.load(str(tmp_path), labels="injected")
+        files.load_files(str(tmp_path), labels="injected")
 
 
 def test_a_link_to_its_own_folder_is_not_followed(tmp_path: Path) -> None:
     load(tmp_path / "a.csv", "v\n1\n2.5\n")
     (tmp_path / "latest").symlink_to(tmp_path)
-    assert [one.name for one in files.load(str(tmp_path), labels="injected").series] == ["a"]
+    assert [one.name for one in files.load_files(str(tmp_path), labels="injected").series] == ["a"]
 
 
 # Through the command line

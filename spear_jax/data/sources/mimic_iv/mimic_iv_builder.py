@@ -55,5 +55,5 @@ class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
         return {"stays": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, stay in enumerate(mimic_iv_parser.parse(self._source)):
+        for index, stay in enumerate(mimic_iv_parser.parse_mimic_iv(self._source)):
             yield index, vars(stay)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 from etils import epath
 from jaxtyping import Float32, Int64
 from tqdm import tqdm
@@ -86,7 +87,7 @@ def is_demo(source: epath.Path) -> bool:
     return patients.exists() and len(_read_csv(patients, ("subject_id",))) == 100
 
 
-def parse(source: epath.PathLike) -> Iterator[Stay]:
+def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
     """Streams a release's chartevents, in memory for the vital signs alone, with a progress bar.
 
     Args:

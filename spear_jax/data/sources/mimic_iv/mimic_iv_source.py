@@ -40,7 +40,7 @@ ACCESS = (
 )
 
 
-def load(
+def load_mimic_iv(
     directory: str = "",
     *,
     signals: Sequence[str] = (),
@@ -66,12 +66,12 @@ def load(
         if signal not in SIGNALS:
             raise InputError(f"data.mimic_iv.signals: {signal!r} is unknown; allowed: {', '.join(SIGNALS)}")
     signals = tuple(signals) or tuple(SIGNALS)
-    source = local_copy(directory)
+    source = mimic_iv_copy(directory)
     demo = is_demo(source)
     numbers = {name: i for i, name in enumerate(SIGNALS)}
     series: list[Series] = []
     empty = 0
-    for stay in prepare(directory, prepared_dir):
+    for stay in prepare_mimic_iv(directory, prepared_dir):
         before = len(series)
         for signal in signals:
             here = stay.signal == numbers[signal]
@@ -101,13 +101,13 @@ def load(
     return Loaded("mimic_iv_demo" if demo else "mimic_iv", series, tuple(warnings))
 
 
-def prepare(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
+def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
     """The stays of a release, read from its files the first time and from what TFDS prepared after that.
 
     Raises:
       InputError: there is no copy, it cannot be read, or the prepared data cannot be kept.
     """
-    source = local_copy(directory)
+    source = mimic_iv_copy(directory)
     for name in (STAYS, ITEMS, EVENTS):
         if not (source / name).exists():
             raise InputError(f"{source / name}: no such file; expected {LAYOUT}")
@@ -130,11 +130,11 @@ def prepare(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
 
         return MimicIvVitalSigns(source=source, data_dir=str(root / _fingerprint(source)))
 
-    for example in prepared.read(prepared.prepare(builder), "stays"):
+    for example in prepared.read_prepared(prepared.prepare_with_tfds(builder), "stays"):
         yield Stay(**(example | {"subject": int(example["subject"]), "stay": int(example["stay"])}))
 
 
-def local_copy(directory: str) -> epath.Path:
+def mimic_iv_copy(directory: str) -> epath.Path:
     """Where the release lies; see `load`.
 
     Raises:

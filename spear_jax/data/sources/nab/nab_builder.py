@@ -42,5 +42,5 @@ class NumentaAnomalyBenchmark(MirroredBuilder):
         )
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, file in enumerate(nab_parser.parse(folder)):
+        for index, file in enumerate(nab_parser.parse_nab(folder)):
             yield index, vars(file)

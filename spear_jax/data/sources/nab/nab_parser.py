@@ -20,7 +20,7 @@ LAYOUT = f"numenta/NAB's layout: data/<group>/<file>.csv, {WINDOWS} and {POINTS}
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
+class NabFile:
     """A file of the benchmark.
 
     Attributes:
@@ -52,7 +52,7 @@ class File:
         return inside
 
 
-def parse(source: epath.PathLike) -> list[File]:
+def parse_nab(source: epath.PathLike) -> list[NabFile]:
     """Reads every labelled file from a folder in NAB's layout.
 
     Raises:
@@ -80,7 +80,7 @@ def _read_json(path: epath.Path) -> Mapping[str, list[Any]]:
     return content
 
 
-def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> File:
+def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> NabFile:
     path = root / "data" / name
     try:
         table = pd.read_csv(io.BytesIO(path.read_bytes()))
@@ -111,7 +111,7 @@ def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) ->
     for one in labels:
         if one not in times:
             raise InputError(f"{root / POINTS}: {name!r}: no row has the time {_shown(one)}")
-    return File(name.removesuffix(".csv"), times, values, limits, labels)
+    return NabFile(name.removesuffix(".csv"), times, values, limits, labels)
 
 
 def _nanoseconds(times: Any) -> Int[np.ndarray, "times"]:

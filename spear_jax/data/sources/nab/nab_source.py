@@ -12,7 +12,7 @@ from etils import epath
 
 from spear_jax.data.series import Series
 from spear_jax.data.sources import prepared
-from spear_jax.data.sources.nab.nab_parser import File, parse
+from spear_jax.data.sources.nab.nab_parser import NabFile, parse_nab
 from spear_jax.errors import InputError
 
 _COMMIT = "ea702d75cc2258d9d7dd35ca8e5e2539d71f3140"
@@ -35,7 +35,7 @@ GROUPS = (
 )
 
 
-def load(
+def load_nab(
     directory: str = "",
     *,
     groups: Sequence[str] = ("realAWSCloudwatch",),
@@ -84,7 +84,7 @@ def load(
     ]
 
 
-def prepare(directory: str = "") -> epath.Path:
+def prepare_nab(directory: str = "") -> epath.Path:
     """Makes sure that `load(directory)` needs no download, and returns where the data lie.
 
     Raises:
@@ -92,8 +92,8 @@ def prepare(directory: str = "") -> epath.Path:
     """
     local = prepared.local_copy(directory, "nab")
     if not local:
-        return epath.Path(prepared.prepare(_builder).data_dir)
-    parse(local)
+        return epath.Path(prepared.prepare_with_tfds(_builder).data_dir)
+    parse_nab(local)
     return local
 
 
@@ -103,9 +103,9 @@ def _builder() -> Any:
     return NumentaAnomalyBenchmark(mirrors=MIRRORS)
 
 
-def _read(directory: str) -> list[File]:
+def _read(directory: str) -> list[NabFile]:
     local = prepared.local_copy(directory, "nab")
     if local:
-        return parse(local)
-    examples = prepared.read(prepared.prepare(_builder), "files")
-    return [File(**(one | {"name": one["name"].decode()})) for one in examples]
+        return parse_nab(local)
+    examples = prepared.read_prepared(prepared.prepare_with_tfds(_builder), "files")
+    return [NabFile(**(one | {"name": one["name"].decode()})) for one in examples]

@@ -42,5 +42,5 @@ class NasaTelemetry(MirroredBuilder):
         )
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, channel in enumerate(nasa_parser.parse(folder)):
+        for index, channel in enumerate(nasa_parser.parse_nasa(folder)):
             yield index, vars(channel)

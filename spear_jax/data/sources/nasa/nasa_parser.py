@@ -47,7 +47,7 @@ class Channel:
     labels: Bool[np.ndarray, "time"]
 
 
-def parse(source: epath.PathLike) -> list[Channel]:
+def parse_nasa(source: epath.PathLike) -> list[Channel]:
     """Reads all labelled channels from a folder or zip in telemanom's layout.
 
     A channel with several rows of labels (P-2) gets the union of them; a channel without a row

@@ -16,7 +16,7 @@ from etils import epath
 
 from spear_jax.data.series import Series
 from spear_jax.data.sources import prepared
-from spear_jax.data.sources.nasa.nasa_parser import SPACECRAFT, Channel, parse
+from spear_jax.data.sources.nasa.nasa_parser import SPACECRAFT, Channel, parse_nasa
 from spear_jax.errors import InputError
 
 # The S3 archive that telemanom's README names answers 403 since late 2024 (khundman/telemanom#85).
@@ -33,7 +33,7 @@ MIRRORS = (
 PARTS = ("test", "train+test")
 
 
-def load(
+def load_nasa(
     directory: str = "",
     *,
     spacecraft: str = "both",
@@ -66,14 +66,14 @@ def load(
     if limit < 0:
         raise InputError(f"limit is {limit}; allowed: 0 (all channels) or more")
     local = prepared.local_copy(directory, "nasa")
-    channels = parse(local) if local else _read_prepared()
+    channels = parse_nasa(local) if local else _read_prepared()
     channels = [c for c in channels if c.spacecraft in SPACECRAFT[spacecraft]]
     if limit:
         channels = _by_turns(channels)[:limit]
     return [_series(c, parts, column) for c in sorted(channels, key=lambda c: c.name)]
 
 
-def prepare(directory: str = "") -> epath.Path:
+def prepare_nasa(directory: str = "") -> epath.Path:
     """Makes sure that `load(directory)` needs no download, and returns where the data lie.
 
     Raises:
@@ -81,8 +81,8 @@ def prepare(directory: str = "") -> epath.Path:
     """
     local = prepared.local_copy(directory, "nasa")
     if not local:
-        return epath.Path(prepared.prepare(_builder).data_dir)
-    parse(local)
+        return epath.Path(prepared.prepare_with_tfds(_builder).data_dir)
+    parse_nasa(local)
     return local
 
 
@@ -122,5 +122,5 @@ def _read_prepared() -> list[Channel]:
             test=example["test"],
             labels=example["labels"],
         )
-        for example in prepared.read(prepared.prepare(_builder), "channels")
+        for example in prepared.read_prepared(prepared.prepare_with_tfds(_builder), "channels")
     ]

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from spear_jax.data.runs import intervals
+from spear_jax.data import find_runs
 
 Flags: TypeAlias = Bool[np.ndarray, "steps"] | Int[np.ndarray, "steps"]
 
@@ -98,7 +98,7 @@ def event_wise(labels: Flags, predicted: Flags) -> PrecisionRecall:
       ValueError: shapes differ.
     """
     labels, predicted = _flags(labels, predicted)
-    starts, ends = intervals(labels)
+    starts, ends = find_runs(labels)
     return _with_f1(_mean(labels[predicted]), _mean(_count(predicted, starts, ends) > 0))
 
 
@@ -119,7 +119,7 @@ def point_adjusted_at_k(labels: Flags, predicted: Flags, k: float) -> PrecisionR
     if not 0 <= k <= 100:
         raise ValueError(f"k={k}: allowed are numbers from 0 to 100")
     labels, predicted = _flags(labels, predicted)
-    starts, ends = intervals(labels)
+    starts, ends = find_runs(labels)
     lengths = ends - starts
     adjusted = predicted.copy()
     adjusted[labels] |= np.repeat(100 * _count(predicted, starts, ends) > k * lengths, lengths)
@@ -148,7 +148,7 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
       ValueError: shapes differ.
     """
     labels, predicted = _flags(labels, predicted)
-    starts, ends = intervals(labels)
+    starts, ends = find_runs(labels)
     if not len(starts):
         return PrecisionRecall(None, None, None)
     cuts = (ends[:-1] + starts[1:]) / 2
@@ -165,7 +165,7 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
 
     time = _quarters(labels)
     zone = np.searchsorted(cuts, time)
-    first, end = intervals(predicted)
+    first, end = find_runs(predicted)
     before = np.append(-np.inf, end)[np.searchsorted(end, time)]
     after = np.append(first, np.inf)[np.searchsorted(first, time)]
     distance = np.minimum(
@@ -230,7 +230,7 @@ def vus(
     if labels.all() or not labels.any():
         return Volumes(None, None)
     window = default_window(labels) if window is None else window
-    starts, ends = intervals(labels)
+    starts, ends = find_runs(labels)
     n, positives = len(labels), int(labels.sum())
 
     order = np.argsort(scores, kind="stable")[::-1]
@@ -276,7 +276,7 @@ def default_window(labels: Flags) -> int:
     Raises:
       ValueError: no step is anomalous.
     """
-    starts, ends = intervals(*_flags(labels))
+    starts, ends = find_runs(*_flags(labels))
     if not len(starts):
         raise ValueError("labels: without an anomalous step there is no window")
     return int(np.clip(np.median(ends - starts), 1, MAX_DEFAULT_WINDOW))
@@ -351,8 +351,8 @@ def _overlap(
     cardinality: Cardinality,
 ) -> Float[np.ndarray, "intervals"]:
     """What each interval of `flags` gets for its overlap with the intervals of `other`."""
-    starts, ends = intervals(flags)
-    other_starts, other_ends = intervals(other)
+    starts, ends = find_runs(flags)
+    other_starts, other_ends = find_runs(other)
     lengths = ends - starts
     number = np.repeat(np.arange(len(starts)), lengths)
     steps = np.flatnonzero(flags)

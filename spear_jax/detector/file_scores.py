@@ -7,15 +7,15 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 from etils import epath
 from tqdm import tqdm
 
-from spear_jax.data.scaler import Scaler
-from spear_jax.data.tables.file import CHUNK_ROWS, File
-from spear_jax.detector.stream import Column, Scored, Scorer, Stream, fit_scaler
+from spear_jax.data import CHUNK_ROWS, File, Scaler
+from spear_jax.detector.stream import Column, ScoredRows, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
-from spear_jax.evaluation.alarms import Alarm, Alarms, Rule
-from spear_jax.report.score_figure import Envelopes
+from spear_jax.evaluation import Alarm, Alarms, Rule
+from spear_jax.report import Envelopes
 from spear_jax.storage import write_whole
 
 TIMES = ("start_time", "end_time", "peak_time")
@@ -66,7 +66,7 @@ def columns(file: File) -> list[Column]:
     return [Column(*pair) for pair in zip(file.series_names, file.columns.values, strict=True)]
 
 
-def _table(scorer: Scorer, file: File, scored: Scored, combine: str) -> pd.DataFrame:
+def _table(scorer: Scorer, file: File, scored: ScoredRows, combine: str) -> pd.DataFrame:
     names: Sequence[str] = file.series_names
     values, scores = scored.values, scored.scores
     rows = len(values)

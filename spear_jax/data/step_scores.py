@@ -88,7 +88,7 @@ def combine(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScor
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class MethodScores:
     """What a method says of every split.
 
     Attributes:
