@@ -16,8 +16,8 @@ from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.evaluation import compose_results, judge_scores, per_series, versions, write_results
 from spear_jax.methods import (
-    METHODS,
     TRAINED,
+    WORDINGS,
     assemble_method,
     check_zero_shot_api,
     load_method_backbone,
@@ -178,7 +178,7 @@ def _apply(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: floa
     """Scores with a method that the loop has no part in."""
     mesh = parallel.make_mesh()
     backbone, asked = None, None
-    if config.method in METHODS:
+    if config.method in WORDINGS:
         backbone = load_method_backbone(config, mesh)
         asked = prepare_questions(config, backbone, dataset)
         dataset = dataclasses.replace(

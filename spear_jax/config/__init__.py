@@ -2,6 +2,7 @@
 
 from spear_jax.config.checks import check_length, differences, validate
 from spear_jax.config.fields import BACKBONES, EXTENDABLE, IRRELEVANT, MINILM, TINY, default_config, own_data_config
+from spear_jax.config.methods import METHODS, Method
 from spear_jax.config.reading import (
     choose_backbone,
     find_file,
@@ -17,8 +18,10 @@ __all__ = [
     "BACKBONES",
     "EXTENDABLE",
     "IRRELEVANT",
+    "METHODS",
     "MINILM",
     "TINY",
+    "Method",
     "check_length",
     "choose_backbone",
     "default_config",

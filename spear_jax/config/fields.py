@@ -4,6 +4,8 @@ import math
 
 from ml_collections import ConfigDict
 
+from spear_jax.config.methods import METHODS
+
 BERT = "google-bert/bert-base-uncased"
 
 
@@ -183,12 +185,7 @@ def own_data_config() -> ConfigDict:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "method": (
-        *("spear", "lstm", "lstm_causal", "fine_tuning", "lora"),
-        *("isolation_forest", "nearest_neighbours", "matrix_profile", "sub_pca"),
-        *("logistic_regression", "gradient_boosting"),
-        *("zero_shot_masked", "zero_shot_yes_no", "zero_shot_surprise", "zero_shot_api"),
-    ),
+    "method": tuple(METHODS),
     "data.name": ("nasa", "nab", "mimic_iv", "files", "synthetic"),
     "data.split": ("series", "time", "random"),
     "data.labels": ("recorded", "column", "intervals", "rules", "injected"),
@@ -220,7 +217,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-_LEARNING = ("spear", "lstm", "lstm_causal", "fine_tuning", "lora", "logistic_regression", "gradient_boosting")
+_LEARNING = tuple(name for name, method in METHODS.items() if method.labels)
 
 
 # Fields that would be passed over in silence by other methods, and said of them in the results.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spear_jax.report import COLUMNS, DATASETS, METHODS, NAMES, format_number
+from spear_jax.config import METHODS
+from spear_jax.report import COLUMNS, DATASETS, NAMES, format_number
 
 # What the Hub calls a metric, where that is not our name of it.
 _HUB_METRICS = {"auroc": "roc_auc", "aupr": "average_precision"}
@@ -110,7 +111,9 @@ def _numbers(test: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     def cells(metrics: Mapping[str, float | None]) -> list[str]:
         return [format_number(column, metrics.get(column)) for column in COLUMNS]
 
-    rows = [[METHODS[name] if name == "spear" else NAMES[name], *cells(metrics)] for name, metrics in test.items()]
+    rows = [
+        [METHODS[name].title if name == "spear" else NAMES[name], *cells(metrics)] for name, metrics in test.items()
+    ]
     return [
         "",
         "## Numbers",

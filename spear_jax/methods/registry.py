@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.backbones import Backbone, load_backbone
-from spear_jax.config import check_length
+from spear_jax.config import METHODS, check_length
 from spear_jax.data import SPLITS, Dataset, MethodScores, by_series, by_windows
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
@@ -24,10 +24,10 @@ from spear_jax.methods.zero_shot import ZeroShot
 from spear_jax.methods.zero_shot_api import zero_shot_api
 from spear_jax.model import Assembled, Params, assemble_model, score_windows
 
-TUNED = ("fine_tuning", "lora")
+TUNED = tuple(name for name, method in METHODS.items() if method.backbone in ("adapted", "trained"))
 
 
-TRAINED = ("spear", "lstm", "lstm_causal", *TUNED)
+TRAINED = tuple(name for name, method in METHODS.items() if method.trains)
 
 
 UNSUPERVISED = {

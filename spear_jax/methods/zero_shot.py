@@ -41,7 +41,7 @@ ROUNDING = 64  # texts are padded to multiples of it, so that few shapes are com
 MOST_TOKENS = 1 << 14  # read at a time
 
 
-class Method(NamedTuple):
+class Wording(NamedTuple):
     """What tells the methods apart.
 
     Attributes:
@@ -57,10 +57,10 @@ class Method(NamedTuple):
     masked: bool = False
 
 
-METHODS = {
-    "zero_shot_masked": Method("masked.txt", "normal", "abnormal", masked=True),
-    "zero_shot_yes_no": Method("yes_no.txt", "no", "yes"),
-    "zero_shot_surprise": Method("surprise.txt"),
+WORDINGS = {
+    "zero_shot_masked": Wording("masked.txt", "normal", "abnormal", masked=True),
+    "zero_shot_yes_no": Wording("yes_no.txt", "no", "yes"),
+    "zero_shot_surprise": Wording("surprise.txt"),
 }
 
 
@@ -156,7 +156,7 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset) 
       InputError: the backbone is of the other kind or lacks the part that predicts tokens, the template or a word
         cannot be used, or a text is too long.
     """
-    method = METHODS[config.method]
+    method = WORDINGS[config.method]
     _check_backbone(config.method, method, backbone)
     template = _read_template(config.zero_shot.template, method)
     notes: dict[str, object] = {"template": template}
@@ -190,12 +190,12 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset) 
     return ZeroShot(backbone, texts, shapes, words, notes, tuple(warnings))
 
 
-def _check_backbone(name: str, method: Method, backbone: Backbone) -> None:
+def _check_backbone(name: str, method: Wording, backbone: Backbone) -> None:
     if method.masked != backbone.config.masked:
         predicts, allowed = "the next token, no masked one", "encoders (BERT, RoBERTa, DistilBERT, ModernBERT)"
         if backbone.config.masked:
             predicts, allowed = "masked tokens, no next one", "decoders (Gemma, Llama, Qwen)"
-        others = ", ".join(other for other, one in METHODS.items() if one.masked == backbone.config.masked)
+        others = ", ".join(other for other, one in WORDINGS.items() if one.masked == backbone.config.masked)
         raise InputError(
             f"config.method={name!r}: {backbone.name} predicts {predicts}; allowed are {allowed}, or for it"
             f" config.method={others}"
@@ -208,7 +208,7 @@ def _check_backbone(name: str, method: Method, backbone: Backbone) -> None:
     _ = backbone.vocabulary  # refuses a file without it
 
 
-def _read_template(path: str, method: Method) -> str:
+def _read_template(path: str, method: Wording) -> str:
     """The text of a template, without white space at its end.
 
     Raises:
@@ -268,7 +268,7 @@ def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) ->
     return np.array(chosen)
 
 
-def _text(backbone: Backbone, method: Method, template: str, bins: Int[np.ndarray, "time"], last_bin: int) -> Text:
+def _text(backbone: Backbone, method: Wording, template: str, bins: Int[np.ndarray, "time"], last_bin: int) -> Text:
     """One window in the template, in tokens."""
     special = backbone.special_ids
     mask = special.get("mask", -1)
@@ -295,7 +295,7 @@ def _text(backbone: Backbone, method: Method, template: str, bins: Int[np.ndarra
     return Text(ids, steps, int(asked[0]))
 
 
-def _frame(backbone: Backbone, method: Method) -> tuple[list[int], list[int]]:
+def _frame(backbone: Backbone, method: Wording) -> tuple[list[int], list[int]]:
     """The tokens in front of a text and behind it, those that the model was trained with."""
     special = backbone.special_ids
 

@@ -1,6 +1,6 @@
 """Shows results: tables, pictures, one page."""
 
-from spear_jax.report.labels import COLUMNS, DATA, DATASETS, METHODS, NAMES, format_number, shortened
+from spear_jax.report.labels import COLUMNS, DATA, DATASETS, NAMES, format_number, shortened
 from spear_jax.report.page import write_report
 from spear_jax.report.score_figure import Envelopes
 from spear_jax.report.terminal import divided, explain, introduce, results_table
@@ -9,7 +9,6 @@ __all__ = [
     "COLUMNS",
     "DATA",
     "DATASETS",
-    "METHODS",
     "NAMES",
     "Envelopes",
     "divided",

@@ -36,25 +36,6 @@ NAMES = {
 }
 
 
-METHODS = {
-    "spear": "SPEAR",
-    "lstm": "LSTM, both ways",
-    "lstm_causal": "LSTM, causal",
-    "fine_tuning": "fine-tuning",
-    "lora": "LoRA",
-    "isolation_forest": "isolation forest",
-    "nearest_neighbours": "1-nearest neighbour",
-    "matrix_profile": "matrix profile",
-    "sub_pca": "sub-PCA",
-    "logistic_regression": "logistic regression",
-    "gradient_boosting": "gradient boosting",
-    "zero_shot_masked": "zero-shot, masked",
-    "zero_shot_yes_no": "zero-shot, yes/no",
-    "zero_shot_surprise": "zero-shot, surprise",
-    "zero_shot_api": "zero-shot, API",
-}
-
-
 COLUMNS = {
     "auroc": "AUROC",
     "aupr": "AUPR",

@@ -17,12 +17,12 @@ from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from spear_jax.config import default_config, flatten, to_json
+from spear_jax.config import METHODS, default_config, flatten, to_json
 from spear_jax.data import Dataset
 from spear_jax.evaluation import Evaluation
 from spear_jax.model import Inspection
 from spear_jax.report import figures
-from spear_jax.report.labels import COLUMNS, DATA, METHODS, NAMES, STEPWISE, format_number
+from spear_jax.report.labels import COLUMNS, DATA, NAMES, STEPWISE, format_number
 from spear_jax.report.terminal import explained
 from spear_jax.storage import write_whole
 
@@ -124,7 +124,7 @@ def write_report(
             blob = _png(picture.figure, dataset.warnings)
             write_whole(workdir / "figures" / f"{picture.name}.png", blob)
             pictures[picture.name] = _embedded(picture, blob)
-    title = f"{METHODS[content['method']]} on {DATA.get(content['dataset'], content['dataset'])}"
+    title = f"{METHODS[content['method']].title} on {DATA.get(content['dataset'], content['dataset'])}"
     body = [
         f"<h1>{html.escape(title)}</h1>",
         *_introduction(config, content),
@@ -181,7 +181,7 @@ def _pictures(
         + (" Of several columns, which have one score, the values are the first one's." if combined else ""),
     )
     if content["test"]["auroc"] is not None:
-        method = METHODS[content["method"]]
+        method = METHODS[content["method"]].title
         compared = {method: steps}
         metrics = {method: content["test"]}
         for name, found in evaluation.control_steps.items():
@@ -286,7 +286,7 @@ def _results(content: Mapping[str, Any]) -> list[str]:
     if "nab_score" in content:
         profiles = list(next(iter(content["nab_score"].values())))
         rows = [
-            [NAMES.get(name, METHODS[content["method"]]), *(_number(found[one]["test"], 1) for one in profiles)]
+            [NAMES.get(name, METHODS[content["method"]].title), *(_number(found[one]["test"], 1) for one in profiles)]
             for name, found in content["nab_score"].items()
         ]
         body.append(_table(["NAB score, test", *profiles], rows, own=1))
@@ -297,7 +297,7 @@ def _results(content: Mapping[str, Any]) -> list[str]:
 
 def _metrics(content: Mapping[str, Any], split: str) -> str:
     """All metrics of a split: two tables, as one would be wider than most screens."""
-    method = METHODS[content["method"]]
+    method = METHODS[content["method"]].title
     intervals = content["confidence_intervals"].get(split, {})
 
     def table(kind: str, columns: Sequence[str]) -> str:

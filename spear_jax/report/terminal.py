@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.backbones import Backbone
+from spear_jax.config import METHODS
 from spear_jax.data import SPLITS, Dataset, stitch
 from spear_jax.model import Assembled, count
-from spear_jax.report import labels
-from spear_jax.report.labels import COLUMNS, METHODS, NAMES, format_number
+from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened
 
 
 def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: Assembled | None) -> None:
@@ -31,7 +31,7 @@ def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, m
         fate = {"fine_tuning": "all weights are trained", "lora": "frozen but for low-rank additions"}
         parallel.say(f"backbone {backbone.name} ({weights}, {held}, {attention}): {fate.get(config.method, 'frozen')}")
     if model is None:
-        parallel.say(f"{labels.METHODS[config.method]}: nothing is trained step by step")
+        parallel.say(f"{METHODS[config.method].title}: nothing is trained step by step")
     else:
         parallel.say(
             f"trained: {' + '.join(f'{name} {count(part):,}' for name, part in sorted(model.trainable.items()))}"
@@ -56,7 +56,7 @@ def bins_explained(notes: Mapping[str, Any], trained: bool) -> str:
       trained: they are trained with the prompt.
     """
     kind = notes["kind"]
-    tokens = labels.shortened(notes.get("tokens", ()))  # results.json lists them all
+    tokens = shortened(notes.get("tokens", ()))  # results.json lists them all
     if kind == "numbers":
         several = notes["numbers_of_several_tokens"]
         what = f"the vocabulary's rows of the numbers {tokens}"
@@ -121,7 +121,7 @@ def results_table(content: Mapping[str, Any]) -> str:
     def cells(metrics: Mapping[str, Any]) -> str:
         return "".join(f"{format_number(column, metrics.get(column)):>10}" for column in COLUMNS)
 
-    backbone, method = content["backbone"], METHODS[content["method"]]
+    backbone, method = content["backbone"], METHODS[content["method"]].title
     weights = "pretrained" if backbone.get("pretrained") else "RANDOM WEIGHTS"
     on = f", {backbone['name']} ({weights}, {backbone['dtype']})" if backbone else ""
     trained = ""

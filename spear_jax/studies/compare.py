@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from spear_jax.config import METHODS
 from spear_jax.errors import InputError
 from spear_jax.evaluation import SCHEMA
-from spear_jax.report import COLUMNS, DATA, METHODS, NAMES
+from spear_jax.report import COLUMNS, DATA, NAMES
 from spear_jax.storage import read_json, write_whole
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
@@ -75,7 +76,7 @@ def _section(data: str, split: str, runs: Sequence[Mapping[str, Any]]) -> str:
     for number, (flags, by_seed) in enumerate(rows.items(), start=1):
         seeds = [by_seed[seed] for seed in sorted(by_seed)]
         own = [f"{name}={value}" for name, value in flags if (name, value) not in shared and name not in NAMED]
-        label = ", ".join([METHODS[seeds[0]["method"]], *own])
+        label = ", ".join([METHODS[seeds[0]["method"]].title, *own])
         weights = seeds[0]["backbone"]
         name = f"{weights['name']}{'' if weights['pretrained'] else ' (RANDOM WEIGHTS)'}" if weights else ""
         lines.append(f"| {number}. {label} | {name} | {len(seeds)} | {_cells(seeds, seeds)} |")

@@ -204,7 +204,7 @@ def test_the_mask_is_read_as_in_torch(tmp_path: Path) -> None:
 WORDS = {"zero_shot.normal": "1", "zero_shot.anomalous": "2"}  # random:tiny knows numbers
 
 
-@pytest.mark.parametrize("method", zero_shot.METHODS)
+@pytest.mark.parametrize("method", zero_shot.WORDINGS)
 def test_a_command_gives_scores(method: str, spear: Spear, tmp_path: Path) -> None:
     name, fields = "random:tiny", WORDS
     if method != "zero_shot_masked":
