@@ -1,10 +1,7 @@
-"""Detectors and prompts on the Hugging Face Hub, by id.
+"""Downloads from the Hugging Face Hub: detectors, prompts and weights, by id."""
 
-Pulling is here; pushing is `hf upload user/name runs/x/detector`.
-"""
-
-import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,73 +10,103 @@ from tqdm import tqdm
 
 from spear_jax.errors import InputError
 
-FILES = ["detector.json", "detector.safetensors", "adapter_config.json", "adapter_model.safetensors"]
+_DETECTOR_FILES = ["detector.json", "detector.safetensors", "adapter_config.json", "adapter_model.safetensors"]
+_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")  # 'user/name', 'user/name@revision'
+_TIMEOUT = 5  # seconds
 
 
-_SECONDS = 5  # until the Hub counts as unreachable
+class UnreachableError(InputError):
+    """Raised where the Hub does not answer, as without a network."""
 
 
-def is_id(name: str) -> bool:
-    """True for 'user/name' and 'user/name@revision'."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name) is not None
-
-
-def local(name: str) -> epath.Path:
-    """A folder as it is; where there is none of this name and it reads as a Hub id, the snapshot pulled from the Hub.
-
-    Args:
-      name: a path, or 'user/name' or 'user/name@revision'.
-
-    Returns:
-      The folder; that of a snapshot has its commit as its name.
-
-    Raises:
-      InputError: a Hub id that is not there, or cannot be pulled now and is not in the Hugging Face cache.
-    """
-    path = epath.Path(name)
-    return path if path.exists() or not is_id(name) else epath.Path(_pull(name))
-
-
-class _Silent(tqdm):
-    """Files of some kilobytes need no progress bar."""
+class _NoBar(tqdm):
+    """A progress bar that does not show."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options | {"disable": True})
 
 
-def _pull(name: str) -> Path:
-    from huggingface_hub import HfApi, constants, errors, snapshot_download  # a local folder needs none of it
+def download(repository: str, revision: str, files: Sequence[str], *, progress: bool = True) -> Path:
+    """Downloads files of a repository into the Hugging Face cache, unless they are there already.
+
+    Args:
+      repository: 'user/name'.
+      revision: a branch, tag or commit.
+      files: names of the files, or patterns of them; those that the repository lacks are skipped.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The folder of the snapshot; its name is the commit.
+
+    Raises:
+      UnreachableError: the Hub does not answer.
+      InputError: the repository or revision does not exist, needs a login, or the download broke off.
+    """
+    from huggingface_hub import HfApi, constants, errors, snapshot_download  # slow to import
+
+    try:
+        # Fails at once without a network, where a download would retry for half a minute.
+        HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        # The Hub answers a request for a private repository in the same way.
+        raise InputError(
+            f"the Hub {constants.ENDPOINT} has no readable {revision!r} of {repository!r} ({type(error).__name__}); a"
+            " private repository needs `hf auth login`"
+        ) from error
+    except Exception as error:  # of the Hub's client, of whichever HTTP library it uses, or of the system
+        raise UnreachableError(f"the Hub {constants.ENDPOINT} cannot be reached ({_reason(error)})") from error
+    bar: type[tqdm] | None = None if progress else _NoBar
+    try:
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=list(files), etag_timeout=_TIMEOUT, tqdm_class=bar
+        )
+        return Path(folder)
+    except errors.GatedRepoError as error:
+        raise InputError(
+            f"{repository!r} is gated: accept its licence at https://huggingface.co/{repository} and log in"
+            " (`hf auth login`, or the environment variable HF_TOKEN)"
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"the download of {repository!r} from the Hub {constants.ENDPOINT} broke off ({_reason(error)}); the same"
+            " command resumes it"
+        ) from error
+
+
+def find_folder(name: str) -> epath.Path:
+    """Finds the folder of a detector or prompt, downloading it if it is on the Hub.
+
+    Args:
+      name: a path; or, if no such path exists, 'user/name' or 'user/name@revision'.
+
+    Returns:
+      The path, or the folder of the snapshot, whose name is the commit.
+
+    Raises:
+      InputError: the repository does not exist, or is neither reachable nor in the Hugging Face cache.
+    """
+    path = epath.Path(name)
+    if path.exists() or not _ID.fullmatch(name):
+        return path
+    from huggingface_hub import constants, snapshot_download
 
     repository, _, revision = name.partition("@")
     revision = revision or "main"
-    snapshot = functools.partial(
-        snapshot_download, repository, revision=revision, allow_patterns=FILES, tqdm_class=_Silent
-    )
-    where = f"{name}: no such folder here, and the Hub {constants.ENDPOINT}"
     try:
-        # Without a network this fails at once, where a download would retry for half a minute.
-        HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as fault:
-        # The Hub answers so for a private repository too, and for a gated one where nobody is logged in.
-        raise InputError(
-            f"{where} has no {revision!r} of {repository!r} that may be read ({type(fault).__name__});"
-            " a private one needs `hf auth login`"
-        ) from fault
-    except Exception as fault:  # of the Hub's client, the HTTP library that it happens to use, or the system
+        return epath.Path(download(repository, revision, _DETECTOR_FILES, progress=False))
+    except UnreachableError as unreachable:
         try:
-            return Path(snapshot(local_files_only=True))
-        except Exception as missing:
+            folder = snapshot_download(
+                repository, revision=revision, allow_patterns=_DETECTOR_FILES, local_files_only=True
+            )
+            return epath.Path(folder)
+        except Exception as error:
             raise InputError(
-                f"{where} cannot be asked ({_reason(fault)}); the cache {constants.HF_HUB_CACHE} does not have it"
-            ) from missing
-    try:
-        return Path(snapshot(etag_timeout=_SECONDS))
-    except Exception as fault:
-        raise InputError(
-            f"{name}: cannot be pulled from the Hub {constants.ENDPOINT} ({_reason(fault)}); the same command tries"
-            " again"
-        ) from fault
+                f"{name}: no such folder; {unreachable}, and the cache {constants.HF_HUB_CACHE} does not have it"
+            ) from error
+    except InputError as error:
+        raise InputError(f"{name}: no such folder; {error}") from error
 
 
-def _reason(fault: Exception) -> str:
-    return f"{type(fault).__name__}: {fault}".splitlines()[0]
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

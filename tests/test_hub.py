@@ -104,7 +104,7 @@ def test_the_estimator_loads_a_detector_by_its_id(
     pulled = spear_jax.SpearDetector.load(name)
     assert pulled.get_params() == own.get_params()
     np.testing.assert_array_equal(pulled.decision_function(values), own.decision_function(values))
-    with pytest.raises(InputError, match="no/model: no such folder here, and the Hub"):
+    with pytest.raises(InputError, match="no/model: no such folder; the Hub"):
         spear_jax.SpearDetector.load("no/model")
     hub_server.place(hub_server.NOWHERE, monkeypatch)
     assert spear_jax.SpearDetector.load(name).threshold_ == own.threshold_
@@ -139,8 +139,8 @@ def test_a_folder_comes_before_the_hub(
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("no/model", ["no/model: no such folder here", "has no 'main' of 'no/model'", "RepositoryNotFoundError"]),
-        ("some/model@v9", ["has no 'v9' of 'some/model'", "RevisionNotFoundError"]),
+        ("no/model", ["no/model: no such folder", "has no readable 'main' of 'no/model'", "RepositoryNotFoundError"]),
+        ("some/model@v9", ["has no readable 'v9' of 'some/model'", "RevisionNotFoundError"]),
     ],
 )
 def test_what_the_hub_does_not_have(
@@ -168,7 +168,7 @@ def test_offline(
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     begun = time.monotonic()
     outcome = score(spear, "some/model", table, tmp_path / "out")
-    check_refusal(outcome, "some/model: no such folder here", "cannot be asked (", f"the cache {tmp_path / 'hub'}")
+    check_refusal(outcome, "some/model: no such folder", "cannot be reached (", f"the cache {tmp_path / 'hub'}")
     assert time.monotonic() - begun < 10
     assert not (tmp_path / "out").exists()
 
@@ -190,7 +190,9 @@ def test_an_interrupted_download_leaves_nothing_and_the_next_one_goes_on(
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's own tries
     hub.cut = True
     outcome = score(spear, "some/model", table, tmp_path / "out")
-    check_refusal(outcome, "some/model: cannot be pulled from the Hub", "the same command tries again")
+    check_refusal(
+        outcome, "some/model: no such folder; the download of 'some/model' from the Hub", "the same command resumes it"
+    )
     assert not (tmp_path / "out").exists()
     hub.cut = False
     assert score(spear, "some/model", table, tmp_path / "out").code == 0

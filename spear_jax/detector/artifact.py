@@ -177,7 +177,7 @@ class Detector:
         Raises:
           InputError: it is not there, of another schema, or damaged.
         """
-        path = hub.local(str(path))
+        path = hub.find_folder(str(path))
         if path.parent.name == "checkpoints":
             run = path.parent.parent
             if not (run / "detector" / "detector.json").exists():
@@ -370,7 +370,7 @@ def table_sha256(model: Assembled) -> str:
 
 def load_detector(detector_path: str) -> tuple[Detector, dict[str, str]]:
     """A detector, and the commit that it was pulled at where it comes from the Hub."""
-    found = hub.local(detector_path)
+    found = hub.find_folder(detector_path)
     detector = Detector.load(found)
     if found == epath.Path(detector_path):
         return detector, {}

@@ -156,7 +156,7 @@ def _read_array(init: str) -> np.ndarray:
 
 def _read_adapter(init: str, backbone: Backbone) -> np.ndarray:
     try:
-        folder = hub.local(init)
+        folder = hub.find_folder(init)
         if not (folder / peft.CONFIG).exists():
             raise InputError(f"no {peft.CONFIG} there")
         return peft.read_adapter(folder, backbone.name)
