@@ -1,6 +1,6 @@
-"""Alarms: predicted steps as intervals, short gaps closed and short alarms dropped, and how well they serve.
+"""Alarms: predicted time steps as intervals, after closing short gaps and dropping short alarms.
 
-A person is called once per interval, not once per step. Both fields of a `Rule` are chosen on validation, as the
+An operator is paged once per interval, not once per step. Both fields of a `Rule` are chosen on validation data, as the
 threshold is.
 """
 
@@ -15,16 +15,16 @@ from spear_jax.data import find_runs
 from spear_jax.evaluation.interval_metrics import event_wise
 
 GAPS = (0, 1, 2, 4, 8, 16, 32)
-
-
 LENGTHS = (1, 2, 3, 4, 8, 16)
+
+NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 
 class Rule(NamedTuple):
-    """How predicted steps become alarms.
+    """Turns predicted steps into alarms.
 
     Attributes:
-      merge_gap: two alarms with at most this many steps between them are one.
+      merge_gap: two alarms with at most this many steps between them are merged.
       min_length: an alarm of fewer steps is dropped, after merging.
     """
 
@@ -32,18 +32,15 @@ class Rule(NamedTuple):
     min_length: int = 1
 
 
-NO_TIME = np.iinfo(np.int64).min  # as NumPy writes a time that is none
-
-
 class Alarm(NamedTuple):
     """An interval of one series.
 
     Attributes:
       start: its first step.
-      end: its last step.
+      end: its last step, inclusive.
       peak: the step with the highest score.
-      score: at the peak.
-      times: of start, end and peak, in nanoseconds since 1970.
+      score: the score at the peak.
+      times: start, end and peak in nanoseconds since 1970.
     """
 
     start: int
@@ -54,10 +51,10 @@ class Alarm(NamedTuple):
 
 
 class Alarms:
-    """The alarms of one series, whose steps may come piece by piece."""
+    """The alarms of one series, which may arrive in pieces."""
 
     def __init__(self, rule: Rule) -> None:
-        """Nothing seen yet."""
+        """Starts with no steps."""
         self._rule = rule
         self._open: Alarm | None = None  # may still grow
 
@@ -68,55 +65,55 @@ class Alarms:
         predicted: Bool[np.ndarray, "steps"],
         times: Int[np.ndarray, "stamps"] | None = None,
     ) -> list[Alarm]:
-        """The alarms that no later step can change.
+        """Takes the next piece of the series; returns the alarms that later steps cannot change.
 
         Args:
-          first: number of the first step; one more than the last of the piece before.
-          scores: of the piece's steps.
+          first: index of the piece's first step; pieces follow one another without gaps.
+          scores: scores of the piece's steps.
           predicted: True where an anomaly is predicted.
-          times: of the steps, in nanoseconds since 1970.
+          times: times of the steps, in nanoseconds since 1970.
         """
-        done: list[Alarm] = []
+        final: list[Alarm] = []
         for begin, end in zip(*find_runs(predicted), strict=True):
             peak = begin + int(np.argmax(scores[begin:end]))
-            where = np.array([begin, end - 1, peak])
-            start, last, highest = (first + where).tolist()
-            new = Alarm(start, last, highest, float(scores[peak]))
+            steps = np.array([begin, end - 1, peak])
+            start, last, highest = (first + steps).tolist()
+            alarm = Alarm(start, last, highest, float(scores[peak]))
             if times is not None and len(times):
-                new = new._replace(times=tuple(times[where].tolist()))
-            if self._open is not None and new.start - self._open.end - 1 <= self._rule.merge_gap:
-                new = _merged(self._open, new)
+                alarm = alarm._replace(times=tuple(times[steps].tolist()))
+            if self._open is not None and alarm.start - self._open.end - 1 <= self._rule.merge_gap:
+                alarm = _merge(self._open, alarm)
             else:
-                done += self.finish()
-            self._open = new
+                final += self.finish()
+            self._open = alarm
         if self._open is not None and first + len(scores) - 1 - self._open.end > self._rule.merge_gap:
-            done += self.finish()
-        return done
+            final += self.finish()
+        return final
 
     def finish(self) -> list[Alarm]:
-        """The alarm that is still open, if there is one and it is long enough."""
+        """Closes the alarm that is still open; returns it if it is long enough."""
         last, self._open = self._open, None
         return [last] if last is not None and last.end - last.start + 1 >= self._rule.min_length else []
 
 
-def _merged(first: Alarm, second: Alarm) -> Alarm:
-    highest = max(first, second, key=lambda one: one.score)
+def _merge(first: Alarm, second: Alarm) -> Alarm:
+    highest = max(first, second, key=lambda alarm: alarm.score)
     times = (first.times[0], second.times[1], highest.times[2])
     return Alarm(first.start, second.end, highest.peak, highest.score, times)
 
 
 def find_alarms(scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, "steps"], rule: Rule) -> list[Alarm]:
-    """The alarms of a whole series."""
+    """Returns the alarms of a complete series."""
     alarms = Alarms(rule)
     return alarms.add(0, scores, predicted) + alarms.finish()
 
 
 class Stretch(NamedTuple):
-    """What alarms are judged by: consecutive steps of one series.
+    """Consecutive steps of one series, on which alarms are judged.
 
     Attributes:
       labels: True where anomalous.
-      scores: of the same steps.
+      scores: scores of the same steps.
       predicted: True where an anomaly is predicted.
     """
 
@@ -128,50 +125,50 @@ class Stretch(NamedTuple):
 def choose_alarm_rule(
     validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS
 ) -> Rule:
-    """The rule with the best mean event F1 on validation; of equal ones, or without any anomaly, the first.
+    """Returns the rule with the best mean event F1 on validation data; the first of equals, or without any anomaly.
 
     Args:
-      validation: stretches of the validation part.
-      gaps: values of `Rule.merge_gap` to choose from.
-      lengths: values of `Rule.min_length` to choose from.
+      validation: stretches of the validation split.
+      gaps: candidates for `Rule.merge_gap`.
+      lengths: candidates for `Rule.min_length`.
     """
-    best, chosen = -1.0, Rule(gaps[0], lengths[0])
+    best_f1, best_rule = -1.0, Rule(gaps[0], lengths[0])
     for gap, length in itertools.product(gaps, lengths):
         rule = Rule(gap, length)
-        values = [event_wise(one.labels, _mask(one, rule)).f1 for one in validation]
-        known = [value for value in values if value is not None]
-        if known and np.mean(known) > best + 1e-12:
-            best, chosen = float(np.mean(known)), rule
-    return chosen
+        scores = [event_wise(stretch.labels, _alarm_mask(stretch, rule)).f1 for stretch in validation]
+        defined = [f1 for f1 in scores if f1 is not None]
+        if defined and np.mean(defined) > best_f1 + 1e-12:
+            best_f1, best_rule = float(np.mean(defined)), rule
+    return best_rule
 
 
-def metrics(found: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
-    """What a person on call would ask.
+def alarm_metrics(stretches: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
+    """Computes what matters to an operator on call.
 
     Returns:
-      'false_alarms', alarms that touch no anomaly, per 10 000 steps; 'detection_delay', steps from the start of an
-      anomaly to the first alarm in it, the mean over the anomalies that are found; None where none is.
+      'false_alarms', the alarms that touch no anomaly, per 10,000 steps; 'detection_delay', the mean number of steps
+      from the start of a detected anomaly to its first alarm, None where no anomaly is detected.
     """
     false = steps = 0
     delays: list[int] = []
-    for one in found:
-        raised = find_alarms(one.scores, one.predicted, rule)
-        starts, ends = find_runs(one.labels)
-        steps += len(one.labels)
-        begins, lasts = np.array([a.start for a in raised], int), np.array([a.end for a in raised], int)
-        false += int(sum(not one.labels[a.start : a.end + 1].any() for a in raised))
-        for start, end in zip(starts, ends, strict=True):
-            touching = np.flatnonzero((begins < end) & (lasts >= start))
+    for stretch in stretches:
+        alarms = find_alarms(stretch.scores, stretch.predicted, rule)
+        alarm_starts = np.array([alarm.start for alarm in alarms], int)
+        alarm_ends = np.array([alarm.end for alarm in alarms], int)
+        steps += len(stretch.labels)
+        false += sum(not stretch.labels[alarm.start : alarm.end + 1].any() for alarm in alarms)
+        for start, end in zip(*find_runs(stretch.labels), strict=True):
+            touching = np.flatnonzero((alarm_starts < end) & (alarm_ends >= start))
             if len(touching):
-                delays.append(max(0, int(begins[touching[0]]) - int(start)))
+                delays.append(max(0, int(alarm_starts[touching[0]]) - int(start)))
     return {
         "false_alarms": 1e4 * false / steps if steps else None,
         "detection_delay": float(np.mean(delays)) if delays else None,
     }
 
 
-def _mask(one: Stretch, rule: Rule) -> Bool[np.ndarray, "steps"]:
-    mask = np.zeros(len(one.labels), bool)
-    for alarm in find_alarms(one.scores, one.predicted, rule):
+def _alarm_mask(stretch: Stretch, rule: Rule) -> Bool[np.ndarray, "steps"]:
+    mask = np.zeros(len(stretch.labels), bool)
+    for alarm in find_alarms(stretch.scores, stretch.predicted, rule):
         mask[alarm.start : alarm.end + 1] = True
     return mask

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine
 from spear_jax.evaluation import alarms, thresholds
-from spear_jax.evaluation.bootstrap import bootstrap
+from spear_jax.evaluation.bootstrap import confidence_intervals
 from spear_jax.evaluation.controls import _controls
 from spear_jax.evaluation.interval_metrics import mean_over_series, per_series_metrics, point_adjusted_at_k
 from spear_jax.evaluation.nab import _nab_scores
@@ -87,7 +87,7 @@ def judge_scores(
         window_metrics=_window_metrics(dataset, scored.windows, threshold) if scored.windows else {},
         controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
         confidence={
-            split: bootstrap(
+            split: confidence_intervals(
                 steps[split].series,
                 steps[split].label,
                 steps[split].score,
@@ -132,7 +132,7 @@ def step_metrics(
     found = {
         **cast(dict[str, float | None], pooled),
         **mean_over_series(interval_metrics(steps, threshold)),
-        **alarms.metrics(_judged(steps, threshold), alarm_rule),
+        **alarms.alarm_metrics(_judged(steps, threshold), alarm_rule),
     }
     k = config.metrics.point_adjusted_k
     if k >= 0:

@@ -1,4 +1,4 @@
-"""Point-wise numbers: pooled over the steps of a split, or over its windows."""
+"""Point-wise metrics: pooled over the time steps of a split, or over its windows."""
 
 import warnings
 from typing import TypedDict
@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 class Metrics(TypedDict):
-    """Numbers of one split; None where a number is undefined."""
+    """The point-wise metrics of one split; None where a metric is undefined."""
 
     accuracy: float | None
     precision: float | None
@@ -21,7 +21,7 @@ class Metrics(TypedDict):
 
 
 def ranking_metrics(labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> tuple[float | None, float | None]:
-    """AUROC and AUPR (average precision); None where `labels` has one class only."""
+    """Returns AUROC and AUPR (average precision); None where `labels` has one class only."""
     if not len(labels) or labels.all() or not labels.any():
         return None, None
     return float(roc_auc_score(labels, scores)), float(average_precision_score(labels, scores))
@@ -33,17 +33,17 @@ def point_metrics(
     scores: Float[np.ndarray, "n"],
     predicted: Bool[np.ndarray, "n"],
 ) -> Metrics:
-    """Metrics of one split.
+    """Computes the point-wise metrics of one split.
 
     Args:
-      name: said in the warning where a number is undefined.
+      name: names the split in the warning about undefined metrics.
       labels: True where anomalous.
       scores: higher is more anomalous.
       predicted: True where an anomaly is predicted.
 
     Returns:
-      The metrics. Precision, recall and F1 are None where their denominators are 0: with no positive at all, a
-      recall of 0 or 1 would say something that nobody measured.
+      The metrics. Precision, recall and F1 are None where their denominator is 0: without any positive, a recall of
+      0 or 1 would be a number that nobody measured.
     """
     auroc, aupr = ranking_metrics(labels, scores)
     if auroc is None:

@@ -1,4 +1,4 @@
-"""The score from which on a step is called anomalous, chosen on validation data."""
+"""Thresholds on scores, chosen on validation data."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_curve
 
 
 class Threshold(NamedTuple):
-    """A step is predicted anomalous if its score is at least `value`."""
+    """The score at or above which a time step is predicted anomalous, and the rule that chose it."""
 
     value: float
     rule: str
@@ -25,32 +25,31 @@ def choose_threshold(
     """Chooses a threshold.
 
     Args:
-      rule: 'best_f1', the threshold with the highest F1; 'false_positive_rate', the one that finds most while no more
-        than this share of the normal steps is called anomalous; 'precision', the one that finds most while at least
-        this share of what is called anomalous is so.
-      labels: of the validation part; never of the test part.
-      scores: of the same steps.
-      false_positive_rate: of the rule of this name.
-      precision: of the rule of this name.
+      rule: 'best_f1' maximizes F1; 'false_positive_rate' and 'precision' maximize recall subject to the limit of the
+        same name.
+      labels: labels of the validation split, never of the test split.
+      scores: scores of the same time steps.
+      false_positive_rate: largest share of normal steps that may be predicted anomalous.
+      precision: smallest share of predicted steps that must be anomalous.
 
     Returns:
-      The threshold. Where both classes are needed and one is missing, the 99th percentile of the scores; where no
-      threshold is that precise, the most precise one; and a rule that says so.
+      The threshold. Falls back to the 99th percentile of the scores where the rule needs both classes and one is
+      missing, and to the most precise threshold where none reaches `precision`; the returned rule says so.
     """
     if rule == "false_positive_rate" and not labels.all():
         normal, values = np.sort(scores[~labels]), np.unique(scores)
         rates = 1 - np.searchsorted(normal, values) / len(normal)
-        few = values[rates <= false_positive_rate]
-        # Where the highest score alone is too many, nothing is called anomalous.
-        value = few[0] if len(few) else np.nextafter(values[-1], np.inf)
+        allowed = values[rates <= false_positive_rate]
+        # Predict nothing where even the highest score alone exceeds the limit.
+        value = allowed[0] if len(allowed) else np.nextafter(values[-1], np.inf)
         return Threshold(float(value), f"{rule} {false_positive_rate:g}")
     if labels.all() or not labels.any():
         return Threshold(float(np.quantile(scores, 0.99)), "quantile_0.99 (validation has one class only)")
     precisions, recalls, values = precision_recall_curve(labels, scores)
-    precisions, recalls = precisions[:-1], recalls[:-1]  # the last point stands for no prediction at all
+    precisions, recalls = precisions[:-1], recalls[:-1]  # the last point predicts nothing and has no threshold
     if rule == "precision":
-        if (enough := np.flatnonzero(precisions >= precision)).size:
-            return Threshold(float(values[enough[0]]), f"{rule} {precision:g}")
+        if (precise := np.flatnonzero(precisions >= precision)).size:
+            return Threshold(float(values[precise[0]]), f"{rule} {precision:g}")
         best = int(np.argmax(precisions))
         return Threshold(float(values[best]), f"{rule} {precision:g} (not reached: {precisions[best]:.3f})")
     total = precisions + recalls

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from spear_jax.evaluation.alarms import Alarm, Alarms, Rule, Stretch, choose_alarm_rule, find_alarms, metrics
+from spear_jax.evaluation.alarms import Alarm, Alarms, Rule, Stretch, alarm_metrics, choose_alarm_rule, find_alarms
 
 SCORES = np.array([0.1, 0.9, 0.8, 0.2, 0.95, 0.1, 0.1, 0.1, 0.7, 0.1])
 PREDICTED = SCORES > 0.5
@@ -71,8 +71,8 @@ def test_false_alarms_and_delay() -> None:
         stretch("..xxxx....xxx...", "x...xx..x......."),  # found after 2 steps; two false alarms; one missed
         stretch("...xx...", "..xxxxx."),  # the alarm was up before the anomaly began
     ]
-    assert metrics(found, Rule()) == {"false_alarms": pytest.approx(1e4 * 2 / 24), "detection_delay": 1.0}
-    assert metrics([stretch("....", "....")], Rule()) == {"false_alarms": 0.0, "detection_delay": None}
+    assert alarm_metrics(found, Rule()) == {"false_alarms": pytest.approx(1e4 * 2 / 24), "detection_delay": 1.0}
+    assert alarm_metrics([stretch("....", "....")], Rule()) == {"false_alarms": 0.0, "detection_delay": None}
 
 
 def test_the_rule_is_the_best_on_validation() -> None:

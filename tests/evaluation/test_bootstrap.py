@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from spear_jax.evaluation.bootstrap import bootstrap
+from spear_jax.evaluation.bootstrap import confidence_intervals
 
 
 def made(series: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,7 +20,7 @@ def test_each_draw_is_scikit_learn_s_number_on_the_drawn_series(monkeypatch: pyt
     monkeypatch.setattr("spear_jax.evaluation.bootstrap.RESAMPLES", 1)
     monkeypatch.setattr("spear_jax.evaluation.bootstrap.COVERAGE", 0.0)
     for seed in range(5):
-        found = bootstrap(owner, labels, scores, scores > 0.5, [], seed=seed)
+        found = confidence_intervals(owner, labels, scores, scores > 0.5, [], seed=seed)
         counts = np.random.default_rng(seed).multinomial(7, np.full(7, 1 / 7), 1)[0]
         drawn = np.concatenate([np.flatnonzero(owner == i) for i, count in enumerate(counts) for _ in range(count)])
         expected = {
@@ -36,7 +36,7 @@ def test_more_series_give_narrower_intervals_around_the_number() -> None:
     widths = []
     for series in (5, 80):
         owner, labels, scores = made(series, 100, 1)
-        low, high = bootstrap(owner, labels, scores, scores > 0.5, [], seed=0)["auroc"]
+        low, high = confidence_intervals(owner, labels, scores, scores > 0.5, [], seed=0)["auroc"]
         assert low < roc_auc_score(labels, scores) < high
         widths.append(high - low)
     assert widths[1] < 0.5 * widths[0]
@@ -44,13 +44,13 @@ def test_more_series_give_narrower_intervals_around_the_number() -> None:
 
 def test_one_series_has_no_spread_and_one_class_no_number() -> None:
     owner, labels, scores = made(1, 200, 2)
-    assert bootstrap(owner, labels, scores, scores > 0.5, [], seed=0)["auroc"] is None
-    nothing = bootstrap(owner, np.zeros(200, bool), scores, scores > 0.5, [{"vus_pr": None}], seed=0)
+    assert confidence_intervals(owner, labels, scores, scores > 0.5, [], seed=0)["auroc"] is None
+    nothing = confidence_intervals(owner, np.zeros(200, bool), scores, scores > 0.5, [{"vus_pr": None}], seed=0)
     assert nothing == {"auroc": None, "aupr": None, "f1": None}
 
 
 def test_means_over_series_are_drawn_by_series() -> None:
     owner, labels, scores = made(4, 50, 3)
     rows = [{"vus_pr": value} for value in (0.2, 0.4, None, 0.6)]
-    low, high = bootstrap(owner, labels, scores, scores > 0.5, rows, seed=0)["vus_pr"]
+    low, high = confidence_intervals(owner, labels, scores, scores > 0.5, rows, seed=0)["vus_pr"]
     assert 0.2 <= low < 0.4 < high <= 0.6

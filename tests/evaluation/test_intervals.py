@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from spear_jax.evaluation.interval_metrics import (
     PER_SERIES,
     affiliation,
-    default_window,
     event_wise,
     mean_over_series,
     per_series_metrics,
     point_adjusted_at_k,
     range_based,
-    vus,
 )
+from spear_jax.evaluation.volumes import default_window, vus
 
 NOTHING = (None, None, None)
 SERIES = {
@@ -373,7 +372,7 @@ def test_default_window_is_the_median_length_within_limits():
     assert default_window(flags(100, [(3, 4), (10, 14), (30, 50)])) == 4
     assert default_window(flags(10, [(3, 4)])) == 1
     assert default_window(flags(3000, [(100, 2500)])) == 500
-    with pytest.raises(ValueError, match="without an anomalous step"):
+    with pytest.raises(ValueError, match="no step is anomalous"):
         default_window(np.zeros(5, bool))
 
 
