@@ -16,6 +16,7 @@ from spear_jax.data.sources.nasa.nasa_source import prepare_nasa
 from spear_jax.data.sources.synthetic import generate
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, by_series, by_windows, combine, stitch
+from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.tables.arrays import Table, is_several, read_array, read_labels, to_series
 from spear_jax.data.tables.file import CHUNK_ROWS, File
 from spear_jax.data.tables.live import LiveFile
@@ -37,6 +38,7 @@ __all__ = [
     "Quantizer",
     "Range",
     "Scaler",
+    "ScoreSums",
     "Series",
     "StepScores",
     "Table",

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.series import Series
 from spear_jax.data.splits import SPLITS
+from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.windows import Windows, places
 
 
@@ -44,16 +45,16 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
     """
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
     place, flat = places(windows, recorded)[windows.real], scores[windows.real]
-    total = np.bincount(place, flat.astype(np.float64), minlength=int(offsets[-1]))
-    count = np.bincount(place, minlength=int(offsets[-1]))
-    covered = np.flatnonzero(count)
+    sums = ScoreSums(int(offsets[-1]))
+    sums.add(place, flat[:, None])
+    covered = np.flatnonzero(sums.scored)
     series = np.searchsorted(offsets, covered, side="right") - 1
     return StepScores(
         series=series,
         step=covered - offsets[series],
         value=np.concatenate([one.values for one in recorded])[covered],
         label=np.concatenate([one.labels for one in recorded])[covered],
-        score=total[covered] / count[covered],
+        score=sums.means(covered)[:, 0],
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from spear_jax import parallel
 from spear_jax.backbones import Backbone
-from spear_jax.data import Examples, Scaler, Series, Windows, from_first_value
+from spear_jax.data import Examples, Scaler, ScoreSums, Series, Windows, from_first_value
 from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
 from spear_jax.model import Assembled, score_windows
@@ -158,7 +158,7 @@ class Stream:
         self._waiting = [i for i, one in enumerate(columns) if waits and not scorer.detector.range_of(*one)]
         self._overlap = overlap
         self._values, self._times = np.zeros((0, len(columns))), np.zeros(0, np.int64)
-        self._sums, self._counts = np.zeros((0, len(columns))), np.zeros(0)
+        self._scores = ScoreSums(columns=len(columns))
         self._base = 0  # number of the buffer's first row
         self._next = 0  # where the next window begins
         self._given = 0  # rows that were given out
@@ -175,14 +175,13 @@ class Stream:
         """
         self._values = np.concatenate([self._values, values])
         self._times = np.concatenate([self._times, times])
-        self._sums = np.concatenate([self._sums, np.zeros(values.shape)])
-        self._counts = np.concatenate([self._counts, np.zeros(len(values))])
+        self._scores.append(len(values))
         starts = np.arange(self._next, self._scalable(ended=False) - self._window + 1, self._stride)
         if len(starts):
             self._score(starts, self._window)
             self._next = int(starts[-1]) + self._stride
         if self._overlap == "first":
-            return self._give(self._base + int(np.argmin(np.append(self._counts, 0))))
+            return self._give(self._base + int(np.argmin(np.append(self._scores.scored, False))))
         return self._give(max(self._given, min(self._next, self._end - self._window)))  # a last window may begin there
 
     def finish(self) -> ScoredRows:
@@ -190,7 +189,7 @@ class Stream:
         self._scalable(ended=True)
         if self._end and self._end < self._window:
             self._score(np.zeros(1, int), self._end)
-        elif (self._counts == 0).any():
+        elif not self._scores.scored.all():
             missing = np.arange(self._next, self._end - self._window + 1, self._stride)  # while a scale was unknown
             self._score(np.unique(np.append(missing, self._end - self._window)), self._window)
         return self._give(self._end)
@@ -222,23 +221,21 @@ class Stream:
         real = np.broadcast_to(np.arange(self._window) < length, (len(starts) * columns, self._window))
         number = np.tile(np.arange(columns), len(starts))
         found = self._scorer(cut.reshape(-1, self._window), real, self._scaler, number)
-        for start, one in zip(starts - self._base, found.reshape(len(starts), columns, -1), strict=True):
-            here = np.arange(start, start + length)
-            wanted = self._counts[here] == 0 if self._overlap == "first" else np.ones(length, bool)
-            self._sums[here[wanted]] += one[:, :length].T[wanted]
-            self._counts[here[wanted]] += 1
+        scores = found.reshape(len(starts), columns, -1)[:, :, :length].transpose(0, 2, 1).reshape(-1, columns)
+        steps = (starts[:, None] + np.arange(length)).reshape(-1)
+        self._scores.add(steps, scores, first_only=self._overlap == "first")
 
     def _give(self, end: int) -> ScoredRows:
         """The rows up to `end` that were not given out before; drops what no window will read again."""
         here = slice(self._given - self._base, end - self._base)
-        scores = self._sums[here] / self._counts[here, None]
+        scores = self._scores.means(np.arange(self._given, end))
         given = ScoredRows(self._given, self._times[here], self._values[here], scores)
         self._given = end
         # A last window may read as far back as one window.
         drop = max(0, min(end, self._next, self._end - self._window) - self._base)
-        self._values, self._sums, self._counts = self._values[drop:], self._sums[drop:], self._counts[drop:]
-        self._times = self._times[drop:]
+        self._values, self._times = self._values[drop:], self._times[drop:]
         self._base += drop
+        self._scores.drop_before(self._base)
         return given
 
 
