@@ -24,9 +24,9 @@ from spear_jax.data import (  # noqa: E402
     Quantizer,
     Scaler,
     Series,
-    apply,
+    apply_rules,
     build_dataset,
-    cut,
+    cut_windows,
     load_series,
 )
 
@@ -55,9 +55,9 @@ def main() -> None:
     scaler = Scaler("train", series, [], reference_steps=1000, margin=0.0)
 
     def read(quantizer: Quantizer) -> np.ndarray:
-        return quantizer(scaler(cut(series, names, T, T)))
+        return quantizer(scaler(cut_windows(series, names, T, T)))
 
-    scaled = scaler(cut(series, names, T, T))
+    scaled = scaler(cut_windows(series, names, T, T))
     rates = {}
     for kind in ("equal_width", "quantile"):
         quantizer = Quantizer.fit(kind, BINS, scaled[:2000])
@@ -79,7 +79,7 @@ def main() -> None:
             stats.ttest_ind(window[: T // 2], window[T // 2 :])
             stats.levene(window[: T // 2], window[T // 2 :])
 
-    print(f"rules: {best(by_scipy, 3) / best(lambda: apply(few)):.0f} times as fast as scipy by window")
+    print(f"rules: {best(by_scipy, 3) / best(lambda: apply_rules(few)):.0f} times as fast as scipy by window")
 
     root = os.environ.get("SPEAR_DATA_DIR")
     for name in ("nasa", "nab") if root else ():

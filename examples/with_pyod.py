@@ -13,7 +13,7 @@ from pyod.utils.data import evaluate_print
 from pyod.utils.utility import standardizer
 
 from spear_jax import SpearDetector
-from spear_jax.data import generate
+from spear_jax.data import generate_series
 
 
 def main(backbone: str = "sentence-transformers/all-MiniLM-L6-v2") -> dict[str, np.ndarray]:
@@ -22,7 +22,7 @@ def main(backbone: str = "sentence-transformers/all-MiniLM-L6-v2") -> dict[str, 
     Returns:
       Scores of the test series by model.
     """
-    train, test = (generate(series=8, length=1024, past=0, rate=0.1, seed=seed) for seed in (0, 1))
+    train, test = (generate_series(series=8, length=1024, past=0, rate=0.1, seed=seed) for seed in (0, 1))
     labels = np.concatenate([one.labels for one in test]).astype(int)
 
     spear = SpearDetector(backbone, window=64, epochs=5, prompt_length=10)

@@ -21,10 +21,10 @@ from spear_jax import parallel
 from spear_jax.config import MINILM, own_data_config, validate
 from spear_jax.data import (
     Dataset,
-    Loaded,
+    LoadedSeries,
     Table,
     build_dataset,
-    combine,
+    combine_columns,
     hold_out,
     is_several,
     read_array,
@@ -165,7 +165,7 @@ class SpearDetector(BaseEstimator):
             parts = {"train": recorded, "validation": own}
             recorded = [*recorded, *own]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
-            found = build_dataset(config, Loaded("own series", recorded), parts=parts)
+            found = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
             self.history_: list[dict[str, Any]] = []
             self._train(config, found, callback)
         for attribute in ("n_features_in_", "feature_names_in_"):
@@ -339,7 +339,9 @@ class SpearDetector(BaseEstimator):
             batch_size=config.score.batch_size,
             mesh=mesh,
         )
-        steps = combine(stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine)
+        steps = combine_columns(
+            stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine
+        )
         threshold = threshold_for(config, steps.label, steps.score)
         self.detector_ = Detector.trained(
             config,

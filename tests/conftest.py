@@ -388,7 +388,7 @@ def only_mirror(tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             }
             monkeypatch.setenv("no_proxy", "127.0.0.1")
             monkeypatch.setattr(module, "MIRRORS", (mirror.address,))
-            monkeypatch.setattr(prepared, "checksums", lambda name: checksums)
+            monkeypatch.setattr(prepared, "pinned_checksums", lambda name: checksums)
             return mirror
 
         yield serve

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.config import default_config, override, validate
-from spear_jax.data import LOOKS_AHEAD, Columns, File, LiveFile, check_names, find_files, split_names
+from spear_jax.data import LOOKS_AHEAD, Columns, File, LiveFile, check_unique_names, find_files, split_names
 from spear_jax.detector import (
     OF_THE_MACHINE,
     TIME_FORMAT,
@@ -67,7 +67,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
     detector, config = _open(detector_path, overrides)
     places = find_files(source)
-    check_names([name for _, name in places], source)
+    check_unique_names([name for _, name in places], source)
     found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
     series = [name for file in found for name in file.series_names]
     for name in series:

@@ -1,73 +1,73 @@
 """Carries series from files to batches."""
 
-from spear_jax.data.batches import Call, Examples, digest, scoring_batches, training_calls
+from spear_jax.data.batches import Examples, TrainingCall, order_digest, scoring_batches, training_calls
 from spear_jax.data.dataset import Dataset, build_dataset
-from spear_jax.data.labels.context_rules import apply
+from spear_jax.data.labels.context_rules import apply_rules
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, from_first_value
-from spear_jax.data.series import Loaded, Range, Series
+from spear_jax.data.series import LoadedSeries, ScaleRange, Series
 from spear_jax.data.sources import load_series, split_names
-from spear_jax.data.sources.files import check_names, find_files
+from spear_jax.data.sources.files import check_unique_names, find_files
 from spear_jax.data.sources.mimic_iv.mimic_iv_parser import is_demo
 from spear_jax.data.sources.mimic_iv.mimic_iv_source import mimic_iv_copy, prepare_mimic_iv
 from spear_jax.data.sources.nab.nab_source import prepare_nab
 from spear_jax.data.sources.nasa.nasa_source import prepare_nasa
-from spear_jax.data.sources.synthetic import generate
+from spear_jax.data.sources.synthetic import generate_series
 from spear_jax.data.splits import SPLITS, hold_out
-from spear_jax.data.step_scores import MethodScores, StepScores, by_series, by_windows, combine, stitch
+from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.tables.arrays import Table, is_several, read_array, read_labels, to_series
 from spear_jax.data.tables.file import CHUNK_ROWS, File
 from spear_jax.data.tables.live import LiveFile
 from spear_jax.data.tables.rows import Columns
-from spear_jax.data.windows import Windows, cut
+from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
     "CHUNK_ROWS",
     "LOOKS_AHEAD",
     "SPLITS",
-    "Call",
     "Columns",
     "Dataset",
     "Examples",
     "File",
     "LiveFile",
-    "Loaded",
+    "LoadedSeries",
     "MethodScores",
     "Quantizer",
-    "Range",
+    "ScaleRange",
     "Scaler",
     "ScoreSums",
     "Series",
     "StepScores",
     "Table",
+    "TrainingCall",
     "Windows",
-    "apply",
+    "apply_rules",
     "build_dataset",
-    "by_series",
-    "by_windows",
-    "check_names",
-    "combine",
-    "cut",
-    "digest",
+    "check_unique_names",
+    "combine_columns",
+    "cut_windows",
     "find_files",
     "find_runs",
     "from_first_value",
-    "generate",
+    "generate_series",
     "hold_out",
     "is_demo",
     "is_several",
     "load_series",
     "mimic_iv_copy",
+    "order_digest",
     "prepare_mimic_iv",
     "prepare_nab",
     "prepare_nasa",
     "read_array",
     "read_labels",
+    "scores_by_split",
     "scoring_batches",
     "split_names",
     "stitch",
+    "stitch_splits",
     "to_series",
     "training_calls",
 ]

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-MOST_SHAPES = 6  # each costs a compilation
+MAX_SHAPES = 6  # each costs a compilation
 
 
-ENOUGH = 0.05  # share of padding that is not worth another shape
+MAX_PADDING = 0.05  # share of padding that is not worth another shape
 
 
-ROUNDING = 8  # lengths are multiples of it, as accelerators like them
+LENGTH_MULTIPLE = 8  # lengths are multiples of it, as accelerators like them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Examples:
       bins: the bin of every step, in [0, N]; bin N stands for a missing value.
       mask: True where the model may look and is asked; False in padding and at masked missing values.
       targets: 1 where the step is anomalous (`head.kind='step'`), or per window, repeated over its steps.
-      lengths: steps of each window that are read; behind them is padding only. A few different ones, see `buckets`.
+      lengths: steps of each window that the model reads, of a few different lengths (see `padded_lengths`).
     """
 
     bins: Int[np.ndarray, "windows time"]
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     length: int
 
 
-class Call(NamedTuple):
+class TrainingCall(NamedTuple):
     """Consecutive batches of one length, done in one jitted call.
 
     Attributes:
@@ -72,7 +72,7 @@ class Call(NamedTuple):
         return self.first + len(self.rows)
 
 
-def buckets(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
+def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
     """The length that each window is padded to, so that little is padded with few shapes.
 
     Of all ways to pad to k different lengths the one with the least padding; k is the smallest that leaves less than
@@ -82,14 +82,14 @@ def buckets(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
       lengths: steps of each window.
     """
     longest = int(lengths.max(initial=1))
-    rounded = np.minimum(-(-lengths // ROUNDING) * ROUNDING, longest)
+    rounded = np.minimum(-(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, longest)
     sizes, counts = np.unique(rounded, return_counts=True)
     # least[i]: the fewest steps, padding included, of the windows up to sizes[i] in k buckets, the last of size i.
     before = np.concatenate([[0], np.cumsum(counts)])
     least = sizes * before[1:]
     cuts = [np.full(len(sizes), -1)]
-    for _ in range(1, min(MOST_SHAPES, len(sizes))):
-        if 1 - lengths.sum() / least[-1] < ENOUGH:
+    for _ in range(1, min(MAX_SHAPES, len(sizes))):
+        if 1 - lengths.sum() / least[-1] < MAX_PADDING:
             break
         # A further bucket of size i begins after the bucket of size j.
         total = least[:, None] + sizes[None, :] * (before[1:][None, :] - before[1:][:, None])
@@ -108,7 +108,7 @@ def buckets(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
 
 def training_calls(
     lengths: Int[np.ndarray, "windows"], batch_size: int, steps_per_call: int, seed: int, epoch: int
-) -> list[Call]:
+) -> list[TrainingCall]:
     """The batches of an epoch: a function of seed and epoch alone, so a resumed run sees the same.
 
     Windows are shuffled and then dealt out longest first; calls are shuffled again where they differ in length. Only
@@ -126,7 +126,7 @@ def training_calls(
         chunks = [chunks[i] for i in rng.permutation(len(chunks))]
     firsts = np.cumsum([0, *map(len, chunks)])
     return [
-        Call(int(first), np.stack([batch.rows for batch in chunk]), chunk[0].length)
+        TrainingCall(int(first), np.stack([batch.rows for batch in chunk]), chunk[0].length)
         for first, chunk in zip(firsts, chunks, strict=False)
     ]
 
@@ -142,7 +142,7 @@ def _deal(rows: Int[np.ndarray, "windows"], lengths: Int[np.ndarray, "windows"],
     return [Batch(batch, int(lengths[batch[0]])) for batch in filled.reshape(-1, batch_size)]
 
 
-def digest(calls: Sequence[Call]) -> str:
+def order_digest(calls: Sequence[TrainingCall]) -> str:
     """A short fingerprint of an epoch's order, kept in checkpoints to prove that a resumed run follows it."""
     order = np.concatenate([call.rows for call in calls])
     return hashlib.sha256(np.ascontiguousarray(order, np.int64).tobytes()).hexdigest()[:16]

@@ -8,11 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax.data import splits, windows
-from spear_jax.data.batches import Examples, buckets
+from spear_jax.data.batches import Examples, padded_lengths
 from spear_jax.data.labels import labelling, tsmote
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
-from spear_jax.data.series import Loaded, Range, Series
+from spear_jax.data.series import LoadedSeries, ScaleRange, Series
 from spear_jax.errors import InputError
 
 
@@ -40,7 +40,7 @@ class Dataset:
     training: Examples
     quantizer: Quantizer
     typical_width: float
-    ranges: dict[str, Range]
+    ranges: dict[str, ScaleRange]
     notes: dict[str, Any]
     warnings: tuple[str, ...]
 
@@ -52,7 +52,7 @@ class Dataset:
 
 def build_dataset(
     config: ConfigDict,
-    loaded: Loaded,
+    loaded: LoadedSeries,
     *,
     parts: Mapping[str, list[Series]] | None = None,
     quantizer: Quantizer | None = None,
@@ -90,13 +90,13 @@ def build_dataset(
     if data.labels == "injected":
         recorded = labelling.by_injection(data, recorded, parts)
         parts = labelling.take_over(recorded, parts)
-    cut = {split: windows.cut(part, order, window, stride) for split, part in parts.items()}
+    cut = {split: windows.cut_windows(part, order, window, stride) for split, part in parts.items()}
     scaled = {split: scaler(part) for split, part in cut.items()}
     notes: dict[str, Any] = {"labels": {"kind": data.labels}}
     if data.labels == "rules":
         recorded, fired = labelling.by_rules(data, recorded, cut, scaled)
         parts = labelling.take_over(recorded, parts)
-        cut = {split: windows.cut(part, order, window, stride) for split, part in parts.items()}
+        cut = {split: windows.cut_windows(part, order, window, stride) for split, part in parts.items()}
         notes["labels"]["fired"] = fired
     if quantizer is None:
         quantizer = Quantizer.fit(config.quantizer.kind, config.quantizer.bins, scaled["train"])
@@ -128,13 +128,13 @@ def build_dataset(
 
 def _ranges(
     config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
-) -> dict[str, Range]:
+) -> dict[str, ScaleRange]:
     """Of own series alone, of which more is to come: other sources are never seen again, or bring a reference."""
     if config.data.name != "files" or config.quantizer.scale != "train":
         return {}
     trained = {one.name for one in train}
     return {
-        one.name: Range(one.column, *limits)
+        one.name: ScaleRange(one.column, *limits)
         for one, limits in zip(recorded, scaler.ranges, strict=True)
         if one.name in trained
     }
@@ -142,7 +142,7 @@ def _ranges(
 
 def _lengths(cut: Mapping[str, windows.Windows]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The length that each window is read in, the same few for all splits; and what is said of the padding."""
-    read = buckets(np.concatenate([part.lengths for part in cut.values()]))
+    read = padded_lengths(np.concatenate([part.lengths for part in cut.values()]))
     ends = np.cumsum([len(part) for part in cut.values()])[:-1]
     steps = sum(int(part.real.sum()) for part in cut.values())
     said = {"lengths": sorted(set(read.tolist())), "share": 1 - steps / int(read.sum())}
@@ -169,18 +169,20 @@ def _resample(
 ) -> tuple[windows.Windows, np.ndarray, dict[str, Any]]:
     """T-SMOTE's training windows, their scaled values, and what it did."""
     window = train.real.shape[1]
-    samples = tsmote.find_samples(stretches, window, config.tsmote.max_lead)
+    samples = tsmote.find_positive_samples(stretches, window, config.tsmote.max_lead)
     normal = np.logical_not(train.labels.any(axis=1))
     whole = normal & np.isfinite(scaled).all(axis=1)
-    first = windows.at(stretches, names, samples.series, samples.end - window, window) if len(samples.end) else None
+    first = (
+        windows.windows_at(stretches, names, samples.series, samples.end - window, window) if len(samples.end) else None
+    )
     if first is not None:  # an anomaly with a gap in it is no sample
         known = np.isfinite(first.values).all(axis=1)
-        samples = tsmote.Leading(samples.series[known], samples.end[known], samples.leads[known])
+        samples = tsmote.PositiveSamples(samples.series[known], samples.end[known], samples.leads[known])
     if not len(samples.end) or whole.sum() < 2:
         return train, scaled, {"skipped": "too few anomaly intervals or normal windows without gaps"}
     leads = int(samples.leads.max())
     ends = samples.end[:, None] - np.arange(leads)
-    found = windows.at(stretches, names, np.repeat(samples.series, leads), ends.reshape(-1) - window, window)
+    found = windows.windows_at(stretches, names, np.repeat(samples.series, leads), ends.reshape(-1) - window, window)
     shape = (len(samples.end), leads, window)
     values = scaler(found).reshape(shape)
     drawn = tsmote.draw_samples(
@@ -268,7 +270,7 @@ def _one_class(train: Examples) -> list[str]:
     return [f"the training part has no {'normal' if found[0] else 'anomalous'} step: there is nothing to tell apart"]
 
 
-def _check(data: ConfigDict, loaded: Loaded) -> None:
+def _check(data: ConfigDict, loaded: LoadedSeries) -> None:
     """Checks that every series can be told from the others by its name, and that there are labels.
 
     Raises:

@@ -59,7 +59,7 @@ class Series:
         )
 
 
-class Loaded(NamedTuple):
+class LoadedSeries(NamedTuple):
     """What a data source gives.
 
     Attributes:
@@ -73,7 +73,7 @@ class Loaded(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class Range(NamedTuple):
+class ScaleRange(NamedTuple):
     """Where 0 and 1 lie for a series.
 
     Attributes:

@@ -10,7 +10,7 @@ from spear_jax.data.dataset import Dataset
 from spear_jax.data.series import Series
 from spear_jax.data.splits import SPLITS
 from spear_jax.data.stitching import ScoreSums
-from spear_jax.data.windows import Windows, places
+from spear_jax.data.windows import Windows, flat_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
       Every step that lies in a window, exactly once.
     """
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    place, flat = places(windows, recorded)[windows.real], scores[windows.real]
+    place, flat = flat_steps(windows, recorded)[windows.real], scores[windows.real]
     sums = ScoreSums(int(offsets[-1]))
     sums.add(place, flat[:, None])
     covered = np.flatnonzero(sums.scored)
@@ -58,7 +58,7 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
     )
 
 
-def combine(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
+def combine_columns(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
     """One score per row from the scores of several columns.
 
     Args:
@@ -105,15 +105,15 @@ class MethodScores:
     warnings: tuple[str, ...] = ()
 
 
-def by_windows(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
+def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
     """One score per time step and split, from one per step of every window."""
     return {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
 
 
-def by_series(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
+def scores_by_split(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
     """One score per time step and split, from one per step of all recorded series, laid end to end."""
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
-    found = by_windows(dataset, {split: np.zeros(dataset.windows[split].real.shape) for split in SPLITS})
+    found = stitch_splits(dataset, {split: np.zeros(dataset.windows[split].real.shape) for split in SPLITS})
     return {
         split: dataclasses.replace(steps, score=scores[offsets[steps.series] + steps.step])
         for split, steps in found.items()

@@ -41,7 +41,7 @@ class Windows:
         return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
-def cut(stretches: Sequence[Series], names: Sequence[str], window: int, stride: int) -> Windows:
+def cut_windows(stretches: Sequence[Series], names: Sequence[str], window: int, stride: int) -> Windows:
     """Cuts stretches into windows; the last window of a stretch ends with it.
 
     Args:
@@ -72,7 +72,7 @@ def cut(stretches: Sequence[Series], names: Sequence[str], window: int, stride: 
     )
 
 
-def at(
+def windows_at(
     stretches: Sequence[Series],
     names: Sequence[str],
     numbers: Int[np.ndarray, "windows"],
@@ -112,7 +112,7 @@ def _rows(steps: np.ndarray, window: int, starts: Int[np.ndarray, "windows"]) ->
     return np.lib.stride_tricks.sliding_window_view(steps, window)[starts]
 
 
-def places(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "windows time"]:
+def flat_steps(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "windows time"]:
     """Where each step of each window lies in the recorded series, laid end to end; meaningless in padding."""
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
     return (offsets[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from spear_jax import hub, parallel
 from spear_jax.backbones import Backbone
 from spear_jax.config import default_config, validate
-from spear_jax.data import Dataset, Quantizer, Range
+from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Rule, Threshold
@@ -68,7 +68,7 @@ class Detector:
     trainable: Params
     quantizer: Quantizer
     typical_width: float
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, ScaleRange]
     threshold: Threshold
     alarm_rule: Rule
     trained_on: str
@@ -239,7 +239,7 @@ class Detector:
         if len(edges) != (bins - 1 if config.quantizer.kind == "quantile" else 0):
             raise InputError(f"{file}: {len(edges)} inner edges are not those of {bins} {config.quantizer.kind} bins")
         threshold = Threshold(**about["threshold"])
-        ranges = {name: Range(*one) for name, one in about.get("ranges", {}).items()}
+        ranges = {name: ScaleRange(*one) for name, one in about.get("ranges", {}).items()}
         limits = [(f"ranges of {name!r}", limit) for name, one in ranges.items() for limit in (one.low, one.high)]
         for name, number in (("threshold", threshold.value), ("typical_width", about["typical_width"]), *limits):
             if type(number) not in (int, float) or not math.isfinite(number):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax.data import SPLITS, Dataset, Examples, Series, StepScores, by_series, by_windows
+from spear_jax.data import SPLITS, Dataset, Examples, Series, StepScores, scores_by_split, stitch_splits
 
 
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:
@@ -73,8 +73,8 @@ def _controls(
     return {
         "random_scores": scoring({split: rng.random(len(steps[split].score)) for split in SPLITS}),
         "always_normal": scoring({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
-        "bin_lookup": by_windows(
+        "bin_lookup": stitch_splits(
             dataset, {split: bin_lookup(dataset.training, bins, dataset.examples[split]) for split in SPLITS}
         ),
-        "rolling_zscore": by_series(dataset, rolling_zscores(dataset.recorded, config.controls.zscore_steps)),
+        "rolling_zscore": scores_by_split(dataset, rolling_zscores(dataset.recorded, config.controls.zscore_steps)),
     }

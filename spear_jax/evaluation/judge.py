@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine
+from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine_columns
 from spear_jax.evaluation import alarms, thresholds
 from spear_jax.evaluation.bootstrap import confidence_intervals
 from spear_jax.evaluation.controls import _controls
@@ -69,7 +69,7 @@ def judge_scores(
     def combined(found: Mapping[str, StepScores]) -> dict[str, StepScores]:
         if config.data.combine == "none":
             return dict(found)
-        return {split: combine(one, dataset.recorded, config.data.combine) for split, one in found.items()}
+        return {split: combine_columns(one, dataset.recorded, config.data.combine) for split, one in found.items()}
 
     steps = combined(scored.steps)
     threshold = threshold or threshold_for(config, steps["validation"].label, steps["validation"].score)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from spear_jax import parallel
 from spear_jax.backbones import Backbone, load_backbone
 from spear_jax.config import METHODS, check_length
-from spear_jax.data import SPLITS, Dataset, MethodScores, by_series, by_windows
+from spear_jax.data import SPLITS, Dataset, MethodScores, scores_by_split, stitch_splits
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
@@ -152,9 +152,9 @@ def score_trained(
             mesh=mesh,
             seed=config.seed,
         )
-        controls["head_only"] = by_windows(dataset, found)
+        controls["head_only"] = stitch_splits(dataset, found)
     windows = {split: scores[split][:, 0] for split in SPLITS} if config.head.kind == "window" else {}
-    return MethodScores(by_windows(dataset, scores), windows, controls)
+    return MethodScores(stitch_splits(dataset, scores), windows, controls)
 
 
 def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | None, mesh: Mesh) -> MethodScores:
@@ -167,14 +167,14 @@ def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | 
       mesh: the devices.
     """
     if zero_shot is not None:
-        return MethodScores(by_windows(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
+        return MethodScores(stitch_splits(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
     if config.method in UNSUPERVISED:
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=parallel.no_bar(), leave=False)
-        return MethodScores(by_series(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
+        return MethodScores(scores_by_split(dataset, np.concatenate([detect(one, seed=config.seed) for one in series])))
     if config.method == "zero_shot_api":
         answered, said = zero_shot_api(config, dataset)
-        return MethodScores(by_windows(dataset, answered), warnings=tuple(said))
+        return MethodScores(stitch_splits(dataset, answered), warnings=tuple(said))
     classify = SUPERVISED[config.method]
     found = classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
-    return MethodScores(by_windows(dataset, found))
+    return MethodScores(stitch_splits(dataset, found))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data import Call, Dataset, Examples, digest, stitch, training_calls
+from spear_jax.data import Dataset, Examples, TrainingCall, order_digest, stitch, training_calls
 from spear_jax.errors import InputError
 from spear_jax.evaluation import ranking_metrics
 from spear_jax.model import Assembled, Params, features, fit_head, score_windows
@@ -223,18 +223,18 @@ class CpuSeconds:
         self._last = now
 
 
-def check_order(calls: Sequence[Call], progress: Progress) -> None:
+def check_order(calls: Sequence[TrainingCall], progress: Progress) -> None:
     """Notes the order of an epoch that begins, or proves that a resumed one goes on in its order.
 
     Raises:
       InputError: the order is another one.
     """
-    if progress.order not in ("", digest(calls)):
+    if progress.order not in ("", order_digest(calls)):
         raise InputError(
             f"epoch {progress.epoch + 1} began with other windows than the data give now; the data of this run have"
             " changed: use a new --workdir"
         )
-    progress.order = digest(calls)
+    progress.order = order_digest(calls)
 
 
 def end_epoch(config: ConfigDict, progress: Progress, evaluation: dict[str, float | None]) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def finished(config: ConfigDict, progress: Progress) -> bool:
     return progress.epoch >= config.train.epochs or progress.stale_epochs >= config.train.early_stopping.patience
 
 
-def take_steps(examples: Examples, call: Call, steps_per_call: int) -> dict[str, np.ndarray]:
+def take_steps(examples: Examples, call: TrainingCall, steps_per_call: int) -> dict[str, np.ndarray]:
     """The batches of a call, filled up to the shape that calls of its length are compiled for."""
     rows = np.full((steps_per_call, call.rows.shape[1]), -1)
     rows[: len(call.rows)] = call.rows

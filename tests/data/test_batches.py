@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.data.batches import ENOUGH, MOST_SHAPES, Examples, buckets, digest, scoring_batches, training_calls
+from spear_jax.data.batches import (
+    MAX_PADDING,
+    MAX_SHAPES,
+    Examples,
+    order_digest,
+    padded_lengths,
+    scoring_batches,
+    training_calls,
+)
 
 windows_lengths = st.lists(st.integers(1, 200), min_size=1, max_size=120).map(np.array)
 
@@ -14,7 +22,7 @@ windows_lengths = st.lists(st.integers(1, 200), min_size=1, max_size=120).map(np
 @settings(deadline=None)
 @given(lengths=windows_lengths, batch=st.integers(1, 40), per_call=st.integers(1, 9), epoch=st.integers(0, 5))
 def test_an_epoch_holds_every_window_once(lengths, batch, per_call, epoch):
-    padded = buckets(lengths)
+    padded = padded_lengths(lengths)
     calls = training_calls(padded, batch, per_call, seed=7, epoch=epoch)
     order = np.concatenate([call.rows for call in calls])
     assert order.shape == (-(-len(lengths) // batch), batch)
@@ -30,7 +38,7 @@ def test_an_epoch_holds_every_window_once(lengths, batch, per_call, epoch):
 @settings(deadline=None)
 @given(lengths=windows_lengths, batch=st.integers(1, 40))
 def test_scoring_reads_every_window_once(lengths, batch):
-    padded = buckets(lengths)
+    padded = padded_lengths(lengths)
     batches = scoring_batches(padded, batch)
     rows = np.concatenate([one.rows for one in batches])
     assert sorted(rows[rows >= 0].tolist()) == list(range(len(lengths)))
@@ -45,10 +53,10 @@ def test_windows_of_one_length_are_one_shuffled_row():
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
-    lengths = buckets(np.arange(1, 51))
+    lengths = padded_lengths(np.arange(1, 51))
     orders = [training_calls(lengths, 8, 2, s, e) for s, e in ((0, 0), (0, 0), (0, 1), (1, 0))]
-    assert digest(orders[0]) == digest(orders[1])
-    assert len({digest(order) for order in orders}) == 3
+    assert order_digest(orders[0]) == order_digest(orders[1])
+    assert len({order_digest(order) for order in orders}) == 3
 
 
 def test_lengths_are_mixed_over_an_epoch():
@@ -61,10 +69,10 @@ def test_lengths_are_mixed_over_an_epoch():
 @settings(deadline=None)
 @given(lengths=windows_lengths)
 def test_buckets_hold_their_windows_with_the_least_padding(lengths):
-    padded = buckets(lengths)
+    padded = padded_lengths(lengths)
     assert (padded >= lengths).all()
     sizes = np.unique(padded)
-    assert len(sizes) <= MOST_SHAPES
+    assert len(sizes) <= MAX_SHAPES
     rounded = np.unique(np.minimum(-(-lengths // 8) * 8, lengths.max()))
     if 1 < len(sizes) <= 3:  # as many buckets at any other lengths pad no less
 
@@ -75,12 +83,12 @@ def test_buckets_hold_their_windows_with_the_least_padding(lengths):
         others = itertools.combinations(rounded[:-1], len(sizes) - 1)
         assert padded.sum() == min(total((*chosen, rounded[-1])) for chosen in others)
         fewer = itertools.combinations(rounded[:-1], len(sizes) - 2)
-        assert min(1 - lengths.sum() / total((*chosen, rounded[-1])) for chosen in fewer) >= ENOUGH
+        assert min(1 - lengths.sum() / total((*chosen, rounded[-1])) for chosen in fewer) >= MAX_PADDING
 
 
 def test_full_windows_need_one_shape():
-    assert set(buckets(np.full(1000, 128)).tolist()) == {128}
-    assert set(buckets(np.r_[np.full(1000, 128), 5]).tolist()) == {128}  # not worth a compilation
+    assert set(padded_lengths(np.full(1000, 128)).tolist()) == {128}
+    assert set(padded_lengths(np.r_[np.full(1000, 128), 5]).tolist()) == {128}  # not worth a compilation
 
 
 def test_a_missing_row_is_masked_throughout():

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.config import reading
+from spear_jax.config import default_config, load_config
 from spear_jax.data import dataset, sources
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LoadedSeries, Series
 
 REAL = os.environ.get("SPEAR_DATA_DIR", "")
 NAMES = ("nasa", "nab", "mimic_iv", "files", "synthetic")
 
 
-def load(name: str, tmp_path: Path) -> Loaded:
+def load(name: str, tmp_path: Path) -> LoadedSeries:
     """A small data set of each source: the real one, or a file written here."""
-    config = reading.load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
+    config = load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
     config.data.limit_series = 12
     if name == "synthetic":
         config.data.synthetic.length = 400
@@ -37,8 +37,8 @@ def load(name: str, tmp_path: Path) -> Loaded:
     return sources.load_series(config)
 
 
-def build(loaded: Loaded, split: str, **fields: object) -> dataset.Dataset:
-    config = fields.default_config()
+def build(loaded: LoadedSeries, split: str, **fields: object) -> dataset.Dataset:
+    config = default_config()
     config.data.window, config.data.stride, config.data.gap, config.data.split = 32, 16, 8, split
     if not all(one.labelled for one in loaded.series):
         config.data.labels = "rules"
@@ -86,7 +86,7 @@ def test_random_windows_leak_and_every_output_says_so(name: str, tmp_path: Path)
     assert any("windows of one series lie in several splits" in warning for warning in made.warnings)
 
 
-def change_test(loaded: Loaded, made: dataset.Dataset) -> Loaded:
+def change_test(loaded: LoadedSeries, made: dataset.Dataset) -> LoadedSeries:
     """The same series with other values wherever the test looks, and where nobody does."""
     rng = np.random.default_rng(1)
     used = steps(made.windows["train"]) | steps(made.windows["validation"])
@@ -108,7 +108,7 @@ def test_training_does_not_change_with_the_test(split: str, labels: str, seed: i
         Series(f"s{i}", np.cumsum(rng.normal(size=n)), rng.random(n) < 0.1)
         for i, n in enumerate(rng.integers(150, 400, 8))
     ]
-    loaded = Loaded("made", series)
+    loaded = LoadedSeries("made", series)
     fields = {"data.labels": labels, "seed": seed, "quantizer.kind": "quantile", "tsmote.enabled": True}
     made = build(loaded, split, **fields)
     other = build(change_test(loaded, made), split, **fields)
@@ -127,7 +127,7 @@ def test_synthesized_windows_come_from_training_alone(split: str) -> None:
     for i in range(10):
         labels = np.arange(600) % 300 >= 280  # rare enough for several mixed windows each
         series.append(Series(f"s{i}", rng.normal(0, 0.1, 600) + 3 * labels, labels))
-    loaded = Loaded("made", series)
+    loaded = LoadedSeries("made", series)
     made = build(loaded, split, **{"tsmote.enabled": True, "tsmote.max_lead": 4})
     about = made.notes["tsmote"]
     train = made.windows["train"]
@@ -147,7 +147,7 @@ def test_synthesized_windows_come_from_training_alone(split: str) -> None:
 def test_scaling_by_the_series_looks_ahead_and_says_so() -> None:
     rng = np.random.default_rng(0)
     series = [Series(f"s{i}", np.cumsum(rng.normal(size=300)), rng.random(300) < 0.1) for i in range(6)]
-    loaded = Loaded("made", series)
+    loaded = LoadedSeries("made", series)
     made = build(loaded, "time", **{"quantizer.scale": "series"})
     other = build(change_test(loaded, made), "time", **{"quantizer.scale": "series"})
     assert not np.array_equal(made.examples["train"].bins, other.examples["train"].bins)

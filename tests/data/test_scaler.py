@@ -5,7 +5,7 @@ import pytest
 
 from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
-from spear_jax.data.windows import cut
+from spear_jax.data.windows import cut_windows
 
 
 def series(name: str, values, reference=()) -> Series:
@@ -15,7 +15,7 @@ def series(name: str, values, reference=()) -> Series:
 
 def scaled(recorded, train, *, scale="train", window=4, margin=0.0, reference_steps=4):
     scaler = Scaler(scale, recorded, train, reference_steps=reference_steps, margin=margin)
-    return scaler(cut(recorded, [one.name for one in recorded], window, window))
+    return scaler(cut_windows(recorded, [one.name for one in recorded], window, window))
 
 
 def test_the_reference_sets_the_range_and_values_beyond_it_stay_beyond():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from spear_jax.data.series import Series
 from spear_jax.data.splits import SPLITS, split_series, window_starts
-from spear_jax.data.windows import cut
+from spear_jax.data.windows import cut_windows
 from spear_jax.errors import InputError
 
 FRACTIONS = (0.6, 0.2, 0.2)
@@ -26,7 +26,7 @@ def steps_by_split(series: list[Series], kind: str, window: int, stride: int, ga
     names = [one.name for one in series]
     found = {}
     for split in SPLITS:
-        windows = cut(parts[split], names, window, stride)
+        windows = cut_windows(parts[split], names, window, stride)
         steps = windows.start[:, None] + np.arange(window)
         found[split] = {
             (int(s), int(t))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
-from spear_jax.data.windows import cut
+from spear_jax.data.windows import cut_windows
 
 
 def make(lengths: list[int]) -> list[Series]:
@@ -26,7 +26,7 @@ def make(lengths: list[int]) -> list[Series]:
 def test_scores_return_to_their_steps(lengths, window, stride):
     stride = min(stride, window)  # beyond it, steps between windows are skipped by intent
     series = make(lengths)
-    windows = cut(series, [one.name for one in series], window, stride)
+    windows = cut_windows(series, [one.name for one in series], window, stride)
     steps = stitch(windows, np.where(windows.real, windows.values, 1e9), series)
     assert len(steps.score) == sum(lengths)
     np.testing.assert_array_equal(steps.score, steps.value)
@@ -36,13 +36,13 @@ def test_scores_return_to_their_steps(lengths, window, stride):
 
 def test_overlapping_windows_are_averaged():
     series = make([6])
-    windows = cut(series, ["s0"], 4, 2)
+    windows = cut_windows(series, ["s0"], 4, 2)
     scores = np.array([[0.0] * 4, [1.0] * 4])
     np.testing.assert_array_equal(stitch(windows, scores, series).score, [0, 0, 0.5, 0.5, 1, 1])
 
 
 def test_a_short_series_is_padded_and_the_padding_is_marked():
-    windows = cut(make([3]), ["s0"], 5, 5)
+    windows = cut_windows(make([3]), ["s0"], 5, 5)
     np.testing.assert_array_equal(windows.real, [[True, True, True, False, False]])
     assert np.isnan(windows.values[0, 3:]).all()
     assert not windows.labels[0, 3:].any()
@@ -50,6 +50,6 @@ def test_a_short_series_is_padded_and_the_padding_is_marked():
 
 def test_stretches_know_their_place_in_the_recorded_series():
     (series,) = make([50])
-    windows = cut([series.stretch(20, 40).stretch(5, 15)], ["s0"], 10, 10)
+    windows = cut_windows([series.stretch(20, 40).stretch(5, 15)], ["s0"], 10, 10)
     assert windows.start.tolist() == [25]
     np.testing.assert_array_equal(windows.values[0], np.arange(25, 35))

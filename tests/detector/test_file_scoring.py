@@ -24,7 +24,7 @@ from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
 from spear_jax.data.tables.file import CHUNK_ROWS, File
-from spear_jax.data.windows import cut
+from spear_jax.data.windows import cut_windows
 from spear_jax.detector import stream
 from spear_jax.detector.artifact import Detector
 from spear_jax.detector.file_scores import score_file
@@ -69,7 +69,7 @@ def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray
     """The scores of a file from all of its windows at once, without anything of streaming; a column per series."""
     values, names = file.read().values, file.series_names
     every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
-    windows, detector = cut(every, names, 32, stride), scorer.detector
+    windows, detector = cut_windows(every, names, 32, stride), scorer.detector
     quantizer = detector.config.quantizer
     scaler = Scaler(
         quantizer.scale,

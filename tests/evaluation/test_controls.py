@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.data.dataset import build_dataset
-from spear_jax.data.series import Loaded
-from spear_jax.data.sources.synthetic import generate
+from spear_jax.data.series import LoadedSeries
+from spear_jax.data.sources.synthetic import generate_series
 from spear_jax.detector.artifact import content_sha256
 from spear_jax.model import probing
 from spear_jax.model.assemble import assemble_model
@@ -119,7 +119,7 @@ def test_a_prompt_of_other_data_gets_a_new_head(spear: Spear, nasa: Path, tmp_pa
 def test_few_labels_leave_validation_and_test_as_they_are() -> None:
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
-    loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
+    loaded = LoadedSeries("synthetic", generate_series(series=8, length=256, past=64, rate=0.2, seed=3))
     plain = build_dataset(config, loaded)
     config.train.labelled_share = 0.25
     few = build_dataset(config, loaded)
@@ -157,7 +157,7 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
         32,
         0,
     )
-    loaded = Loaded("synthetic", generate(series=8, length=256, past=64, rate=0.2, seed=3))
+    loaded = LoadedSeries("synthetic", generate_series(series=8, length=256, past=64, rate=0.2, seed=3))
     plain = build_dataset(config, loaded)
     config.train.shuffled_labels = True
     shuffled = build_dataset(config, loaded)
@@ -173,7 +173,7 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
 def test_shuffled_labels_keep_the_base_rate_where_windows_differ_in_length() -> None:
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
-    loaded = Loaded("synthetic", generate(series=12, length=120, shortest=20, past=64, rate=0.4, seed=3))
+    loaded = LoadedSeries("synthetic", generate_series(series=12, length=120, shortest=20, past=64, rate=0.4, seed=3))
     plain = build_dataset(config, loaded).training
     config.train.shuffled_labels = True
     shuffled = build_dataset(config, loaded).training

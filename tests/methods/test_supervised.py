@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from spear_jax.config.fields import default_config
 from spear_jax.data import dataset
 from spear_jax.data.batches import Examples
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.methods import supervised
 from spear_jax.methods.supervised import gradient_boosting, logistic_regression, statistics
 
@@ -129,13 +129,13 @@ def made(values_after: float, split: str, *, missing: str = "bin") -> dataset.Da
         held_out = {
             recorded[i].name
             for part in ("validation", "test")
-            for i in dataset.build_dataset(config, Loaded("made", recorded)).windows[part].series
+            for i in dataset.build_dataset(config, LoadedSeries("made", recorded)).windows[part].series
         }
         recorded = [
             dataclasses.replace(one, values=one.values * np.float32(values_after)) if one.name in held_out else one
             for one in recorded
         ]
-    return dataset.build_dataset(config, Loaded("made", recorded))
+    return dataset.build_dataset(config, LoadedSeries("made", recorded))
 
 
 @every_method

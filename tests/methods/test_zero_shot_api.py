@@ -24,10 +24,10 @@ from spear_jax import main
 from spear_jax.config import reading
 from spear_jax.data import sources
 from spear_jax.data.dataset import build_dataset
-from spear_jax.data.series import Loaded
+from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources import mimic_iv_source as mimic_source
 from spear_jax.data.sources import synthetic
-from spear_jax.data.step_scores import by_windows
+from spear_jax.data.step_scores import stitch_splits
 from spear_jax.methods import zero_shot_api
 from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
 
@@ -165,7 +165,7 @@ def check_expected(arguments: tuple[str, ...]) -> None:
             at = bins.argmax()
             expected[split][row, max(at - 1, 0)] = bins[at] / 400
             expected[split][row, at] = bins[at] / 200
-    for split, steps in by_windows(dataset, expected).items():
+    for split, steps in stitch_splits(dataset, expected).items():
         found = pd.read_parquet(Path(flags.workdir) / "scores" / f"{split}.parquet")
         np.testing.assert_allclose(found["score"], steps.score, rtol=1e-6)
 
@@ -498,8 +498,8 @@ def test_what_stays_on_this_host_passes_no_proxy(
 @pytest.fixture
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Fields of a run on what passes for MIMIC-IV."""
-    series = synthetic.generate(series=6, length=256, shortest=0, past=64, rate=0.1, kinds=[], seed=0)
-    monkeypatch.setattr(mimic_source, "load", lambda *_, **__: Loaded("mimic_iv", series))
+    series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, kinds=[], seed=0)
+    monkeypatch.setattr(mimic_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
 
 

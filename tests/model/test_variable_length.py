@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
-from spear_jax.data.batches import MOST_SHAPES, Examples, buckets
+from spear_jax.data.batches import MAX_SHAPES, Examples, padded_lengths
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
-from spear_jax.data.windows import cut
+from spear_jax.data.windows import cut_windows
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.methods.head_only import head_only
 from spear_jax.model.assemble import Assembled, assemble_model
@@ -46,7 +46,7 @@ def windows(rows: int = 30, seed: int = 0) -> Examples:
         bins=rng.integers(0, BINS, (rows, T)).astype(np.int32),
         mask=mask,
         targets=(rng.random((rows, T)) < 0.2) * mask * 1.0,
-        lengths=buckets(real),
+        lengths=padded_lengths(real),
     )
 
 
@@ -98,7 +98,7 @@ def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str
 def test_what_stands_in_padding_changes_no_metric(lengths: list[int], junk: float) -> None:
     rng = np.random.default_rng(0)
     series = [Series(f"s{i}", rng.normal(size=n), rng.random(n) < 0.3) for i, n in enumerate(lengths)]
-    cut_up = cut(series, [one.name for one in series], 32, 32)
+    cut_up = cut_windows(series, [one.name for one in series], 32, 32)
     scores = rng.random(cut_up.real.shape)
 
     def metrics(scores: np.ndarray) -> dict:
@@ -138,7 +138,7 @@ def test_whole_series_of_many_lengths_are_read_in_few(spear: Spear, tmp_path) ->
     )
     assert shown.code == 0, shown.err
     read = {length for found in re.findall(r"windows of ([\d or]+)", shown.out) for length in found.split(" or ")}
-    assert 1 < len(read) <= MOST_SHAPES
+    assert 1 < len(read) <= MAX_SHAPES
 
 
 def test_a_whole_series_that_is_too_long_is_refused(spear: Spear, tmp_path) -> None:

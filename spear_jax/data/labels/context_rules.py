@@ -24,7 +24,7 @@ RULES = ("trend", "spike", "shift", "volatility")
 CORRECTIONS = ("none", "holm", "benjamini_hochberg")
 
 
-class Found(NamedTuple):
+class RuleLabels(NamedTuple):
     """What the rules say of each window.
 
     Attributes:
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     steps: Bool[np.ndarray, "windows time"]
 
 
-def apply(
+def apply_rules(
     values: Float[np.ndarray, "windows time"],
     *,
     rules: tuple[str, ...] = RULES,
@@ -44,7 +44,7 @@ def apply(
     deviations: float = 3.0,
     p_value: float = 0.05,
     correction: str = "none",
-) -> Found:
+) -> RuleLabels:
     """Applies the rules to each window on its own.
 
     Args:
@@ -79,7 +79,7 @@ def apply(
         p, spreads_more = volatility(values, *halves)
         fired["volatility"] = _corrected(p, correction) < p_value
         steps |= fired["volatility"][:, None] & np.where(spreads_more[:, None], halves[1], halves[0])
-    return Found(fired, steps)
+    return RuleLabels(fired, steps)
 
 
 def trend(

@@ -16,7 +16,7 @@ from spear_jax.data.labels import context_rules
 from spear_jax.data.labels.injection import inject
 from spear_jax.data.series import Series
 from spear_jax.data.splits import SPLITS
-from spear_jax.data.windows import Windows, places
+from spear_jax.data.windows import Windows, flat_steps
 
 
 def relabelled_splits(recorded: Sequence[Series]) -> tuple[str, ...]:
@@ -74,10 +74,10 @@ def by_rules(
     fired: dict[str, Any] = {}
     kept = labels.copy()
     for split in splits:
-        labels[places(windows[split], recorded)[windows[split].real]] = False
+        labels[flat_steps(windows[split], recorded)[windows[split].real]] = False
     for split in splits:
         part = windows[split]
-        found = context_rules.apply(
+        found = context_rules.apply_rules(
             scaled[split] if rules.values == "scaled" else part.values,
             rules=tuple(name for name in context_rules.RULES if rules[name]),
             slope=rules.slope,
@@ -85,13 +85,13 @@ def by_rules(
             p_value=rules.p_value,
             correction=rules.correction,
         )
-        labels[places(part, recorded)[part.real & found.steps]] = True
+        labels[flat_steps(part, recorded)[part.real & found.steps]] = True
         any_rule = np.any(list(found.fired.values()), axis=0)
         fired[split] = {name: float(one.mean()) for name, one in found.fired.items()} | {
             "windows": float(any_rule.mean())
         }
     for split in set(windows) - set(splits):
-        untouched = places(windows[split], recorded)[windows[split].real]
+        untouched = flat_steps(windows[split], recorded)[windows[split].real]
         labels[untouched] = kept[untouched]
     whole = [
         dataclasses.replace(one, labels=labels[begin:end])

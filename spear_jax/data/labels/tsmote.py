@@ -24,7 +24,7 @@ from spear_jax.data.series import Series
 
 
 @dataclasses.dataclass(frozen=True)
-class Leading:
+class PositiveSamples:
     """The windows of each positive sample by leading time.
 
     Attributes:
@@ -39,7 +39,7 @@ class Leading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class DrawnSamples:
     """The new positive windows, and where they come from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Drawn:
     report: dict[str, Any]
 
 
-def find_samples(stretches: Sequence[Series], window: int, max_lead: int) -> Leading:
+def find_positive_samples(stretches: Sequence[Series], window: int, max_lead: int) -> PositiveSamples:
     """The positive samples: what ends with the last step of an anomaly interval and has room for a window.
 
     Args:
@@ -74,7 +74,7 @@ def find_samples(stretches: Sequence[Series], window: int, max_lead: int) -> Lea
             if end >= window:
                 found.append((number, end, min(int(end) - window, max_lead) + 1))
     samples = np.array(found, int).reshape(-1, 3)
-    return Leading(*samples.T)
+    return PositiveSamples(*samples.T)
 
 
 def spy_threshold(
@@ -123,7 +123,7 @@ def last_lead(scores: Float[np.ndarray, "samples leads"], threshold: float) -> i
     return scores.shape[1] - 1
 
 
-def counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.ndarray, "samples leads"]:
+def mixing_counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.ndarray, "samples leads"]:
     """Step 2: windows to mix after each leading time: floor(r s / sum of the sample's s), r per sample in all.
 
     A sample with more leading times than r = |normal| / |positive| gets none; only its own windows are drawn then.
@@ -140,7 +140,7 @@ def draw_samples(
     *,
     spy_share: float,
     rng: np.random.Generator,
-) -> Drawn | None:
+) -> DrawnSamples | None:
     """Synthesizes and draws as many positive windows as there are normal ones.
 
     Args:
@@ -167,7 +167,7 @@ def draw_samples(
     pool = [(sample, lead, np.ones(len(sample)), scores[exists])]
     if last:
         both = exists[:, :-1] & exists[:, 1:]
-        repeats = np.where(both, counts(scores[:, :last], ratio), 0)
+        repeats = np.where(both, mixing_counts(scores[:, :last], ratio), 0)
         mixed_sample, mixed_lead = (np.repeat(axis, repeats[both]) for axis in np.nonzero(both))
         later, earlier = scores[mixed_sample, mixed_lead], scores[mixed_sample, mixed_lead + 1]
         alpha = rng.beta(np.maximum(later, 1e-6), np.maximum(earlier, 1e-6))
@@ -193,4 +193,6 @@ def draw_samples(
         "drawn": len(chosen),
         "drawn_synthetic": int((alpha < 1).sum()),
     }
-    return Drawn(values, np.where(from_late, labels[sample, lead], labels[sample, other]), sample, lead, alpha, report)
+    return DrawnSamples(
+        values, np.where(from_late, labels[sample, lead], labels[sample, other]), sample, lead, alpha, report
+    )

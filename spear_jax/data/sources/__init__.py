@@ -2,14 +2,14 @@
 
 from ml_collections import ConfigDict
 
-from spear_jax.data.series import Loaded
+from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources import files, synthetic
 from spear_jax.data.sources.mimic_iv import mimic_iv_source
 from spear_jax.data.sources.nab import nab_source
 from spear_jax.data.sources.nasa import nasa_source
 
 
-def load_series(config: ConfigDict) -> Loaded:
+def load_series(config: ConfigDict) -> LoadedSeries:
     """Reads the recorded series that `config.data` names.
 
     Raises:
@@ -22,10 +22,10 @@ def load_series(config: ConfigDict) -> Loaded:
             | {"kinds": split_names(data.synthetic.kinds)}
             | ({"series": limit} if limit else {})
         )
-        return Loaded("synthetic", synthetic.generate(**fields))
+        return LoadedSeries("synthetic", synthetic.generate_series(**fields))
     if data.name == "nab":
         fields = data.nab.to_dict() | {"groups": split_names(data.nab.groups), "files": split_names(data.nab.files)}
-        return Loaded("nab", nab_source.load_nab(data.dir, **fields, limit=limit))
+        return LoadedSeries("nab", nab_source.load_nab(data.dir, **fields, limit=limit))
     if data.name == "mimic_iv":
         return mimic_iv_source.load_mimic_iv(
             data.dir, **(data.mimic_iv.to_dict() | {"signals": split_names(data.mimic_iv.signals)}), limit=limit
@@ -40,7 +40,7 @@ def load_series(config: ConfigDict) -> Loaded:
             labels=data.labels,
             limit=limit,
         )
-    return Loaded("nasa", nasa_source.load_nasa(data.dir, **data.nasa, limit=limit))
+    return LoadedSeries("nasa", nasa_source.load_nasa(data.dir, **data.nasa, limit=limit))
 
 
 def split_names(text: str) -> list[str]:

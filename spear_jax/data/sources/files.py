@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from etils import epath
 
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.data.tables.file import _ALLOWED, _NAMES, _OPENERS, _PARQUET, _TEXT, File
 from spear_jax.data.tables.label_intervals import with_intervals
 from spear_jax.data.tables.rows import Rows
@@ -43,7 +43,7 @@ def load_files(
     intervals: str = "",
     labels: str = "column",
     limit: int = 0,
-) -> Loaded:
+) -> LoadedSeries:
     """The series in a file or in all files of a folder.
 
     Args:
@@ -66,7 +66,7 @@ def load_files(
     series: list[Series] = []
     warnings: list[str] = []
     found = find_files(path)
-    check_names([name for _, name in found], path)
+    check_unique_names([name for _, name in found], path)
     for place, name in found:
         file = File(place, name, time=timestamp_column, values=value_columns, label=label_column)
         if labels == "column" and not file.columns.label:
@@ -84,10 +84,10 @@ def load_files(
     if labels == "intervals":
         series, odd = with_intervals(series, intervals)
         warnings += odd
-    return Loaded("files", series[:limit] if limit else series, tuple(warnings))
+    return LoadedSeries("files", series[:limit] if limit else series, tuple(warnings))
 
 
-def check_names(names: Sequence[str], where: str) -> None:
+def check_unique_names(names: Sequence[str], where: str) -> None:
     """Refuses files of one name: their rows would be taken for one another's.
 
     Raises:

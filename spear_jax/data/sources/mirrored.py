@@ -21,7 +21,7 @@ class MirroredBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def __init__(self, *, mirrors: Sequence[str], checksums: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         """Mirrors and checksums (None: the pinned ones) as `fetch_all`; the rest as TFDS."""
         self._mirrors = mirrors
-        self._checksums = prepared.checksums(self.LISTING) if checksums is None else checksums
+        self._checksums = prepared.pinned_checksums(self.LISTING) if checksums is None else checksums
         super().__init__(file_format="array_record", **kwargs)
 
     def _split_generators(

@@ -28,7 +28,7 @@ def local_copy(directory: str, name: str) -> epath.Path | None:
     return copy if copy and copy.exists() else None
 
 
-def checksums(name: str) -> dict[str, str]:
+def pinned_checksums(name: str) -> dict[str, str]:
     """SHA-256 of every file at a data set's mirrors, by its path below them."""
     listing = importlib.resources.files("spear_jax.data") / "sources" / name / "checksums.txt"
     pairs = (line.split(maxsplit=1) for line in listing.read_text().splitlines())

@@ -23,7 +23,7 @@ from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
 
-def generate(
+def generate_series(
     *,
     series: int,
     length: int,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spear_jax.data.labels import context_rules
-from spear_jax.data.labels.context_rules import RULES, apply
+from spear_jax.data.labels.context_rules import RULES, apply_rules
 
 T = 64
 
@@ -48,7 +48,7 @@ def by_scipy(window: np.ndarray) -> dict[str, bool]:
 @pytest.mark.filterwarnings("ignore")
 def test_rules_equal_scipy_on_a_thousand_windows(kind: str) -> None:
     values = windows(kind, 1000)
-    found = apply(values)
+    found = apply_rules(values)
     expected = [by_scipy(window) for window in values]
     for rule in RULES:
         np.testing.assert_array_equal(found.fired[rule], [one[rule] for one in expected], err_msg=rule)
@@ -83,7 +83,7 @@ def test_each_rule_points_to_its_steps() -> None:
         "volatility": (flat() * np.where(step < T // 2, 40, 1), step < T // 2),
     }
     for rule, (window, expected) in cases.items():
-        found = apply(window[None], rules=(rule,))
+        found = apply_rules(window[None], rules=(rule,))
         assert found.fired[rule].tolist() == [True], rule
         np.testing.assert_array_equal(found.steps[0], expected, err_msg=rule)
         assert list(found.fired) == [rule]
@@ -91,7 +91,7 @@ def test_each_rule_points_to_its_steps() -> None:
 
 @pytest.mark.parametrize("window", [np.zeros(T), np.full(T, np.nan), np.r_[1.0, 2.0, np.full(T - 2, np.nan)]])
 def test_windows_that_say_nothing_fire_nothing(window: np.ndarray) -> None:
-    found = apply(window[None])
+    found = apply_rules(window[None])
     assert not any(fired.any() for fired in found.fired.values())
     assert not found.steps.any()
 
@@ -100,7 +100,7 @@ def test_windows_that_say_nothing_fire_nothing(window: np.ndarray) -> None:
 @given(padding=st.integers(1, 40), length=st.integers(6, 60), seed=st.integers(0, 99))
 def test_padding_changes_nothing(padding: int, length: int, seed: int) -> None:
     values = windows("walks", 5, seed)[:, :length]
-    plain, padded = apply(values), apply(np.pad(values, ((0, 0), (0, padding)), constant_values=np.nan))
+    plain, padded = apply_rules(values), apply_rules(np.pad(values, ((0, 0), (0, padding)), constant_values=np.nan))
     for rule in RULES:
         np.testing.assert_array_equal(plain.fired[rule], padded.fired[rule])
     np.testing.assert_array_equal(plain.steps, padded.steps[:, :length])
@@ -110,13 +110,14 @@ def test_padding_changes_nothing(padding: int, length: int, seed: int) -> None:
 def test_corrections() -> None:
     noise = windows("noise", 2000)
     count = {
-        name: apply(noise, rules=("shift",), correction=name).fired["shift"].sum() for name in context_rules.CORRECTIONS
+        name: apply_rules(noise, rules=("shift",), correction=name).fired["shift"].sum()
+        for name in context_rules.CORRECTIONS
     }
     assert 60 < count["none"] < 140  # the level itself: 5 % of what has no shift
     assert count["holm"] <= count["benjamini_hochberg"] <= 3
     shifted = noise + 2.0 * (np.arange(T) >= T // 2)
     for name in context_rules.CORRECTIONS:
-        assert apply(shifted, rules=("shift",), correction=name).fired["shift"].mean() > 0.9
+        assert apply_rules(shifted, rules=("shift",), correction=name).fired["shift"].mean() > 0.9
 
 
 def test_holm_by_hand() -> None:
@@ -126,5 +127,5 @@ def test_holm_by_hand() -> None:
 
 
 def test_fires_often_on_autocorrelated_data() -> None:
-    fired = apply(windows("walks", 500)).fired
+    fired = apply_rules(windows("walks", 500)).fired
     assert fired["shift"].mean() > 0.5  # a random walk has no shift, yet every second half "differs"

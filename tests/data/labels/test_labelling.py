@@ -7,10 +7,10 @@ from conftest import Spear, check_scores, quick, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax.config import fields
+from spear_jax.config import default_config
 from spear_jax.data import dataset
 from spear_jax.data.labels.injection import KINDS, inject
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.errors import InputError
 
 
@@ -29,12 +29,12 @@ def make(labelled: bool, count: int = 6, length: int = 400) -> list[Series]:
 
 
 def build(labels: str, labelled: bool, **fields: object) -> dataset.Dataset:
-    config = fields.default_config()
+    config = default_config()
     config.data.window = config.data.stride = 32
     config.data.labels, config.data.gap = labels, 32
     with config.unlocked():
         config.update_from_flattened_dict(fields)
-    return dataset.build_dataset(config, Loaded("made", make(labelled)))
+    return dataset.build_dataset(config, LoadedSeries("made", make(labelled)))
 
 
 @pytest.mark.parametrize("split", ["series", "time", "random"])
@@ -79,10 +79,10 @@ def test_tsmote_leaves_anomalies_with_gaps_alone() -> None:
     series = make(True)
     for one in series:
         one.values[::50] = np.nan
-    config = fields.default_config()
+    config = default_config()
     config.data.window = config.data.stride = 32
     config.tsmote.enabled = True
-    made = dataset.build_dataset(config, Loaded("made", series))
+    made = dataset.build_dataset(config, LoadedSeries("made", series))
     assert "tsmote" in made.notes
     assert np.isfinite(made.training.targets).all()
 

@@ -17,7 +17,9 @@ def series(length: int, *intervals: tuple[int, int]) -> Series:
 
 
 def test_a_sample_ends_with_an_anomaly_and_has_room_for_its_window() -> None:
-    found = tsmote.find_samples([series(30, (2, 3), (10, 14), (27, 29)), series(20, (7, 7))], window=8, max_lead=5)
+    found = tsmote.find_positive_samples(
+        [series(30, (2, 3), (10, 14), (27, 29)), series(20, (7, 7))], window=8, max_lead=5
+    )
     assert found.series.tolist() == [0, 0, 1]  # the interval that ends at step 3 has no 8 steps before it
     assert found.end.tolist() == [15, 30, 8]
     assert found.leads.tolist() == [6, 6, 1]  # leading times 0 to 5; the last one's window begins the series
@@ -58,9 +60,9 @@ def test_leading_times_end_before_the_mean_falls_below_the_threshold() -> None:
 
 def test_counts_by_hand() -> None:
     # floor(10 x .6 / 1.0), floor(10 x .4 / 1.0); floor(10 x .5 / .8), floor(10 x .3 / .8)
-    found = tsmote.counts(np.array([[0.6, 0.4], [0.5, 0.3]]), 10.0)
+    found = tsmote.mixing_counts(np.array([[0.6, 0.4], [0.5, 0.3]]), 10.0)
     assert found.tolist() == [[6, 4], [6, 3]]
-    assert tsmote.counts(np.array([[0.6, np.nan]]), 2.5).tolist() == [[2, 0]]
+    assert tsmote.mixing_counts(np.array([[0.6, np.nan]]), 2.5).tolist() == [[2, 0]]
 
 
 def problem(samples: int, leads: int, window: int, negatives: int, seed: int) -> tuple[np.ndarray, ...]:

@@ -279,15 +279,15 @@ def test_real_demo(tmp_path: Path) -> None:
 
 @needs_data
 def test_real_demo_is_padded_by_less_than_a_fifth(tmp_path: Path) -> None:
-    from spear_jax.config import reading
+    from spear_jax.config import load_config
     from spear_jax.data import dataset, sources
-    from spear_jax.data.batches import MOST_SHAPES, scoring_batches, training_calls
+    from spear_jax.data.batches import MAX_SHAPES, scoring_batches, training_calls
 
-    config = reading.load_config("configs/mimic_iv.py:minilm")
+    config = load_config("configs/mimic_iv.py:minilm")
     config.data.dir, config.data.mimic_iv.prepared_dir = str(DEMO), str(tmp_path)
     made = dataset.build_dataset(config, sources.load_series(config))
     assert made.notes["padding"]["share"] < 0.2
-    assert len(made.notes["padding"]["lengths"]) <= MOST_SHAPES
+    assert len(made.notes["padding"]["lengths"]) <= MAX_SHAPES
     # And so are the batches themselves, filled up and mixed as they are.
     for split, examples in made.examples.items():
         real = int(made.windows[split].real.sum())
@@ -318,8 +318,8 @@ def test_twenty_million_rows_are_streamed_in_bounded_memory(release: Path) -> No
             )
     # In a process of its own, so that its peak is its own.
     code = (
-        "import resource, sys; from spear_jax.data import mimic_iv\n"
-        "rows = sum(len(stay.value) for stay in mimic_iv.parse(sys.argv[1]))\n"
+        "import resource, sys; from spear_jax.data.sources.mimic_iv.mimic_iv_parser import parse_mimic_iv\n"
+        "rows = sum(len(stay.value) for stay in parse_mimic_iv(sys.argv[1]))\n"
         "print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(release)], capture_output=True, text=True, check=True)

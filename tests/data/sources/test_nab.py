@@ -205,4 +205,4 @@ def test_real_files_have_the_pinned_checksums() -> None:
         path.relative_to(REAL).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in [*(REAL / "data").rglob("*.csv"), REAL / nab_parser.WINDOWS, REAL / nab_parser.POINTS]
     }
-    assert found == prepared.checksums("nab")
+    assert found == prepared.pinned_checksums("nab")

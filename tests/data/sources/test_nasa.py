@@ -238,7 +238,7 @@ def test_remote_tfds_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pinned_checksums() -> None:
-    pinned = prepared.checksums("nasa")
+    pinned = prepared.pinned_checksums("nasa")
     assert len(pinned) == 165
     assert {path.split("/")[0] for path in pinned} == {"train", "test", nasa_parser.LABELS}
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in pinned.values())
@@ -426,4 +426,4 @@ def test_real_files_have_the_pinned_checksums() -> None:
             name.removeprefix("data/"): hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()
         }
     found[nasa_parser.LABELS] = hashlib.sha256((REAL / nasa_parser.LABELS).read_bytes()).hexdigest()
-    assert found == prepared.checksums("nasa")
+    assert found == prepared.pinned_checksums("nasa")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from spear_jax.data.sources.synthetic import generate
+from spear_jax.data.sources.synthetic import generate_series
 from spear_jax.errors import InputError
 from spear_jax.evaluation.controls import rolling_zscore
 
@@ -12,21 +12,21 @@ SETTINGS = {"length": 512, "past": 1024, "rate": 0.1}
 
 
 def test_a_seed_gives_its_series_however_many_are_asked_for():
-    few, many = generate(series=2, seed=5, **SETTINGS), generate(series=4, seed=5, **SETTINGS)
+    few, many = generate_series(series=2, seed=5, **SETTINGS), generate_series(series=4, seed=5, **SETTINGS)
     for one, other in zip(few, many, strict=False):
         np.testing.assert_array_equal(one.values, other.values)
         np.testing.assert_array_equal(one.labels, other.labels)
-    assert not np.array_equal(few[0].values, generate(series=1, seed=6, **SETTINGS)[0].values)
+    assert not np.array_equal(few[0].values, generate_series(series=1, seed=6, **SETTINGS)[0].values)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2])
 def test_the_rate_of_anomalous_steps_is_the_one_asked_for(rate):
-    series = generate(series=80, seed=0, **(SETTINGS | {"rate": rate}))
+    series = generate_series(series=80, seed=0, **(SETTINGS | {"rate": rate}))
     assert np.mean([one.labels.mean() for one in series]) == pytest.approx(rate, rel=0.15)
 
 
 def test_the_past_is_long_as_asked_and_levels_differ():
-    series = generate(series=20, seed=0, **SETTINGS)
+    series = generate_series(series=20, seed=0, **SETTINGS)
     assert {len(one.reference) for one in series} == {1024}
     assert {len(one) for one in series} == {512}
     spread = np.array([np.ptp(one.values) for one in series])
@@ -34,7 +34,7 @@ def test_the_past_is_long_as_asked_and_levels_differ():
 
 
 def test_no_single_value_of_an_anomalous_step_is_unusual():
-    for one in generate(series=30, seed=1, **SETTINGS):
+    for one in generate_series(series=30, seed=1, **SETTINGS):
         normal = np.concatenate([one.reference, one.values[~one.labels]])
         anomalous = one.values[one.labels]
         assert (anomalous >= normal.min()).all()
@@ -42,7 +42,7 @@ def test_no_single_value_of_an_anomalous_step_is_unusual():
 
 
 def test_a_rolling_zscore_is_a_weak_detector_of_it():
-    series = generate(series=60, seed=2, **SETTINGS)
+    series = generate_series(series=60, seed=2, **SETTINGS)
     labels = np.concatenate([one.labels for one in series])
     for steps in (16, 32, 64, 128):
         scores = np.concatenate([rolling_zscore(one, steps) for one in series])
@@ -50,14 +50,14 @@ def test_a_rolling_zscore_is_a_weak_detector_of_it():
 
 
 def test_lengths_are_drawn_between_the_shortest_and_the_longest():
-    lengths = [len(one) for one in generate(series=60, seed=0, shortest=100, **SETTINGS)]
+    lengths = [len(one) for one in generate_series(series=60, seed=0, shortest=100, **SETTINGS)]
     assert 100 <= min(lengths) < 150 and 450 < max(lengths) <= 512
-    assert {len(one.reference) for one in generate(series=5, seed=0, shortest=100, **SETTINGS)} == {1024}
+    assert {len(one.reference) for one in generate_series(series=5, seed=0, shortest=100, **SETTINGS)} == {1024}
 
 
 @pytest.mark.parametrize(("kind", "longest"), [("spike", 3), ("shift", 32), ("frequency", 32)])
 def test_kinds_can_be_chosen(kind, longest):
-    found = generate(series=40, seed=0, kinds=(kind,), **SETTINGS)
+    found = generate_series(series=40, seed=0, kinds=(kind,), **SETTINGS)
     edges = [np.diff(one.labels.astype(int), prepend=0, append=0) for one in found]
     sizes = np.concatenate([np.flatnonzero(e == -1) - np.flatnonzero(e == 1) for e in edges])
     assert (3 if kind == "spike" else 16) >= sizes.min() and sizes.max() <= longest
@@ -73,4 +73,4 @@ def test_kinds_can_be_chosen(kind, longest):
 )
 def test_what_cannot_be_generated(fields, message):
     with pytest.raises(InputError, match=message):
-        generate(series=2, seed=0, **SETTINGS, **fields)
+        generate_series(series=2, seed=0, **SETTINGS, **fields)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from spear_jax.data.series import Loaded, Series
+from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.data.sources import prepared
 from spear_jax.data.sources.mimic_iv.mimic_iv_parser import (
     AGREEMENT,
@@ -48,7 +48,7 @@ def load_mimic_iv(
     min_steps: int = 2,
     prepared_dir: str = "",
     limit: int = 0,
-) -> Loaded:
+) -> LoadedSeries:
     """One series per stay and signal, named '<stay>/<signal>', in groups by patient.
 
     Args:
@@ -98,7 +98,7 @@ def load_mimic_iv(
     warnings = [DEMO if demo else AGREEMENT]
     if empty:
         warnings.append(f"{empty} stays have fewer than {min_steps} measurements of every chosen signal: left out")
-    return Loaded("mimic_iv_demo" if demo else "mimic_iv", series, tuple(warnings))
+    return LoadedSeries("mimic_iv_demo" if demo else "mimic_iv", series, tuple(warnings))
 
 
 def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
