@@ -7,7 +7,6 @@ Python (`Stream.add`), once through the program's standard input and output.
 """
 
 import argparse
-import dataclasses
 import subprocess
 import sys
 import time
@@ -72,7 +71,7 @@ def main() -> None:
 
     run(scorer, flags.stride, 1)  # compiles
     live = run(scorer, flags.stride, 1)[1:]  # the first call scores all that the scale had waited for
-    whole = dataclasses.replace(scorer, batch_size=detector.config.score.batch_size)
+    whole = scorer.with_batch_size(detector.config.score.batch_size)
     run(whole, flags.stride, flags.rows)
     batch = run(whole, flags.stride, flags.rows).sum() / (flags.rows / flags.stride)
     name = f"{detector.backbone['name']}, window {scorer.window}, stride {flags.stride}"

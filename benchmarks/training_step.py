@@ -84,7 +84,7 @@ def main() -> None:
     shape = (STEPS, flags.batch, flags.window)
     batches = parallel.shard_batch(
         {
-            "bins": rng.integers(0, 100, shape).astype(np.int32),
+            "inputs": rng.integers(0, 100, shape).astype(np.int32),
             "mask": np.ones(shape, bool),
             "targets": (rng.random(shape) < 0.1).astype(np.float32),
         },
@@ -120,7 +120,7 @@ def main() -> None:
     head = {"kernel": np.zeros((hidden, 1), np.float32), "bias": np.zeros(1, np.float32)}
     one = jax.tree.map(lambda steps: steps[0], batches)
     forward = jax.jit(
-        lambda frozen, one: spear.apply(merge({"prompt": prompt, "head": head}, frozen), one["bins"], one["mask"])
+        lambda frozen, one: spear.apply(merge({"prompt": prompt, "head": head}, frozen), one["inputs"], one["mask"])
     )
     best = np.inf
     for _ in range(STEPS * flags.calls + 1):

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 from etils import epath
@@ -36,8 +35,8 @@ from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream, fit
 from spear_jax.errors import InputError
 from spear_jax.evaluation import alarm_rule_for, threshold_for, versions
 from spear_jax.methods import assemble_method, load_method_backbone
-from spear_jax.model import score_windows, states_once, warn
-from spear_jax.training import StoppedError, fit
+from spear_jax.model import warn
+from spear_jax.training import train
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
@@ -311,13 +310,11 @@ class SpearDetector(BaseEstimator):
         ]
 
     def _train(self, config: ConfigDict, data: Dataset, callback: Callable[[dict[str, Any]], object] | None) -> None:
-        mesh = parallel.make_mesh()
-        backbone, assembled = assemble_method(config, data.window, mesh)
+        backbone, model = assemble_method(config, data.window, parallel.make_mesh())
         assert backbone is not None  # the method is SPEAR
         data = dataclasses.replace(data, warnings=(*data.warnings, *warn(config, backbone)))
         for warning in data.warnings:
             warnings.warn(warning, UserWarning, stacklevel=3)
-        frozen = parallel.place(assembled.frozen, parallel.replicated(mesh))
 
         def on_epoch(line: dict[str, Any]) -> None:
             self.history_.append(line)
@@ -325,28 +322,18 @@ class SpearDetector(BaseEstimator):
                 callback(line)
 
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                read = states_once(assembled, data, frozen, batch_size=config.score.batch_size, mesh=mesh)
-                trained = fit(config, *read, mesh, epath.Path(folder), on_epoch)
-            except StoppedError as fault:
-                warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
-                trained = fault.trained
-        scores = score_windows(
-            assembled.spear,
-            trained.trainable,
-            frozen,
-            data.examples["validation"],
-            batch_size=config.score.batch_size,
-            mesh=mesh,
-        )
+            result = train(model, data, config, epath.Path(folder), on_epoch)
+        if result.stopped == "signal":
+            warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
+        scores = result.model.score(data.examples["validation"])
         steps = combine_columns(
             stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine
         )
         threshold = threshold_for(config, steps.label, steps.score)
         self.detector_ = Detector.trained(
             config,
-            assembled,
-            trained.trainable,
+            model,
+            result.model.trainable,
             data,
             backbone=backbone.description(),
             threshold=threshold,
@@ -358,7 +345,6 @@ class SpearDetector(BaseEstimator):
         """The scores of a table's rows."""
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
-            jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
             backbone = load_method_backbone(config, parallel.make_mesh())
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _trained_as(table, self.detector_)]

@@ -139,8 +139,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     return flags
 
 
-def run_mode(flags: Flags) -> None:
-    """Runs one mode.
+def run_mode(flags: Flags) -> str:
+    """Runs one mode; returns why it stopped before its end, '' if it is done.
 
     Raises:
       InputError: something given cannot be used; nothing was written.
@@ -165,20 +165,20 @@ def run_mode(flags: Flags) -> None:
             score.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
         else:
             score.score_files(flags.detector, flags.input, flags.workdir, flags.overrides)
-        return
+        return ""
     if flags.mode == "export":
         export.export(flags.detector, flags.workdir)
-        return
+        return ""
     if flags.mode == "compare":
         from spear_jax.studies import compare
 
         print(compare(Path(flags.workdir)), end="")
-        return
+        return ""
     if flags.mode == "study":
         from spear_jax.studies import load_study, run_study
 
         print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
-        return
+        return ""
     config = load_config(flags.config)
     for field, text in flags.overrides.items():
         override(config, field, text)
@@ -198,7 +198,8 @@ def run_mode(flags: Flags) -> None:
             config, flags.detector, flags.workdir, flags.command, overridden=list(flags.overrides)
         )
     else:
-        train.train_and_evaluate(config, flags.workdir, flags.command)
+        return train.train_and_evaluate(config, flags.workdir, flags.command)
+    return ""
 
 
 def _say(line: str) -> None:
@@ -211,7 +212,10 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     try:
-        run_mode(parse_flags(arguments))
+        stopped = run_mode(parse_flags(arguments))
+        if stopped:
+            _say(f"stopped: {stopped}")
+            return 1
     except InputError as fault:
         _say(f"error: {fault}")
         return 2
@@ -224,9 +228,9 @@ def main(arguments: Sequence[str]) -> int:
         _say("stopped: Ctrl-C")
         return 130
     except RuntimeError as fault:
-        from spear_jax.training import StoppedError, TrainingDivergedError
+        from spear_jax.training import TrainingDivergedError
 
-        if not isinstance(fault, StoppedError | TrainingDivergedError):
+        if not isinstance(fault, TrainingDivergedError):
             raise
         _say(f"stopped: {fault}")
         return 1

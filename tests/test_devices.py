@@ -56,23 +56,21 @@ import json, re, sys
 import jax, numpy as np, optax
 from spear_jax import config, parallel, training
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.model import assemble
+from spear_jax.model import assemble_model
 
 settings = config.load_config("configs/quickstart.py:debug")
 settings.prompt.length = 20
-model = assemble(settings, load_backbone("random:tiny", "float32"))
-mesh = parallel.make_mesh()
-everywhere = parallel.replicated(mesh)
+model = assemble_model(settings, load_backbone("random:tiny", "float32"))
+everywhere = parallel.replicated(model.mesh)
 optimizer = training.make_optimizer(settings)
-trainable = parallel.place(model.trainable, everywhere)
-frozen = parallel.place(model.frozen, everywhere)
+trainable, frozen = model.trainable, model.frozen
 state = jax.jit(optimizer.init, out_shardings=everywhere)(trainable)
 batches = parallel.shard_batch({
-    "bins": np.zeros((3, 10, 64), np.int64),
+    "inputs": np.zeros((3, 10, 64), np.int64),
     "mask": np.ones((3, 10, 64), bool),
     "targets": np.zeros((3, 10, 64)),
-}, mesh, axis=1)
-call = training.make_train_call(model.spear, optimizer, 1.0)
+}, model.mesh, axis=1)
+call = training.make_train_call(model.module, optimizer, 1.0)
 compiled = call.lower(trainable, state, frozen, batches, 3).compile()
 
 def local(leaves, shardings):
@@ -291,7 +289,7 @@ def test_the_compiled_training_call_divides_batches_and_nothing_else(tmp_path: P
     found = json.loads(output.read_text().splitlines()[-1])
     assert found["devices"] == found["partitions"] == DEVICES
     # 10 windows are filled up to 16: each device gets 2 of them, and all steps of a call.
-    assert found["batches"] == {name: [[3, 16, 64], [3, 2, 64]] for name in ("bins", "mask", "targets")}
+    assert found["batches"] == {name: [[3, 16, 64], [3, 2, 64]] for name in ("inputs", "mask", "targets")}
     for whole, share in found["parameters"] + found["results"]:
         assert share == whole
     # Hidden states too: 20 prompt vectors and 64 steps of 2 windows, never of 16.

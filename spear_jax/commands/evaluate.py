@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -58,22 +57,18 @@ def evaluate_detector(
         config.data.stride = min(config.data.stride, config.data.window)
     config.seed = detector.config.seed
     _check_new(config, folder)
-    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     loaded = load_series(config)
     dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
-    mesh = parallel.make_mesh()
-    backbone = load_method_backbone(config, mesh)
+    backbone = load_method_backbone(config, parallel.make_mesh())
     dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *detector.remarks(backbone)))
     check_length(config, dataset.window, backbone.max_positions)
-    model = detector.assemble(backbone)
-    everywhere = parallel.replicated(mesh)
-    trainable, frozen = parallel.place(model.trainable, everywhere), parallel.place(model.frozen, everywhere)
+    model = detector.assemble(backbone).with_batch_size(config.score.batch_size)
     reuse = config.threshold.reuse
     with plain_warnings():
-        scored = score_trained(config, model, trainable, frozen, dataset, mesh)
+        scored = score_trained(config, model, dataset, start=model)
         carried = (detector.threshold, detector.alarm_rule) if reuse else (None, None)
         evaluated = judge_scores(config, dataset, scored, threshold=carried[0], alarm_rule=carried[1])
-    inspection = inspect(model, trainable, frozen, backbone, dataset, mesh)
+    inspection = inspect(model, backbone, dataset)
     content = compose_results(
         config,
         model.description(),

@@ -106,13 +106,13 @@ def needs(config: ConfigDict) -> tuple[Described, Params, pd.DataFrame]:
     steps, train_batch = config.train.steps_per_call, -(-config.train.batch_size // devices)
     score_batch = -(-config.score.batch_size // devices)
     batches = {
-        "bins": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.int32),
+        "inputs": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.int32),
         "mask": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.bool_),
         "targets": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.float32),
     }
     call = make_train_call(spear, optimizer, config.train.positive_weight)
     training = call.lower(trainable, state, frozen, batches, steps).compile()  # type: ignore[attr-defined]
-    one = {name: jax.ShapeDtypeStruct((score_batch, window), batches[name].dtype) for name in ("bins", "mask")}
+    one = {name: jax.ShapeDtypeStruct((score_batch, window), batches[name].dtype) for name in ("inputs", "mask")}
     scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, one).compile()
 
     rows = {
@@ -131,7 +131,7 @@ def needs(config: ConfigDict) -> tuple[Described, Params, pd.DataFrame]:
 
 
 def _score(spear: Spear, trainable: Params, frozen: Params, one: dict[str, Array]) -> Any:
-    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), one["bins"], one["mask"]))  # type: ignore[arg-type]
+    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), one["inputs"], one["mask"]))  # type: ignore[arg-type]
 
 
 def size(tree: Any) -> int:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, BinaryIO
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -145,7 +144,7 @@ def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrid
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
     # One window of each column at a time: a single shape, compiled once.
-    scorer = dataclasses.replace(scorer, batch_size=len(file.columns.values))
+    scorer = scorer.with_batch_size(len(file.columns.values))
     header = True
     try:
         with StopSignal(file.end):
@@ -219,7 +218,6 @@ def _usual(detector: Detector) -> Columns:
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
     """The detector on the devices, and what has to be said about it."""
-    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
     backbone = load_method_backbone(config, parallel.make_mesh())
     looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
     return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]

@@ -4,7 +4,6 @@ import dataclasses
 import time
 from typing import Any
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -25,20 +24,23 @@ from spear_jax.methods import (
     score_trained,
     score_untrained,
 )
-from spear_jax.model import Assembled, Inspection, Params, inspect, states_once, warn
+from spear_jax.model import Inspection, Params, PlacedModel, inspect, warn
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import introduce, results_table, write_report
 from spear_jax.storage import read_json, write_whole
-from spear_jax.training import fit, make_optimizer
+from spear_jax.training import Progress, train
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> None:
+def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     """Trains and evaluates; goes on where an earlier run of the same folder stopped.
 
     Args:
       config: a whole config.
       workdir: the run's folder.
       command: what gives these results again, for results.json.
+
+    Returns:
+      Why the run stopped before its end, '' if it is done.
 
     Raises:
       InputError: bad input; the folder is as it was.
@@ -49,10 +51,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> None:
     parallel.barrier("looked")  # before the main process changes what the others look at
     if done:
         parallel.say(f"{folder}: this run is done; its results:\n{results_table(done)}")
-        return
-    jax.config.update("jax_default_matmul_precision", config.backbone.matmul_precision)
+        return ""
     dataset = build_dataset(config, load_series(config))
     outcome = (_fit if config.method in TRAINED else _apply)(config, dataset, folder, began)
+    if isinstance(outcome, Progress):
+        return f"stopped at step {outcome.step}; the same command goes on from there"
     fitted, dataset = time.monotonic(), outcome.dataset
 
     with plain_warnings():
@@ -76,8 +79,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> None:
     if outcome.windows_per_second:
         content["throughput"] = {"training_windows_per_second": round(outcome.windows_per_second, 2)}
     if outcome.model is not None:
-        state = jax.eval_shape(make_optimizer(config).init, outcome.model.trainable)
-        content["memory"] = {"optimizer_bytes": memory.size(state), "peak_bytes": memory.peak()}
+        content["memory"] = {"optimizer_bytes": outcome.optimizer_bytes, "peak_bytes": memory.peak()}
     artifact = ""
     if outcome.model is not None and config.method == "spear":
         artifact = ", detector/"
@@ -102,6 +104,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> None:
     parallel.say(
         f"\n{folder}: report.html, results.json, scores/, figures/{artifact} ({time.monotonic() - began:.0f} s)"
     )
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,7 @@ class _Outcome:
       backbone: what is said of it.
       training: how training went.
       windows_per_second: while training.
+      optimizer_bytes: of the optimizer's state.
       cpu_seconds: of earlier starts.
       inspection: of the prompt, where there is one.
     """
@@ -124,32 +128,31 @@ class _Outcome:
     dataset: Dataset
     scored: MethodScores
     seconds: dict[str, float]
-    model: Assembled | None = None
+    model: PlacedModel | None = None
     trainable: Params = dataclasses.field(default_factory=dict)
     backbone: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     windows_per_second: float | None = None
+    optimizer_bytes: int = 0
     cpu_seconds: float = 0.0
     inspection: Inspection | None = None
 
 
-def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float) -> _Outcome:
-    """Trains in the loop."""
-    mesh = parallel.make_mesh()
-    backbone, model = assemble_method(config, dataset.window, mesh)
+def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float) -> _Outcome | Progress:
+    """Trains in the loop; returns how far it came where a signal stopped it."""
+    backbone, model = assemble_method(config, dataset.window, parallel.make_mesh())
     if backbone is not None:
         dataset = dataclasses.replace(dataset, warnings=(*dataset.warnings, *warn(config, backbone)))
-    frozen = parallel.place(model.frozen, parallel.replicated(mesh))
     loaded = time.monotonic()
     _open(folder, config)
     introduce(config, dataset, backbone, model)
-    batch_size = config.score.batch_size
-    read = states_once(model, dataset, frozen, batch_size=batch_size, mesh=mesh)
-    trained = fit(config, *read, mesh, folder)
+    trained = train(model, dataset, config, folder)
+    if trained.stopped == "signal":
+        return trained.progress
     source = Detector.load(epath.Path(config.train.init_from)) if config.train.init_from else None
     parallel.say(f"scoring with the best step ({trained.progress.best['step']}), and the controls ...")
     fitted = time.monotonic()
-    scored = score_trained(config, model, trained.trainable, frozen, dataset, mesh)
+    scored = score_trained(config, trained.model, dataset, start=model)
     return _Outcome(
         dataset=dataset,
         scored=scored,
@@ -159,7 +162,7 @@ def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float)
             "scoring": time.monotonic() - fitted,
         },
         model=model,
-        trainable=trained.trainable,
+        trainable=trained.model.trainable,
         backbone=backbone.description() if backbone else {},
         training={
             "epochs_done": trained.progress.epoch,
@@ -169,8 +172,9 @@ def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float)
             **({"trained_on": source.trained_on} if source else {}),
         },
         windows_per_second=trained.windows_per_second,
+        optimizer_bytes=trained.optimizer_bytes,
         cpu_seconds=trained.cpu_seconds_before,
-        inspection=inspect(model, trained.trainable, frozen, backbone, dataset, mesh),
+        inspection=inspect(trained.model, backbone, dataset),
     )
 
 

@@ -37,10 +37,13 @@ class Examples:
         return len(self.bins)
 
     def take(self, rows: Int[np.ndarray, "*batch"], length: int) -> dict[str, np.ndarray]:
-        """The first `length` steps of the windows in `rows`; a row of -1 is a window that is masked throughout."""
+        """Returns the first `length` steps of some windows, as the model's inputs, mask and targets.
+
+        A row of -1 is a window that is masked throughout.
+        """
         exists = (rows >= 0)[..., None]
         return {
-            "bins": self.bins[rows, :length],
+            "inputs": self.bins[rows, :length],
             "mask": self.mask[rows, :length] & exists,
             "targets": self.targets[rows, :length] * exists,
         }

@@ -21,7 +21,7 @@ from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Rule, Threshold
-from spear_jax.model import CONFIG, Assembled, Params, assemble_model, check, read_adapter, write_adapter
+from spear_jax.model import CONFIG, Params, PlacedModel, assemble_model, check, read_adapter, write_adapter
 from spear_jax.storage import read_json, write_whole
 from spear_jax.training import read_trainable
 
@@ -83,7 +83,7 @@ class Detector:
     def trained(
         cls,
         config: ConfigDict,
-        model: Assembled,
+        model: PlacedModel,
         trainable: Params,
         dataset: Dataset,
         *,
@@ -297,8 +297,8 @@ class Detector:
         card = folder / "README.md"
         write_whole(card, (card.read_text() + model_card.of_peft(self.backbone["name"], len(vectors))).encode())
 
-    def assemble(self, backbone: Backbone) -> Assembled:
-        """The model with this detector's parameters.
+    def assemble(self, backbone: Backbone) -> PlacedModel:
+        """Builds the model with this detector's parameters, on all devices.
 
         Raises:
           InputError: the backbone's weights, or the rows chosen from them, are not those it was trained with.
@@ -319,9 +319,7 @@ class Detector:
         found, wanted = (jax.tree.map(np.shape, tree) for tree in (self.trainable, needed))
         if found != wanted:
             raise InputError(f"the detector's parameters have the shapes {found}; its config gives {wanted}")
-        frozen = {name: self.trainable.get(name, part) for name, part in model.frozen.items()}
-        trainable = {name: self.trainable[name] for name in model.trainable}
-        return dataclasses.replace(model, trainable=trainable, frozen=frozen)
+        return model.with_parts(self.trainable)
 
     def remarks(self, backbone: Backbone) -> list[str]:
         """What scores of this detector have to say of it, on a backbone as it was loaded."""
@@ -335,7 +333,7 @@ class Detector:
         return said
 
 
-def carried(model: Assembled, trained: Params) -> Params:
+def carried(model: PlacedModel, trained: Params) -> Params:
     """What a detector carries of a model: all that cannot be made again exactly, on any machine, from the backbone.
 
     Args:
@@ -362,7 +360,7 @@ def _numbers(backbone: Mapping[str, Any]) -> str:
     return str(backbone["dtype"]) + ("" if int8 == "none" else f" and int8 by {int8}")
 
 
-def table_sha256(model: Assembled) -> str:
+def table_sha256(model: PlacedModel) -> str:
     """Fingerprint of the bin embeddings that a model starts with."""
     table = (model.trainable.get("embedding") or model.frozen["embedding"])["table"]
     return hashlib.sha256(np.ascontiguousarray(table, np.float32).tobytes()).hexdigest()

@@ -2,18 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from spear_jax import parallel
 from spear_jax.backbones import Backbone
 from spear_jax.data import Examples, Scaler, ScoreSums, Series, Windows, from_first_value
 from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
-from spear_jax.model import Assembled, score_windows
+from spear_jax.model import PlacedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +21,12 @@ class Scorer:
     Attributes:
       detector: quantizer, threshold and config.
       model: assembled from it.
-      trainable: its parameters on the devices.
-      frozen: the backbone and the bin embeddings on the devices.
-      mesh: the devices.
       window: steps in a window: those of training, or where that took series whole, as many as the backbone takes.
-      batch_size: windows scored at a time.
     """
 
     detector: Detector
-    model: Assembled = dataclasses.field(repr=False)
-    trainable: Any = dataclasses.field(repr=False)
-    frozen: Any = dataclasses.field(repr=False)
-    mesh: Mesh
+    model: PlacedModel
     window: int
-    batch_size: int
 
     @classmethod
     def place(cls, detector: Detector, backbone: Backbone, batch_size: int) -> "Scorer":
@@ -45,18 +35,13 @@ class Scorer:
         Raises:
           InputError: the backbone is not the one that it was trained with.
         """
-        model = detector.assemble(backbone)
-        mesh = parallel.make_mesh()
-        everywhere = parallel.replicated(mesh)
-        return cls(
-            detector,
-            model,
-            parallel.place(model.trainable, everywhere),
-            parallel.place(model.frozen, everywhere),
-            mesh,
-            detector.config.data.window or backbone.max_positions - detector.config.prompt.length - 1,
-            batch_size,
-        )
+        model = detector.assemble(backbone).with_batch_size(batch_size)
+        window = detector.config.data.window or backbone.max_positions - detector.config.prompt.length - 1
+        return cls(detector, model, window)
+
+    def with_batch_size(self, batch_size: int) -> "Scorer":
+        """Returns the scorer of `batch_size` windows at a time."""
+        return dataclasses.replace(self, model=self.model.with_batch_size(batch_size))
 
     def stride(self, asked: int) -> int:
         """Rows from one window to the next; a window where 0 is asked for.
@@ -88,8 +73,8 @@ class Scorer:
             lengths=np.full(len(values), values.shape[1]),
         )
         # Few windows make a small batch, of one of a few sizes: each size is compiled once.
-        size = min(self.batch_size, 1 << (len(values) - 1).bit_length())
-        return score_windows(self.model.spear, self.trainable, self.frozen, examples, batch_size=size, mesh=self.mesh)
+        size = min(self.model.batch_size, 1 << (len(values) - 1).bit_length())
+        return self.model.with_batch_size(size).score(examples)
 
 
 class Column(NamedTuple):

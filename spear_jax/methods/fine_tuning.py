@@ -1,17 +1,19 @@
 """The upper control: the same backbone, data and head, but the backbone's own weights are trained: all, or LoRA's."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone, param_shapes
-from spear_jax.model import Assembled, Params, assemble_model
+from spear_jax.model import Params, PlacedModel, assemble_model
 
 LORA = ("lora_a", "lora_b")
 
 
-def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> Assembled:
+def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
     """The model without a prompt, and with trainable weights in the backbone.
 
     Args:
@@ -20,22 +22,20 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> Assembled:
       backbone: its parameters in host memory.
 
     Returns:
-      The model: {'head', 'backbone'} are trained. The bin embeddings are where `assemble` puts them.
+      The model: {'head', 'backbone'} are trained. The bin embeddings are where `assemble_model` puts them.
     """
     bare = config.copy_and_resolve_references()
     bare.prompt.length = 0
-    model = assemble_model(bare, backbone)
     if config.method == "fine_tuning":
-        trained = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), model.frozen["backbone"])
+        model = assemble_model(bare, dataclasses.replace(backbone, params={}))
+        trained = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), backbone.params)
         frozen = {name: part for name, part in model.frozen.items() if name != "backbone"}
-        return Assembled(model.spear, {**model.trainable, "backbone": trained}, frozen, model.embedding)
-    spear = model.spear.clone(backbone=model.spear.backbone.clone(lora_rank=config.lora.rank))
-    return Assembled(
-        spear,
-        {**model.trainable, "backbone": _additions(config, spear.backbone, backbone)},
-        model.frozen,
-        model.embedding,
-    )
+        trainable = {**model.trainable, "backbone": trained}
+        return PlacedModel.place(config, model.module, trainable, frozen, model.embedding)
+    model = assemble_model(bare, backbone)
+    module = model.module.clone(backbone=model.module.backbone.clone(lora_rank=config.lora.rank))
+    trainable = {**model.trainable, "backbone": _additions(config, module.backbone, backbone)}
+    return PlacedModel.place(config, module, trainable, model.frozen, model.embedding)
 
 
 def _additions(config: ConfigDict, module: object, backbone: Backbone) -> Params:

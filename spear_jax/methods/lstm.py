@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from spear_jax.model import Assembled
+from spear_jax.model import PlacedModel
 
 
 class Lstm(nn.Module):
@@ -59,9 +59,9 @@ class _Network(nn.Module):
         return nn.Dense(1)(x)[..., 0]
 
 
-def assemble_lstm(config: ConfigDict) -> Assembled:
+def assemble_lstm(config: ConfigDict) -> PlacedModel:
     """The LSTM that a config describes, and its first parameters, all of which are trained."""
     module = Lstm(config.lstm.hidden, config.lstm.layers, config.method == "lstm", config.quantizer.bins)
     bins, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
     params = jax.jit(module.init)(jax.random.key(config.seed), bins, mask)["params"]
-    return Assembled(module, jax.device_get(params), {}, {})
+    return PlacedModel.place(config, module, jax.device_get(params), {})

@@ -1,7 +1,5 @@
 """What gives the scores: the prompted language model, a baseline through the same loop, or one that needs no loop."""
 
-import dataclasses
-
 import jax
 import numpy as np
 from etils import epath
@@ -22,7 +20,7 @@ from spear_jax.methods.supervised import gradient_boosting, logistic_regression
 from spear_jax.methods.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
 from spear_jax.methods.zero_shot import ZeroShot
 from spear_jax.methods.zero_shot_api import zero_shot_api
-from spear_jax.model import Assembled, Params, assemble_model, score_windows
+from spear_jax.model import PlacedModel, assemble_model
 
 TUNED = tuple(name for name, method in METHODS.items() if method.backbone in ("adapted", "trained"))
 
@@ -58,7 +56,7 @@ def load_method_backbone(config: ConfigDict, mesh: Mesh) -> Backbone:
     )
 
 
-def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | None, Assembled]:
+def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbone | None, PlacedModel]:
     """The model of a config's method, and the backbone that it has.
 
     Args:
@@ -75,13 +73,13 @@ def assemble_method(config: ConfigDict, window: int, mesh: Mesh) -> tuple[Backbo
     check_length(config, window, backbone.max_positions)
     if config.method in TUNED:
         return backbone, assemble_fine_tuning(config, backbone)
-    assembled = assemble_model(config, backbone)
+    model = assemble_model(config, backbone)
     if config.train.init_from:
-        assembled = _start_from(config, assembled, backbone)
-    return backbone, assembled
+        model = _start_from(config, model, backbone)
+    return backbone, model
 
 
-def _start_from(config: ConfigDict, assembled: Assembled, backbone: Backbone) -> Assembled:
+def _start_from(config: ConfigDict, model: PlacedModel, backbone: Backbone) -> PlacedModel:
     """The model with a trained detector's prompt, head and trained embeddings; which are trained on is the config's.
 
     Where the head alone is, it is a new one. Embeddings that were frozen are the config's own.
@@ -96,7 +94,7 @@ def _start_from(config: ConfigDict, assembled: Assembled, backbone: Backbone) ->
             f"{where}: was trained with {detector.backbone['name']} of sha256 {detector.backbone['sha256']}; this"
             f" config's {backbone.name} has {backbone.sha256}"
         )
-    parts = {**assembled.trainable, **assembled.frozen}
+    parts = {**model.trainable, **model.frozen}
     left = {"head"} if config.train.parts == "head" else set()
     left |= {"embedding"} if detector.config.embedding.kind != "trained" else set()
     carried = {name: part for name, part in detector.trainable.items() if name not in left}
@@ -104,55 +102,29 @@ def _start_from(config: ConfigDict, assembled: Assembled, backbone: Backbone) ->
         found, needed = jax.tree.map(np.shape, part), jax.tree.map(np.shape, parts.get(name, {}))
         if found != needed:
             raise InputError(f"{where}: its {name} has the shapes {found}; this config needs {needed or 'none'}")
-
-    def taken(tree: Params) -> Params:
-        return {name: carried.get(name, part) for name, part in tree.items()}
-
-    return dataclasses.replace(assembled, trainable=taken(assembled.trainable), frozen=taken(assembled.frozen))
+    return model.with_parts(carried)
 
 
-def score_trained(
-    config: ConfigDict,
-    assembled: Assembled,
-    trainable: Params,
-    frozen: Params,
-    dataset: Dataset,
-    mesh: Mesh,
-) -> MethodScores:
-    """The scores of a trained model, and of its head alone.
+def score_trained(config: ConfigDict, model: PlacedModel, dataset: Dataset, start: PlacedModel) -> MethodScores:
+    """Scores a data set with a trained model, and with its head alone.
 
     Args:
       config: a whole config.
-      assembled: the model.
-      trainable: its trained parameters, on the devices.
-      frozen: its frozen ones, on the devices.
+      model: trained.
       dataset: what is scored.
-      mesh: the devices.
+      start: the model before training; its head alone is the control, with bin embeddings that nothing has trained.
     """
-    batch_size = config.score.batch_size
-    scores = {
-        split: score_windows(
-            assembled.spear, trainable, frozen, examples, batch_size=batch_size, mesh=mesh, progress=split
-        )
-        for split, examples in dataset.examples.items()
-    }
+    scores = {split: model.score(examples, split) for split, examples in dataset.examples.items()}
     controls = {}
     if config.controls.head_only and config.method == "spear":
-        bare = frozen
-        if "embedding" in assembled.trainable:  # the control's embeddings stay as they were before training
-            table = parallel.place(assembled.trainable["embedding"], parallel.replicated(mesh))
-            bare = {**frozen, "embedding": table}
-        found = head_only(
-            assembled.spear,
-            bare,
+        head_scores = head_only(
+            start,
             dataset.training,
             dataset.examples,
             positive_weight=config.train.positive_weight,
-            batch_size=batch_size,
-            mesh=mesh,
             seed=config.seed,
         )
-        controls["head_only"] = stitch_splits(dataset, found)
+        controls["head_only"] = stitch_splits(dataset, head_scores)
     windows = {split: scores[split][:, 0] for split in SPLITS} if config.head.kind == "window" else {}
     return MethodScores(stitch_splits(dataset, scores), windows, controls)
 
@@ -167,7 +139,9 @@ def score_untrained(config: ConfigDict, dataset: Dataset, zero_shot: ZeroShot | 
       mesh: the devices.
     """
     if zero_shot is not None:
-        return MethodScores(stitch_splits(dataset, zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)))
+        with jax.default_matmul_precision(config.backbone.matmul_precision):
+            scores = zero_shot.score(batch_size=config.score.batch_size, mesh=mesh)
+        return MethodScores(stitch_splits(dataset, scores))
     if config.method in UNSUPERVISED:
         detect = UNSUPERVISED[config.method]
         series = tqdm(dataset.recorded, desc=config.method, unit="series", disable=parallel.no_bar(), leave=False)

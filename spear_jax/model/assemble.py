@@ -1,47 +1,14 @@
 """Builds a model from a config and a backbone."""
 
-import dataclasses
-from typing import Any
-
 import flax.linen as nn
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
 from spear_jax.model.embedding import bin_table, initial_prompt
+from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import Params, Spear
-
-
-@dataclasses.dataclass(frozen=True)
-class Assembled:
-    """A model and its parameters, as NumPy arrays in two trees.
-
-    Attributes:
-      spear: the module, from bins and mask to logits.
-      trainable: {'prompt', 'head'}, and 'embedding' where `embedding.kind='trained'`; a baseline's own parts.
-      frozen: {'backbone', 'embedding'}, 'cls' where the prompt follows it, and the prompt where `train.parts='head'`;
-        never differentiated, never optimized.
-      embedding: what is to be said about the bins' vectors.
-    """
-
-    spear: Any
-    trainable: Params
-    frozen: Params
-    embedding: dict[str, object]
-
-    def description(self) -> dict[str, Any]:
-        """Describes the model's parameters as results.json does."""
-        return {
-            "trained": sorted(self.trainable),
-            "embedding": self.embedding,
-            "parameters": {
-                "trainable": count(self.trainable),
-                "frozen": count(self.frozen),
-                "prompt_bytes": 4 * count(self.trainable.get("prompt", {})),
-            },
-        }
 
 
 def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
@@ -57,8 +24,8 @@ def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
     )
 
 
-def assemble_model(config: ConfigDict, backbone: Backbone) -> Assembled:
-    """Builds the model that a config describes around a backbone.
+def assemble_model(config: ConfigDict, backbone: Backbone) -> PlacedModel:
+    """Builds the model that a config describes around a backbone, on all devices.
 
     Raises:
       InputError: the vocabulary has too few rows, or the prompt stands where nothing that is read can see it.
@@ -95,7 +62,7 @@ def assemble_model(config: ConfigDict, backbone: Backbone) -> Assembled:
     (trainable if config.embedding.kind == "trained" else frozen)["embedding"] = {"table": table}
     if config.prompt.position == "after_cls":
         frozen["cls"] = {"table": backbone.word_rows(np.array([_first_token(backbone)]))}
-    return Assembled(spear, trainable, frozen, notes)
+    return PlacedModel.place(config, spear, trainable, frozen, notes)
 
 
 def _first_token(backbone: Backbone) -> int:
@@ -144,8 +111,3 @@ def warn(config: ConfigDict, backbone: Backbone) -> list[str]:
             " than others depends on how much it is padded"
         )
     return said
-
-
-def count(tree: Params) -> int:
-    """Numbers in a tree of parameters."""
-    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

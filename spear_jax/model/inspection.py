@@ -1,20 +1,13 @@
 """What became of a prompt: the words that its vectors lie near, and how much the steps look at it."""
 
 import dataclasses
-import functools
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from spear_jax import parallel
 from spear_jax.backbones import Backbone
-from spear_jax.data import Dataset
-from spear_jax.model.assemble import Assembled
-from spear_jax.model.spear import Params, Spear, merge
+from spear_jax.data import Dataset, Examples
+from spear_jax.model.placed import PlacedModel
 
 NEAREST = 5  # words of each vector
 
@@ -42,33 +35,26 @@ class Inspection:
     attention: Float[np.ndarray, "layers time prompt"]
 
 
-def inspect(
-    model: Assembled, trainable: Params, frozen: Params, backbone: Backbone | None, dataset: Dataset, mesh: Mesh
-) -> Inspection | None:
-    """Looks at a prompt; every process must call it.
+def inspect(model: PlacedModel, backbone: Backbone | None, dataset: Dataset) -> Inspection | None:
+    """Inspects a prompt; every process must call it.
 
     Args:
-      model: assembled around the backbone.
-      trainable: its trained parameters, on the devices.
-      frozen: its frozen ones, on the devices.
+      model: with a trained prompt.
       backbone: None for a model without one.
-      dataset: the test part is looked into.
-      mesh: the devices.
+      dataset: whose test part is inspected.
 
     Returns:
-      None where the model has no prompt.
+      None for a model without a prompt.
     """
-    parts = {**frozen, **trainable}
+    parts = {**model.frozen, **model.trainable}
     if backbone is None or "prompt" not in parts:
         return None
     windows, row = dataset.windows["test"], _window(dataset)
-    examples = dataset.examples["test"]
-    batch = examples.take(np.array([row]), int(examples.lengths[row]))
-    found = attention_to_prompt(model.spear, trainable, frozen, batch, mesh)
+    attention = attention_to_prompt(model, dataset.examples["test"], row)
     return Inspection(
         words=nearest_words(backbone, np.asarray(parts["prompt"]["vectors"])) if backbone.pretrained else [],
         window=row,
-        attention=found[:, windows.real[row, : found.shape[1]]],
+        attention=attention[:, windows.real[row, : attention.shape[1]]],
     )
 
 
@@ -102,43 +88,22 @@ def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"
     ]
 
 
-def attention_to_prompt(
-    spear: Spear, trainable: Params, frozen: Params, batch: dict[str, np.ndarray], mesh: Mesh
-) -> Float[np.ndarray, "layers time prompt"]:
-    """How much each step of a window looks at each vector of the prompt, in each layer.
+def attention_to_prompt(model: PlacedModel, examples: Examples, row: int) -> Float[np.ndarray, "layers time prompt"]:
+    """Returns the attention that each time step of a window pays to each prompt vector, in each layer.
 
     Args:
-      spear: a model with a prompt.
-      trainable: its trained parameters, on the devices.
-      frozen: its frozen ones, on the devices.
-      batch: 'bins' and 'mask' of one window.
-      mesh: the devices.
+      model: with a prompt.
+      examples: the windows.
+      row: of the window.
 
     Returns:
       Softmax weights, averaged over the heads; no layers where those of all positions take more than `MAX_BYTES`.
     """
-    time, m, layers = batch["bins"].shape[1], spear.prompt_length, spear.backbone.config.layers
-    in_front = int(spear.prompt_position == "after_cls")
-    if 4 * layers * (time + m + in_front) ** 2 > MAX_BYTES:
+    time, m, layers = int(examples.lengths[row]), model.module.prompt_length, model.module.backbone.config.layers
+    before_prompt = int(model.module.prompt_position == "after_cls")
+    if 4 * layers * (time + m + before_prompt) ** 2 > MAX_BYTES:
         return np.zeros((0, time, m), np.float32)
-    everywhere = parallel.replicated(mesh)
-    # Without the savings, so that all layers have all positions.
-    weights = np.asarray(
-        _attention(spear.clone(plain=True), trainable, frozen, parallel.place(batch, everywhere), everywhere)
-    )
-    if spear.prompt_position == "suffix":
+    weights = model.attention(examples, row)
+    if model.module.prompt_position == "suffix":
         return weights[:, :time, time:]
-    return weights[:, in_front + m :, in_front : in_front + m]
-
-
-@functools.partial(jax.jit, static_argnames=("spear", "gathered"))
-def _attention(
-    spear: Spear, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
-) -> Float[Array, "layers queries keys"]:
-    parameters = merge(trainable, frozen)
-    _, kept = spear.apply(parameters, batch["bins"], batch["mask"], mutable="intermediates")
-    of_backbone = kept["intermediates"]["backbone"]
-    found = [of_backbone["last_layer"]["attention"][0]]
-    if "layers" in of_backbone:
-        found.insert(0, of_backbone["layers"]["attention"][0][:, 0])
-    return jax.lax.with_sharding_constraint(jnp.concatenate(found), gathered)
+    return weights[:, before_prompt + m :, before_prompt : before_prompt + m]

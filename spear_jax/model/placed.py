@@ -1,123 +1,192 @@
-"""A trained model and windows in, a score per step out."""
+"""A model on its devices: windows in, scores or hidden states out."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data import Examples, scoring_batches
-from spear_jax.model.spear import Params, Spear, merge
+from spear_jax.model.spear import Params, merge
+
+Compute = Callable[[Any, Params, dict[str, Array]], Array]
 
 
-@functools.partial(jax.jit, static_argnames=("spear", "gathered"))
-def _probabilities(
-    spear: nn.Module, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
-) -> Float[Array, "batch time"]:
-    logits = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"]))
-    return jax.lax.with_sharding_constraint(jax.nn.sigmoid(logits), gathered)
-
-
-def score_windows(
-    spear: nn.Module,
-    trainable: Any,
-    frozen: Any,
-    examples: Examples,
-    *,
-    batch_size: int,
-    mesh: Mesh,
-    progress: str = "",
-) -> Float[np.ndarray, "windows time"]:
-    """P(anomalous) for every step of every window.
-
-    Args:
-      spear: the model.
-      trainable: its trained parameters, on the devices.
-      frozen: its frozen ones, on the devices.
-      examples: the windows.
-      batch_size: windows scored at a time, over all devices.
-      mesh: the devices.
-      progress: what a progress bar is called; '' shows none.
-
-    Returns:
-      A score per step; 0 behind a window's length.
-    """
-    scores = np.zeros(examples.mask.shape, np.float32)
-
-    def fetch(rows: np.ndarray, length: int, found: Array) -> None:
-        real = rows >= 0
-        scores[rows[real], :length] = np.asarray(found)[: len(rows)][real]
-
-    pending: list[Any] = []
-    batches = scoring_batches(examples.lengths, batch_size)
-    hidden = parallel.no_bar() if progress else True
-    for rows, length in tqdm(batches, desc=progress, unit="batch", disable=hidden, leave=False):
-        batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
-        found = _probabilities(spear, trainable, frozen, batch, parallel.replicated(mesh))
-        pending.append((rows, length, found))
-        if len(pending) > 1:  # fetched one batch late, so that the device never waits for the host
-            fetch(*pending.pop(0))
-    for last in pending:
-        fetch(*last)
-    return scores
-
-
-class Probe(nn.Module):
-    """The head of a model, on hidden states that were computed before.
+@dataclasses.dataclass(frozen=True)
+class PlacedModel:
+    """A model and its parameters, replicated over all devices.
 
     Attributes:
-      hidden: size of a hidden state.
-      head_kind: as `Spear.head_kind`.
+      module: maps the inputs and the mask of a batch to logits.
+      trainable: {'prompt', 'head'}, and 'embedding' where `embedding.kind='trained'`; a baseline's own parts.
+      frozen: {'backbone', 'embedding'}, 'cls' where the prompt follows it, and the prompt where `train.parts='head'`;
+        never differentiated, never optimized.
+      mesh: the devices.
+      batch_size: windows scored at a time, over all devices.
+      matmul_precision: of every product, in training and scoring; see `backbone.matmul_precision`.
+      embedding: describes the origin of the bins' vectors for reports; empty for a model without a backbone.
     """
 
-    hidden: int
-    head_kind: str = "step"
+    module: Any
+    trainable: Params = dataclasses.field(repr=False)
+    frozen: Params = dataclasses.field(repr=False)
+    mesh: Mesh
+    batch_size: int
+    matmul_precision: str = "default"
+    embedding: dict[str, object] = dataclasses.field(default_factory=dict)
 
-    def setup(self) -> None:  # noqa: D102
-        self.head = nn.Dense(1)
+    @classmethod
+    def place(
+        cls,
+        config: ConfigDict,
+        module: nn.Module,
+        trainable: Params,
+        frozen: Params,
+        embedding: dict[str, object] | None = None,
+    ) -> "PlacedModel":
+        """Puts a model on all devices.
 
-    def __call__(
-        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch time"]:
-        """A logit per step."""
-        return self.head(self.features(states, mask))[..., 0]
+        Args:
+          config: gives the batch size of scoring and the precision of products.
+          module: maps the inputs and the mask of a batch to logits.
+          trainable: the parameters to train, as arrays in host memory or on the devices.
+          frozen: the parameters to leave alone, likewise.
+          embedding: see the attribute.
+        """
+        mesh = parallel.make_mesh()
+        trainable, frozen = parallel.place((trainable, frozen), parallel.replicated(mesh))
+        precision = config.backbone.matmul_precision
+        return cls(module, trainable, frozen, mesh, config.score.batch_size, precision, embedding or {})
+
+    def with_parts(self, parts: Params) -> "PlacedModel":
+        """Returns the model with other parameters for the named parts, in the tree that holds each of them.
+
+        A part that both trees hold (with LoRA, the backbone) is replaced in the trainable one.
+        """
+        placed = parallel.place(parts, parallel.replicated(self.mesh))
+        return dataclasses.replace(
+            self,
+            trainable={**self.trainable, **{name: placed[name] for name in placed if name in self.trainable}},
+            frozen={**self.frozen, **{name: placed[name] for name in placed if name not in self.trainable}},
+        )
+
+    def with_batch_size(self, batch_size: int) -> "PlacedModel":
+        """Returns the model that scores `batch_size` windows at a time."""
+        return dataclasses.replace(self, batch_size=batch_size)
+
+    def without_prompt(self) -> "PlacedModel":
+        """Returns the model without its prompt (m = 0) and with all its parameters frozen."""
+        module = self.module.clone(prompt_length=0)
+        return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **self.trainable})
+
+    def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
+        """Returns P(anomalous) for every time step of every window; 0 behind a window's length.
+
+        Args:
+          examples: the windows.
+          progress: label of a progress bar; '' shows none.
+        """
+        scores = np.zeros(examples.mask.shape, np.float32)
+        for rows, batch_scores in self._map(_scores, examples, progress):
+            scores[rows, : batch_scores.shape[1]] = batch_scores
+        return scores
 
     def features(
-        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch time hidden"]:
-        """The states themselves."""
-        return states
+        self, examples: Examples, progress: str = ""
+    ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch reads hidden"]]]:
+        """Yields what the head reads, batch by batch, longest windows first.
+
+        Args:
+          examples: the windows.
+          progress: label of a progress bar; '' shows none.
+
+        Yields:
+          Rows of `examples`, and for each a hidden state per time step or a single pooled one.
+        """
+        return self._map(_features, examples, progress)
+
+    def attention(self, examples: Examples, row: int) -> Float[np.ndarray, "layers queries keys"]:
+        """Returns the attention weights of one window between all positions, averaged over the heads."""
+        batch = parallel.place(
+            examples.take(np.array([row]), int(examples.lengths[row])), parallel.replicated(self.mesh)
+        )
+        plain = dataclasses.replace(self, module=self.module.clone(plain=True))  # all layers at all positions
+        return np.asarray(plain._run(_attention, batch))
+
+    def description(self) -> dict[str, Any]:
+        """Describes the model's parameters as results.json does."""
+        return {
+            "trained": sorted(self.trainable),
+            "embedding": self.embedding,
+            "parameters": {
+                "trainable": count(self.trainable),
+                "frozen": count(self.frozen),
+                "prompt_bytes": 4 * count(self.trainable.get("prompt", {})),
+            },
+        }
+
+    def _run(self, compute: Compute, batch: dict[str, Array]) -> Array:
+        with jax.default_matmul_precision(self.matmul_precision):
+            return _apply(compute, self.module, self.trainable, self.frozen, batch, parallel.replicated(self.mesh))
+
+    def _map(
+        self, compute: Compute, examples: Examples, progress: str
+    ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch ..."]]]:
+        """Yields the rows of each batch and what `compute` returns for them.
+
+        Results are fetched one batch late, so that the devices never wait for the host.
+        """
+        waiting: tuple[np.ndarray, Array] | None = None
+        batches = scoring_batches(examples.lengths, self.batch_size)
+        disable = parallel.no_bar() if progress else True
+        for rows, length in tqdm(batches, desc=progress, unit="batch", disable=disable, leave=False):
+            batch = parallel.shard_batch(examples.take(rows, length), self.mesh, axis=0)
+            computed = self._run(compute, batch)
+            if waiting is not None:
+                yield _fetch(*waiting)
+            waiting = rows, computed
+        if waiting is not None:
+            yield _fetch(*waiting)
 
 
-@functools.partial(jax.jit, static_argnames=("spear", "gathered"))
-def _features(
-    spear: Spear | Probe, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
-) -> Float[Array, "batch asked hidden"]:
-    """What the head reads: a vector per step, or one per window."""
-    read = cast(Array, spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"], method="features"))
-    return jax.lax.with_sharding_constraint(read, gathered)
+def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray, np.ndarray]:
+    real = rows >= 0
+    return rows[real], np.asarray(computed)[: len(rows)][real]
 
 
-def features(
-    spear: Spear | Probe,
-    trainable: Params,
-    frozen: Params,
-    examples: Examples,
-    *,
-    batch_size: int,
-    mesh: Mesh,
-    progress: str,
-) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]]:
-    """Rows of `examples`, batch by batch, longest first, and what the head reads for them."""
-    batches = scoring_batches(examples.lengths, batch_size)
-    for rows, length in tqdm(batches, desc=progress, unit="batch", leave=False, disable=parallel.no_bar()):
-        batch = parallel.shard_batch(examples.take(rows, length), mesh, axis=0)
-        read = np.asarray(_features(spear, trainable, frozen, batch, parallel.replicated(mesh)))
-        real = rows[rows >= 0]
-        yield real, read[: len(real)]
+@functools.partial(jax.jit, static_argnames=("compute", "module", "gathered"))
+def _apply(
+    compute: Compute, module: nn.Module, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
+) -> Array:
+    return jax.lax.with_sharding_constraint(compute(module, merge(trainable, frozen), batch), gathered)
+
+
+def _scores(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "batch time"]:
+    return jax.nn.sigmoid(module.apply(variables, batch["inputs"], batch["mask"]))
+
+
+def _features(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "batch reads hidden"]:
+    return module.apply(variables, batch["inputs"], batch["mask"], method="features")
+
+
+def _attention(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "layers queries keys"]:
+    _, stored = module.apply(variables, batch["inputs"], batch["mask"], mutable="intermediates")
+    backbone = stored["intermediates"]["backbone"]
+    weights = [backbone["last_layer"]["attention"][0]]
+    if "layers" in backbone:
+        weights.insert(0, backbone["layers"]["attention"][0][:, 0])
+    return jnp.concatenate(weights)
+
+
+def count(tree: Params) -> int:
+    """Returns how many numbers a tree of parameters holds."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

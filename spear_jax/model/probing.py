@@ -8,91 +8,126 @@ hidden states that it reads are computed once, not in every epoch.
 import dataclasses
 from collections.abc import Iterable
 
+import flax.linen as nn
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
 from spear_jax.data import Dataset, Examples
-from spear_jax.model.assemble import Assembled
-from spear_jax.model.placed import Probe, features
-from spear_jax.model.spear import Params, Spear
+from spear_jax.model.placed import PlacedModel
 
 MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
 
 
-def states_once(
-    model: Assembled, dataset: Dataset, frozen: Params, *, batch_size: int, mesh: Mesh
-) -> tuple[Assembled, Dataset, Params]:
-    """What `training.fit` is given, where hidden states do not change while it runs.
+class Probe(nn.Module):
+    """The head of a model, on hidden states that were computed before.
+
+    Attributes:
+      hidden: size of a hidden state.
+      head_kind: as `Spear.head_kind`.
+    """
+
+    hidden: int
+    head_kind: str = "step"
+
+    def setup(self) -> None:  # noqa: D102
+        self.head = nn.Dense(1)
+
+    def __call__(
+        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time"]:
+        """Returns a logit per step."""
+        return self.head(self.features(states, mask))[..., 0]
+
+    def features(
+        self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        """Returns the states as they are: what the head reads."""
+        return states
+
+
+@dataclasses.dataclass(frozen=True)
+class StateExamples(Examples):
+    """Windows whose hidden states were computed before; `Probe` takes these as its inputs.
+
+    Attributes:
+      states: what the head reads at every step; 0 behind a window's length.
+    """
+
+    states: Float[np.ndarray, "windows time hidden"]
+
+    def take(self, rows: Int[np.ndarray, "*batch"], length: int) -> dict[str, np.ndarray]:
+        """Returns the first `length` steps of some windows, see `Examples.take`."""
+        return {**super().take(rows, length), "inputs": self.states[rows, :length]}
+
+
+def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel, Dataset]:
+    """Computes the hidden states that training would compute again and again, where they do not change.
 
     Args:
-      model: what is trained.
-      dataset: on what.
-      frozen: the model's frozen tree, on the devices.
-      batch_size: windows at a time.
-      mesh: the devices.
+      model: to be trained.
+      dataset: to train it on.
 
     Returns:
-      A `Probe` with the same trainable tree, windows of hidden states in place of bins, and nothing frozen; or model,
-      data and tree as they are, where more than a step head is trained or the states take more than `MAX_BYTES`.
+      A `Probe` with the same trainable tree and nothing frozen, and a dataset whose training and validation windows
+      are `StateExamples`; or model and dataset as they are, where more than a step head is trained or the states take
+      more than `MAX_BYTES`.
     """
+    if set(model.trainable) != {"head"} or model.module.head_kind != "step":
+        return model, dataset
     splits = {"training": dataset.training, "validation": dataset.examples["validation"]}
-    size = 4 * model.spear.hidden * sum(one.bins.size for one in splits.values()) if "head" in model.trainable else 0
-    if set(model.trainable) != {"head"} or model.spear.head_kind != "step" or size > MAX_BYTES:
-        return model, dataset, frozen
+    hidden = model.module.hidden
+    if 4 * hidden * sum(examples.bins.size for examples in splits.values()) > MAX_BYTES:
+        return model, dataset
     for name, examples in splits.items():
-        states = np.zeros((*examples.bins.shape, model.spear.hidden), np.float32)
-        said = f"hidden states, {name}"
-        batches = features(
-            model.spear, model.trainable, frozen, examples, batch_size=batch_size, mesh=mesh, progress=said
-        )
-        for rows, read in batches:
-            states[rows, : read.shape[1]] = read
-        splits[name] = dataclasses.replace(examples, bins=states)
-    read_once = dataclasses.replace(
+        states = np.zeros((*examples.bins.shape, hidden), np.float32)
+        for rows, batch_states in model.features(examples, f"hidden states, {name}"):
+            states[rows, : batch_states.shape[1]] = batch_states
+        splits[name] = StateExamples(**vars(examples), states=states)
+    dataset = dataclasses.replace(
         dataset,
         training=splits["training"],
         examples={**dataset.examples, "validation": splits["validation"]},
     )
-    return dataclasses.replace(model, spear=Probe(model.spear.hidden)), read_once, {}
+    return dataclasses.replace(model, module=Probe(hidden), frozen={}), dataset
 
 
 def fit_head(
-    batches: Iterable[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch asked hidden"]]],
-    train: Examples,
+    model: PlacedModel,
+    examples: Examples,
     *,
-    spear: Spear | Probe,
     positive_weight: float,
     seed: int,
+    features: Iterable[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch reads hidden"]]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fits the head to what it reads of the training split.
+    """Fits the head of a model to what it reads of the training split.
 
     Args:
-      batches: from `features` of `train`.
-      train: the training split.
-      spear: the model that they come from.
+      model: whose hidden states are read.
+      examples: the training split.
       positive_weight: of anomalous steps, as in training.
       seed: of the sample of steps, where not all fit into `MAX_BYTES`.
+      features: of `examples`, from `model.features`; None computes them.
 
     Returns:
       The head's {'kernel', 'bias'}; zeros and a bias that says so where the split has one class only.
     """
-    per_window = spear.head_kind == "window"
-    asked = np.ones((len(train), 1), bool) if per_window else train.mask
-    room = MAX_BYTES / (8 * spear.hidden)
-    if asked.sum() > room:
-        asked = asked & (np.random.default_rng(seed).random(asked.shape) < room / asked.sum())
-    anomalous = train.targets[:, : asked.shape[1]] > 0
-    if anomalous[asked].all() or not anomalous[asked].any():
-        bias = np.full(1, 10.0 if anomalous[asked].all() else -10.0, np.float32)
-        return {"kernel": np.zeros((spear.hidden, 1), np.float32), "bias": bias}
+    hidden = model.module.hidden
+    per_window = model.module.head_kind == "window"
+    chosen = np.ones((len(examples), 1), bool) if per_window else examples.mask
+    room = MAX_BYTES / (8 * hidden)
+    if chosen.sum() > room:
+        chosen = chosen & (np.random.default_rng(seed).random(chosen.shape) < room / chosen.sum())
+    anomalous = examples.targets[:, : chosen.shape[1]] > 0
+    if anomalous[chosen].all() or not anomalous[chosen].any():
+        bias = np.full(1, 10.0 if anomalous[chosen].all() else -10.0, np.float32)
+        return {"kernel": np.zeros((hidden, 1), np.float32), "bias": bias}
     # In float64: hidden states are so correlated that float32 cannot tell their covariance from a singular one.
     states, targets = [], []
-    for rows, read in batches:
-        chosen = asked[rows, : read.shape[1]]
-        states.append(read[chosen])
-        targets.append(anomalous[rows, : read.shape[1]][chosen])
+    for rows, batch_states in features or model.features(examples, "fitting the head"):
+        mask = chosen[rows, : batch_states.shape[1]]
+        states.append(batch_states[mask])
+        targets.append(anomalous[rows, : batch_states.shape[1]][mask])
     x, y = np.concatenate(states).astype(np.float64), np.concatenate(targets)
     # Newton's method ends at the optimum itself, so that two device counts agree.
     weights = {True: positive_weight, False: 1.0}

@@ -11,11 +11,11 @@ from spear_jax import parallel
 from spear_jax.backbones import Backbone
 from spear_jax.config import METHODS
 from spear_jax.data import SPLITS, Dataset, stitch
-from spear_jax.model import Assembled, count
+from spear_jax.model import PlacedModel, count
 from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened
 
 
-def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: Assembled | None) -> None:
+def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: PlacedModel | None) -> None:
     """Says what is about to be trained, on what.
 
     Args:

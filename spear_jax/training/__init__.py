@@ -1,16 +1,18 @@
 """Trains prompt and head."""
 
 from spear_jax.training.checkpoints import read_trainable
-from spear_jax.training.loop import StoppedError, TrainingDivergedError, fit
+from spear_jax.training.loop import TrainingDivergedError, TrainingResult, train
+from spear_jax.training.progress import Progress
 from spear_jax.training.signals import StopSignal
 from spear_jax.training.step import make_optimizer, make_train_call
 
 __all__ = [
+    "Progress",
     "StopSignal",
-    "StoppedError",
     "TrainingDivergedError",
-    "fit",
+    "TrainingResult",
     "make_optimizer",
     "make_train_call",
     "read_trainable",
+    "train",
 ]

@@ -2,337 +2,254 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data import Dataset, Examples, TrainingCall, order_digest, stitch, training_calls
-from spear_jax.errors import InputError
+from spear_jax.data import Dataset, Examples, TrainingCall, stitch, training_calls
 from spear_jax.evaluation import ranking_metrics
-from spear_jax.model import Assembled, Params, features, fit_head, score_windows
+from spear_jax.model import Params, PlacedModel, fit_head, precompute_states
 from spear_jax.training.checkpoints import Checkpoints
 from spear_jax.training.log import Log, diagnose, epoch_line, progress_bar
-from spear_jax.training.progress import Progress
+from spear_jax.training.progress import Progress, Stopwatch
 from spear_jax.training.signals import StopSignal
-from spear_jax.training.step import GRADIENT, LOSS, NORM, STEPS, UPDATE, make_optimizer, make_train_call
+from spear_jax.training.step import StepMetrics, make_optimizer, make_train_call
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no finite number any more."""
-
-
-class StoppedError(RuntimeError):
-    """A signal asked the run to stop; it has been saved.
-
-    Attributes:
-      trained: the best so far, or before the first evaluation the last.
-    """
-
-    def __init__(self, message: str, trained: "Trained") -> None:
-        super().__init__(message)
-        self.trained = trained
+    """The loss is no longer finite."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """What training ends with.
+class TrainingResult:
+    """A trained model, and how training ended.
 
     Attributes:
-      trainable: the parameters of the best evaluation, on the devices.
-      progress: where training ended.
-      stopped: 'epochs', 'early', or 'asked' by a signal.
-      windows_per_second: over the epochs of this start; None if there were none.
+      model: with the parameters of the best evaluation, or the last ones before the first evaluation.
+      progress: how far training came.
+      stopped: 'epochs' (all done), 'early' (nothing got better) or 'signal' (SIGTERM or SIGINT; the state was saved,
+        and the same call resumes from it).
+      windows_per_second: over the epochs of this start; None if it finished none.
       cpu_seconds_before: spent by earlier starts.
+      optimizer_bytes: of the optimizer's state.
     """
 
-    trainable: Params
+    model: PlacedModel
     progress: Progress
     stopped: str
     windows_per_second: float | None
     cpu_seconds_before: float
+    optimizer_bytes: int
 
 
-def fit(
-    config: ConfigDict,
-    model: Assembled,
+def train(
+    model: PlacedModel,
     dataset: Dataset,
-    frozen: Params,
-    mesh: Mesh,
-    workdir: epath.Path,
+    config: ConfigDict,
+    folder: epath.Path,
     on_epoch: Callable[[dict[str, Any]], object] | None = None,
-) -> Trained:
-    """Trains, or goes on with training, until the epochs are done or nothing gets better.
+) -> TrainingResult:
+    """Trains a model, or resumes its training, until the epochs are done, nothing gets better or a signal comes.
 
     Args:
+      model: to be trained; it stays as it is.
+      dataset: to train and validate it on.
       config: a whole config.
-      model: assembled from it.
-      dataset: built from it.
-      frozen: the model's frozen tree on the devices.
-      mesh: the devices.
-      workdir: the run's folder.
-      on_epoch: is given the line that metrics.jsonl gets at the end of each epoch.
-
-    Returns:
-      The best parameters and where training ended.
+      folder: of the run; gets metrics.jsonl and checkpoints/.
+      on_epoch: called at the end of each epoch with its line of metrics.jsonl.
 
     Raises:
-      TrainingDivergedError: the loss is not finite; the last finite checkpoint stays.
-      StoppedError: SIGTERM or SIGINT; the state was saved.
+      TrainingDivergedError: the loss is not finite; the last finite checkpoint remains.
     """
-    train, examples = config.train, dataset.training
-    optimizer = make_optimizer(config)
-    train_call = make_train_call(model.spear, optimizer, train.positive_weight)
-    everywhere = parallel.replicated(mesh)
-
-    trainable = parallel.place(model.trainable, everywhere)
-    state = {
-        "trainable": trainable,
-        "optimizer": jax.jit(optimizer.init, out_shardings=everywhere)(trainable),
-        "best": parallel.place(model.trainable, everywhere),
-    }
-    progress = Progress(seed=config.seed)
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    if checkpoints.latest() is not None:
-        state, progress = checkpoints.restore(state)
-        parallel.say(f"resuming at step {progress.step}, epoch {progress.epoch + 1}")
-    elif config.head.init == "fitted" and "head" in trainable and (not train.init_from or train.parts == "head"):
-        read = features(
-            model.spear,
-            trainable,
-            frozen,
-            examples,
-            batch_size=config.score.batch_size,
-            mesh=mesh,
-            progress="fitting the head",
-        )
-        head = fit_head(read, examples, spear=model.spear, positive_weight=train.positive_weight, seed=config.seed)
-        state["trainable"] = {**trainable, "head": parallel.place(head, everywhere)}
-    log = Log(workdir / "metrics.jsonl", progress.step)
-    cpu_seconds_before = progress.cpu_seconds
-    windows_here, seconds_here = 0, 0.0
-
-    def outcome(stopped: str) -> Trained:
-        return Trained(
-            trainable=state["best" if progress.best else "trainable"],
-            progress=progress,
-            stopped=stopped,
-            windows_per_second=windows_here / seconds_here if seconds_here else None,
-            cpu_seconds_before=cpu_seconds_before,
-        )
-
-    def stop_now() -> None:
-        said = f"stopped at step {progress.step}; the same command goes on from there"
-        raise StoppedError(said, outcome("asked"))
-
-    with checkpoints, StopSignal() as stop:
-        while not finished(config, progress):
-            # One epoch: calls of several steps; saves, signals and progress happen between them.
-            lengths, seed = examples.lengths, config.seed
-            calls = training_calls(lengths, train.batch_size, train.steps_per_call, seed, progress.epoch)
-            check_order(calls, progress)
-            began = saved = time.monotonic()
-            seconds_before = progress.seconds
-            cpu = CpuSeconds(progress)
-            epoch_windows = 0
-            with progress_bar(progress, calls[-1].end, train.epochs) as bar:
-                for call in calls:
-                    steps = len(call.rows)
-                    if call.first < progress.step_in_epoch:
-                        continue  # done before this start
-                    batches = take_steps(examples, call, train.steps_per_call)
-                    state["trainable"], state["optimizer"], stats = train_call(
-                        state["trainable"],
-                        state["optimizer"],
-                        frozen,
-                        parallel.shard_batch(batches, mesh, axis=1),
-                        steps,
-                    )
-                    rows = np.asarray(stats, np.float64)[:steps]
-                    check_finite(rows, state["trainable"], progress, config, checkpoints)
-                    add_up(progress.sums, rows)
-                    progress.step += steps
-                    progress.step_in_epoch = call.end
-                    progress.seconds = seconds_before + time.monotonic() - began
-                    cpu.count()
-                    epoch_windows += int((call.rows >= 0).sum())
-                    bar.update(steps)
-                    loss = float(np.average(rows[:, LOSS], weights=np.maximum(rows[:, STEPS], 1e-9)))
-                    bar.set_postfix(loss=f"{loss:.4f}")
-                    log.write(
-                        {
-                            "kind": "train",
-                            "step": progress.step,
-                            "epoch": progress.epoch + 1,
-                            "loss": loss,
-                        }
-                    )
-                    if call is calls[-1]:
-                        break  # the evaluation comes first, and saves
-                    stopping = parallel.agree(stop.asked)
-                    if stopping or parallel.agree(time.monotonic() - saved >= train.save_seconds):
-                        checkpoints.save(state, progress)
-                        saved = time.monotonic()
-                    if stopping:
-                        stop_now()
-            seconds = time.monotonic() - began
-            windows_here, seconds_here = windows_here + epoch_windows, seconds_here + seconds
-
-            evaluation = evaluate_validation(config, model.spear, state["trainable"], frozen, dataset, mesh)
-            # The next step's loss would be as little finite as this one.
-            loss_row = np.array([[evaluation["validation_loss"]]], np.float64)
-            check_finite(loss_row, state["trainable"], progress, config, checkpoints)
-            line = end_epoch(config, progress, evaluation)
-            line["prompt_moved"] = moved(model.trainable, state["trainable"])
-            if line["best"]:
-                state["best"] = jax.tree.map(jnp.copy, state["trainable"])
-            progress.seconds = seconds_before + time.monotonic() - began
-            cpu.count()
-            log.write(line)
-            left = (train.epochs - progress.epoch) * progress.seconds / progress.epoch
-            parallel.say(epoch_line(line, train.epochs, epoch_windows / seconds, left))
-            for warning in diagnose(len(model.trainable.get("prompt", {}).get("vectors", ())), line):
-                parallel.say(f"  WARNING: {warning}")
-            checkpoints.save(state, progress)
-            if on_epoch:
-                on_epoch(line)
-            if parallel.agree(stop.asked) and not finished(config, progress):
-                stop_now()
-
-    return outcome("epochs" if progress.epoch >= train.epochs else "early")
+    trainer = Trainer(*precompute_states(model, dataset), config, folder)
+    cpu_seconds_before = trainer.progress.cpu_seconds
+    stopped = trainer.run(on_epoch)
+    return TrainingResult(
+        model=dataclasses.replace(model, trainable=trainer.state["best" if trainer.progress.best else "trainable"]),
+        progress=trainer.progress,
+        stopped=stopped,
+        windows_per_second=trainer.windows / trainer.seconds if trainer.seconds else None,
+        cpu_seconds_before=cpu_seconds_before,
+        optimizer_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(trainer.state["optimizer"])),
+    )
 
 
-class CpuSeconds:
-    """Adds what this process uses to `Progress.cpu_seconds`."""
+class Epoch(NamedTuple):
+    """How fast an epoch was trained, and whether it came to its end or was stopped by a signal."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._last = progress, time.process_time()
-
-    def count(self) -> None:
-        """Up to now, since it was last counted."""
-        now = time.process_time()
-        self._progress.cpu_seconds += now - self._last
-        self._last = now
+    windows: int
+    seconds: float
+    finished: bool
 
 
-def check_order(calls: Sequence[TrainingCall], progress: Progress) -> None:
-    """Notes the order of an epoch that begins, or proves that a resumed one goes on in its order.
+class Trainer:
+    """Trains a model in calls of several optimizer steps; saves, signals and logs happen between them.
 
-    Raises:
-      InputError: the order is another one.
+    Attributes:
+      state: the arrays of a checkpoint, on the devices: {'trainable', 'optimizer', 'best'}.
+      progress: the rest of a checkpoint.
+      windows: trained on in the finished epochs of this start.
+      seconds: that these took, without their evaluations.
     """
-    if progress.order not in ("", order_digest(calls)):
-        raise InputError(
-            f"epoch {progress.epoch + 1} began with other windows than the data give now; the data of this run have"
-            " changed: use a new --workdir"
+
+    def __init__(self, model: PlacedModel, dataset: Dataset, config: ConfigDict, folder: epath.Path) -> None:
+        """Begins with the model's parameters, or with the last checkpoint in the folder."""
+        self._model, self._dataset, self._config = model, dataset, config
+        optimizer = make_optimizer(config)
+        self._train_call = make_train_call(model.module, optimizer, config.train.positive_weight)
+        everywhere = parallel.replicated(model.mesh)
+        self.state = {
+            "trainable": jax.tree.map(jnp.copy, model.trainable),  # the call will overwrite it
+            "optimizer": jax.jit(optimizer.init, out_shardings=everywhere)(model.trainable),
+            "best": model.trainable,
+        }
+        self.progress = Progress(seed=config.seed)
+        self._checkpoints = Checkpoints(folder / "checkpoints")
+        if self._checkpoints.latest() is not None:
+            self.state, self.progress = self._checkpoints.restore(self.state)
+            parallel.say(f"resuming at step {self.progress.step}, epoch {self.progress.epoch + 1}")
+        elif _begins_with_fitted_head(config, model):
+            weight = config.train.positive_weight
+            head = fit_head(model, dataset.training, positive_weight=weight, seed=config.seed)
+            self.state["trainable"]["head"] = parallel.place(head, everywhere)
+        self._log = Log(folder / "metrics.jsonl", self.progress.step)
+        self.windows, self.seconds = 0, 0.0
+
+    def run(self, on_epoch: Callable[[dict[str, Any]], object] | None) -> str:
+        """Trains to the end, or until a signal comes; returns `TrainingResult.stopped`."""
+        train = self._config.train
+        with self._checkpoints, StopSignal() as stop, jax.default_matmul_precision(self._model.matmul_precision):
+            while not self.progress.finished(train):
+                stopwatch = Stopwatch(self.progress)
+                epoch = self._train_epoch(stop, stopwatch)
+                if not epoch.finished:
+                    return "signal"
+                line = self._evaluate(stopwatch)
+                self._report(line, epoch)
+                self._checkpoints.save(self.state, self.progress)
+                if on_epoch:
+                    on_epoch(line)
+                if parallel.agree(stop.received) and not self.progress.finished(train):
+                    return "signal"
+        return "epochs" if self.progress.epoch >= train.epochs else "early"
+
+    def _train_epoch(self, stop: StopSignal, stopwatch: Stopwatch) -> Epoch:
+        """Trains on the rest of the current epoch."""
+        train, progress, examples = self._config.train, self.progress, self._dataset.training
+        calls = training_calls(
+            examples.lengths, train.batch_size, train.steps_per_call, self._config.seed, progress.epoch
         )
-    progress.order = order_digest(calls)
+        progress.begin_epoch(calls)
+        windows, began = 0, time.monotonic()
+        saved = began
+        with progress_bar(progress, calls[-1].end, train.epochs) as bar:
+            for call in calls:
+                if call.first < progress.step_in_epoch:
+                    continue  # done before this start
+                metrics = self._train_on(call)
+                progress.add(call, metrics)
+                stopwatch.count()
+                windows += int((call.rows >= 0).sum())
+                loss = float(np.average(metrics.loss, weights=np.maximum(metrics.time_steps, 1e-9)))
+                bar.update(len(call.rows))
+                bar.set_postfix(loss=f"{loss:.4f}")
+                self._log.write({"kind": "train", "step": progress.step, "epoch": progress.epoch + 1, "loss": loss})
+                if call is calls[-1]:
+                    break  # the evaluation comes first, and saves
+                stopping = parallel.agree(stop.received)
+                if stopping or parallel.agree(time.monotonic() - saved >= train.save_seconds):
+                    self._checkpoints.save(self.state, progress)
+                    saved = time.monotonic()
+                if stopping:
+                    return Epoch(windows, time.monotonic() - began, finished=False)
+        epoch = Epoch(windows, time.monotonic() - began, finished=True)
+        self.windows, self.seconds = self.windows + epoch.windows, self.seconds + epoch.seconds
+        return epoch
+
+    def _train_on(self, call: TrainingCall) -> StepMetrics:
+        """Takes the optimizer steps of a call; returns their metrics, which are finite."""
+        batches = take_batches(self._dataset.training, call, self._config.train.steps_per_call)
+        self.state["trainable"], self.state["optimizer"], metrics = self._train_call(
+            self.state["trainable"],
+            self.state["optimizer"],
+            self._model.frozen,
+            parallel.shard_batch(batches, self._model.mesh, axis=1),
+            len(call.rows),
+        )
+        metrics = StepMetrics(*(np.asarray(column, np.float64)[: len(call.rows)] for column in metrics))
+        self._check_finite(np.isfinite(np.stack(metrics)).all(axis=0))
+        return metrics
+
+    def _evaluate(self, stopwatch: Stopwatch) -> dict[str, Any]:
+        """Ends an epoch with an evaluation on the validation part; returns its line for metrics.jsonl."""
+        trained = dataclasses.replace(self._model, trainable=self.state["trainable"])
+        evaluation = evaluate_validation(trained, self._dataset)
+        # The next step's loss would be as little finite as this one.
+        self._check_finite(np.isfinite(np.array([evaluation["validation_loss"]], np.float64)))
+        line = self.progress.end_epoch(evaluation, self._config.train.early_stopping.metric)
+        line["prompt_moved"] = prompt_distances(self._model.trainable, trained.trainable)
+        if line["best"]:
+            self.state["best"] = jax.tree.map(jnp.copy, trained.trainable)
+        stopwatch.count()
+        self._log.write(line)
+        return line
+
+    def _report(self, line: dict[str, Any], epoch: Epoch) -> None:
+        """Prints the line of an epoch and what is wrong with it."""
+        epochs, progress = self._config.train.epochs, self.progress
+        seconds_left = (epochs - progress.epoch) * progress.seconds / progress.epoch
+        parallel.say(epoch_line(line, epochs, epoch.windows / epoch.seconds, seconds_left))
+        for warning in diagnose(len(line["prompt_moved"]), line):
+            parallel.say(f"  WARNING: {warning}")
+
+    def _check_finite(self, finite: np.ndarray) -> None:
+        """Raises before anything that is not finite is saved; `finite` says it of each step since the last check."""
+        trainable, train = self.state["trainable"], self._config.train
+        if finite.all() and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trainable))):
+            return
+        step = self.progress.step + (len(finite) if finite.all() else int(np.argmin(finite)) + 1)
+        self._checkpoints.wait()
+        last = self._checkpoints.latest()
+        rates = ["prompt_learning_rate", "head_learning_rate"]
+        rates += ["embedding_learning_rate"] if "embedding" in trainable else []
+        raise TrainingDivergedError(
+            f"the loss is not finite at step {step} ({', '.join(f'train.{rate}={train[rate]:g}' for rate in rates)});"
+            f" the last finite checkpoint is {'none' if last is None else f'step {last}'};"
+            " lower the rates in a new --workdir"
+        )
 
 
-def end_epoch(config: ConfigDict, progress: Progress, evaluation: dict[str, float | None]) -> dict[str, Any]:
-    """Closes an epoch with its evaluation; returns its line for the log."""
-    best = take_evaluation(config, progress, evaluation)
-    sums = progress.sums
-    progress.epoch += 1
-    progress.step_in_epoch, progress.sums, progress.order = 0, {}, ""
-    return {
-        "kind": "evaluation",
-        "step": progress.step,
-        "epoch": progress.epoch,
-        "loss": sums["loss"] / max(sums["steps"], 1),
-        **evaluation,
-        "prompt_gradient": sums["gradient"] / sums["count"],
-        "prompt_update": sums["update"] / sums["count"],
-        "best": best,
-    }
+def _begins_with_fitted_head(config: ConfigDict, model: PlacedModel) -> bool:
+    """Returns whether a new run fits the head first; one that comes with a trained detector is fitted already."""
+    new_head = not config.train.init_from or config.train.parts == "head"
+    return config.head.init == "fitted" and "head" in model.trainable and new_head
 
 
-def moved(start: Params, now: Params) -> list[float]:
-    """The distance of each prompt vector from where training began; nothing where no prompt is trained."""
+def take_batches(examples: Examples, call: TrainingCall, steps_per_call: int) -> dict[str, np.ndarray]:
+    """Takes the batches of a call, filled up to the shape that calls of its length are compiled for."""
+    rows = np.full((steps_per_call, call.rows.shape[1]), -1)
+    rows[: len(call.rows)] = call.rows
+    return examples.take(rows, call.length)
+
+
+def prompt_distances(start: Params, now: Params) -> list[float]:
+    """Returns how far each prompt vector is from where training began; none where no prompt is trained."""
     if "prompt" not in start:
         return []
     change = np.asarray(now["prompt"]["vectors"]) - np.asarray(start["prompt"]["vectors"])
     return np.linalg.norm(change, axis=1).tolist()
 
 
-def finished(config: ConfigDict, progress: Progress) -> bool:
-    """True when the epochs are done or the best evaluation lies too far back."""
-    return progress.epoch >= config.train.epochs or progress.stale_epochs >= config.train.early_stopping.patience
-
-
-def take_steps(examples: Examples, call: TrainingCall, steps_per_call: int) -> dict[str, np.ndarray]:
-    """The batches of a call, filled up to the shape that calls of its length are compiled for."""
-    rows = np.full((steps_per_call, call.rows.shape[1]), -1)
-    rows[: len(call.rows)] = call.rows
-    return examples.take(rows, call.length)
-
-
-def add_up(sums: dict[str, float], rows: Float[np.ndarray, "steps 5"]) -> None:
-    """Adds the steps of a call to an epoch's sums."""
-    for name, value in {
-        "loss": (rows[:, LOSS] * rows[:, STEPS]).sum(),
-        "steps": rows[:, STEPS].sum(),
-        "gradient": rows[:, GRADIENT].sum(),
-        "update": (rows[:, UPDATE] / np.maximum(rows[:, NORM], 1e-12)).sum(),
-        "count": len(rows),
-    }.items():
-        sums[name] = sums.get(name, 0.0) + float(value)
-
-
-def check_finite(
-    rows: np.ndarray,
-    trainable: Params,
-    progress: Progress,
-    config: ConfigDict,
-    checkpoints: Checkpoints,
-) -> None:
-    """Stops before anything that is not finite is saved."""
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if not len(bad) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trainable))):
-        return
-    step = progress.step + (int(bad[0]) if len(bad) else len(rows) - 1) + 1
-    checkpoints.wait()
-    last = checkpoints.latest()
-    raise TrainingDivergedError(
-        f"the loss is not finite at step {step} (train.prompt_learning_rate={config.train.prompt_learning_rate:g},"
-        f" train.head_learning_rate={config.train.head_learning_rate:g}"
-        + (
-            f", train.embedding_learning_rate={config.train.embedding_learning_rate:g}"
-            if "embedding" in trainable
-            else ""
-        )
-        + f"); the last finite checkpoint is {'none' if last is None else f'step {last}'};"
-        " lower the rates in a new --workdir"
-    )
-
-
-def evaluate_validation(
-    config: ConfigDict,
-    spear: nn.Module,
-    trainable: Params,
-    frozen: Params,
-    dataset: Dataset,
-    mesh: Mesh,
-) -> dict[str, float | None]:
-    """Loss, AUROC and AUPR on the validation part, per step; the loss alone, NaN, if a score is not finite."""
+def evaluate_validation(model: PlacedModel, dataset: Dataset) -> dict[str, float | None]:
+    """Returns loss, AUROC and AUPR per time step of the validation part; only a NaN loss if a score is not finite."""
     examples = dataset.examples["validation"]
-    scores = score_windows(
-        spear,
-        trainable,
-        frozen,
-        examples,
-        batch_size=config.score.batch_size,
-        mesh=mesh,
-        progress="validation",
-    )
+    scores = model.score(examples, "validation")
     if not np.isfinite(scores).all():
         return {"validation_loss": np.nan}
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
@@ -346,24 +263,3 @@ def evaluate_validation(
         "validation_base_rate": float(steps.label.mean()),
         "validation_score_spread": float(steps.score.max() - steps.score.min()),
     }
-
-
-def take_evaluation(config: ConfigDict, progress: Progress, evaluation: dict[str, float | None]) -> bool:
-    """Notes an evaluation; True if it is the best so far. Without a ranking metric, the loss decides."""
-    metric = f"validation_{config.train.early_stopping.metric}"
-    value = evaluation[metric]
-    if value is None:
-        metric, value = "validation_loss", evaluation["validation_loss"]
-    sign = -1.0 if metric == "validation_loss" else 1.0
-    assert value is not None
-    if progress.best and sign * value <= sign * progress.best["value"]:
-        progress.stale_epochs += 1
-        return False
-    progress.best = {
-        "metric": metric,
-        "value": value,
-        "epoch": progress.epoch + 1,
-        "step": progress.step,
-    }
-    progress.stale_epochs = 0
-    return True

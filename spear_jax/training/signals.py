@@ -1,4 +1,4 @@
-"""Hears the signals that ask a run to stop."""
+"""Catches the signals that ask a run to stop."""
 
 import signal
 import threading
@@ -7,29 +7,34 @@ from typing import Any
 
 
 class StopSignal:
-    """SIGTERM and SIGINT, remembered until the call under way is done; a second one ends the program at once."""
+    """Remembers SIGTERM and SIGINT until the current call is done; a second signal ends the program at once.
+
+    Attributes:
+      received: whether a signal has come.
+    """
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        """Listens to nothing yet.
+        """Catches nothing before the `with` statement.
 
         Args:
-          then: is called when a signal comes, between any two instructions of the program.
+          then: called when a signal comes, between any two instructions of the program.
         """
         self._then = then
 
     def __enter__(self) -> "StopSignal":
-        self.asked = False
-        # Signals reach the main thread alone, and only there can be listened to.
-        heard = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-        self._before = {number: signal.signal(number, self._ask) for number in heard}
+        self.received = False
+        # Signals reach only the main thread, and only there can handlers be set.
+        in_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = True
         self._then()
         self._restore()
 
-    def __exit__(self, *fault: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _restore(self) -> None:

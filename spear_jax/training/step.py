@@ -1,7 +1,7 @@
-"""Takes optimizer steps: loss, optimizer and the jitted training call."""
+"""Takes optimizer steps: the loss, the optimizer and the jitted training call."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,25 +12,39 @@ from ml_collections import ConfigDict
 
 from spear_jax.model import Params, merge
 
-# What a step reports, in the order of the columns of `Stats`.
-LOSS, STEPS, GRADIENT, UPDATE, NORM = range(5)
 
+class StepMetrics(NamedTuple):
+    """What optimizer steps report, a value per step.
 
-Stats = Float[Array, "steps 5"]
+    The three norms show whether the prompt learns: a prompt that stands still is the most common failure.
+
+    Attributes:
+      loss: mean over the time steps of the batch.
+      time_steps: real ones in the batch, over which the loss is the mean.
+      gradient_norm: of the prompt; 0 where no prompt is trained.
+      update_norm: of the prompt.
+      prompt_norm: before the update.
+    """
+
+    loss: Float[Any, "steps"]
+    time_steps: Float[Any, "steps"]
+    gradient_norm: Float[Any, "steps"]
+    update_norm: Float[Any, "steps"]
+    prompt_norm: Float[Any, "steps"]
 
 
 def loss_sum(
-    spear: nn.Module, trainable: Params, frozen: Params, batch: dict[str, Array], positive_weight: float
+    module: nn.Module, trainable: Params, frozen: Params, batch: dict[str, Array], positive_weight: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Binary cross-entropy summed over the real steps of a batch, and the number of these steps."""
-    logits = spear.apply(merge(trainable, frozen), batch["bins"], batch["mask"])
+    """Returns the binary cross-entropy summed over the real time steps of a batch, and how many these are."""
+    logits = module.apply(merge(trainable, frozen), batch["inputs"], batch["mask"])
     loss = optax.sigmoid_binary_cross_entropy(logits, batch["targets"])
     weight = jnp.where(batch["targets"] > 0, positive_weight, 1.0) * batch["mask"]
     return jnp.sum(loss * weight), jnp.sum(batch["mask"], dtype=jnp.float32)
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW with a learning rate of its own for each trainable part."""
+    """Makes an AdamW with a learning rate of its own for each trainable part."""
     train = config.train
 
     def adamw(rate: float) -> optax.GradientTransformation:
@@ -61,46 +75,43 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def make_train_call(
-    spear: nn.Module, optimizer: optax.GradientTransformation, positive_weight: float
-) -> Callable[..., tuple[Params, Any, Stats]]:
-    """One jitted call of several optimizer steps.
+    module: nn.Module, optimizer: optax.GradientTransformation, positive_weight: float
+) -> Callable[..., tuple[Params, Any, StepMetrics]]:
+    """Makes the jitted call of several optimizer steps.
+
+    Args:
+      module: the model.
+      optimizer: of its trainable tree.
+      positive_weight: of anomalous time steps in the loss.
 
     Returns:
-      call(trainable, optimizer_state, frozen, batches, steps): `batches` hold steps on the leading axis, of which
-      the first `steps` are done; the trainable state is donated.
+      call(trainable, optimizer_state, frozen, batches, steps): `batches` hold optimizer steps on the leading axis, of
+      which the first `steps` are taken; metrics of the others are 0. The trainable and the optimizer state are donated.
     """
 
-    def one_step(i: Array, carry: Any, frozen: Params, batches: dict[str, Array]) -> Any:
-        trainable, state, stats = carry
-        batch = jax.tree.map(lambda steps: jax.lax.dynamic_index_in_dim(steps, i, keepdims=False), batches)
-
+    def take_step(
+        trainable: Params, state: Any, frozen: Params, batch: dict[str, Array]
+    ) -> tuple[Params, Any, StepMetrics]:
         def mean_loss(trainable: Params) -> tuple[Array, Array]:
-            total, steps = loss_sum(spear, trainable, frozen, batch, positive_weight)
-            return total / jnp.maximum(steps, 1), steps
+            total, time_steps = loss_sum(module, trainable, frozen, batch, positive_weight)
+            return total / jnp.maximum(time_steps, 1), time_steps
 
-        (loss, steps), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trainable)
+        (loss, time_steps), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trainable)
         updates, state = optimizer.update(gradient, state, trainable)
-        # Diagnostics of the prompt: a prompt that stands still is the commonest way to fail.
-        row = jnp.stack(
-            [
-                loss,
-                steps,
-                optax.tree.norm(gradient.get("prompt", {})) + 0.0,
-                optax.tree.norm(updates.get("prompt", {})) + 0.0,
-                optax.tree.norm(trainable.get("prompt", {})) + 0.0,
-            ]
-        )
-        return optax.apply_updates(trainable, updates), state, stats.at[i].set(row)
+        norms = [optax.tree.norm(tree.get("prompt", {})) + 0.0 for tree in (gradient, updates, trainable)]
+        return optax.apply_updates(trainable, updates), state, StepMetrics(loss, time_steps, *norms)
 
     def call(
         trainable: Params, state: Any, frozen: Params, batches: dict[str, Array], steps: Array
-    ) -> tuple[Params, Any, Stats]:
-        stats = jnp.zeros((batches["bins"].shape[0], 5), jnp.float32)
-        return jax.lax.fori_loop(
-            0,
-            steps,
-            lambda i, carry: one_step(i, carry, frozen, batches),
-            (trainable, state, stats),
-        )
+    ) -> tuple[Params, Any, StepMetrics]:
+        def body(i: Array, carry: Any) -> Any:
+            trainable, state, metrics = carry
+            batch = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, i, keepdims=False), batches)
+            trainable, state, of_step = take_step(trainable, state, frozen, batch)
+            return trainable, state, jax.tree.map(lambda column, value: column.at[i].set(value), metrics, of_step)
+
+        zeros = jnp.zeros(len(batches["inputs"]), jnp.float32)
+        metrics = StepMetrics(*[zeros] * len(StepMetrics._fields))
+        return jax.lax.fori_loop(0, steps, body, (trainable, state, metrics))
 
     return jax.jit(call, donate_argnums=(0, 1))

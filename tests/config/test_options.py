@@ -1,5 +1,6 @@
 """Every option of prompt, mask and pooling, on an encoder and a decoder, against the sequence written out by hand."""
 
+import dataclasses
 import functools
 import itertools
 from pathlib import Path
@@ -16,7 +17,8 @@ from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import Assembled, assemble_model, warn
+from spear_jax.model.assemble import assemble_model, warn
+from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import Spear, merge
 
 pytestmark = pytest.mark.one_python
@@ -48,7 +50,7 @@ def config_of(position: str, pooling: str) -> ConfigDict:
     return config
 
 
-def loud(model: Assembled) -> Assembled:
+def loud(model: PlacedModel) -> PlacedModel:
     """With prompt, bins and head large enough that every change shows; untrained, all that a layer adds is tiny."""
     rng = np.random.default_rng(0)
 
@@ -58,7 +60,7 @@ def loud(model: Assembled) -> Assembled:
     trainable = jax.tree.map(scaled, model.trainable)
     frozen = {name: part if name == "backbone" else jax.tree.map(scaled, part) for name, part in model.frozen.items()}
     backbone = jax.tree.map(lambda leaf: 8 * leaf if np.ndim(leaf) >= 2 else leaf, frozen["backbone"])
-    return Assembled(model.spear, trainable, {**frozen, "backbone": backbone}, model.embedding)
+    return dataclasses.replace(model, trainable=trainable, frozen={**frozen, "backbone": backbone})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -66,7 +68,7 @@ def encode(module: Any, params: Any, *inputs: Any) -> Any:
     return module.apply({"params": params}, *inputs)
 
 
-def by_hand(model: Assembled, bins: np.ndarray, length: int, position: str, pooling: str) -> np.ndarray:
+def by_hand(model: PlacedModel, bins: np.ndarray, length: int, position: str, pooling: str) -> np.ndarray:
     """One window's logits: its sequence without padding, unless the pooling names a place in the padding."""
     prompt, table = model.trainable["prompt"]["vectors"], model.frozen["embedding"]["table"]
     padded = pooling.startswith("peft")
@@ -83,7 +85,7 @@ def by_hand(model: Assembled, bins: np.ndarray, length: int, position: str, pool
         first = len(vectors) - len(steps)
         looked, numbers = [True] * first + looked, list(range(len(vectors)))
     inputs = vectors[None], np.array([looked]), np.array([numbers])
-    states = np.asarray(encode(model.spear.backbone, model.frozen["backbone"], *inputs))[0]
+    states = np.asarray(encode(model.module.backbone, model.frozen["backbone"], *inputs))[0]
     read = {
         "step": states[first : first + length],
         "mean": states[first : first + length].mean(axis=0),
@@ -116,7 +118,7 @@ def test_every_option_means_what_it_says_and_no_two_are_one(
         if not possible(attention, position, pooling):
             continue
         model = loud(assemble_model(config_of(position, pooling), backbones[kind, attention]))
-        found = np.asarray(jax.jit(model.spear.apply)(merge(model.trainable, model.frozen), bins, mask))
+        found = np.asarray(jax.jit(model.module.apply)(merge(model.trainable, model.frozen), bins, mask))
         expected = [by_hand(model, row, length, position, pooling) for row, length in zip(bins, LENGTHS, strict=True)]
         np.testing.assert_allclose(
             found[mask], np.concatenate(expected), atol=2e-4, err_msg=f"{attention} {position} {pooling}"
@@ -155,8 +157,8 @@ def test_the_savings_change_neither_logits_nor_gradient(
         (_, logits), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(model.trainable)
         return np.asarray(logits)[mask], gradient
 
-    logits, gradient = value_and_gradient(model.spear)
-    plain_logits, plain_gradient = value_and_gradient(model.spear.clone(plain=True))
+    logits, gradient = value_and_gradient(model.module)
+    plain_logits, plain_gradient = value_and_gradient(model.module.clone(plain=True))
     np.testing.assert_allclose(logits, plain_logits, atol=1e-5 * max(1, np.abs(plain_logits).max()))
     one, other = (np.asarray(tree["prompt"]["vectors"]) for tree in (gradient, plain_gradient))
     assert np.linalg.norm(other) > 0
@@ -169,7 +171,7 @@ def test_the_savings_are_there(backbones: dict[tuple[str, str], Backbone]) -> No
 
     def flops(kind: str, attention: str, pooling: str, plain: bool) -> float:
         model = assemble_model(config_of("prefix", pooling), backbones[kind, attention])
-        spear = model.spear.clone(plain=plain, backbone=model.spear.backbone.clone(unroll=True))
+        spear = model.module.clone(plain=plain, backbone=model.module.backbone.clone(unroll=True))
         compiled = jax.jit(spear.apply).lower(merge(model.trainable, model.frozen), *batch).compile()
         return float(compiled.cost_analysis()["flops"])
 

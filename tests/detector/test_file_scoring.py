@@ -31,7 +31,7 @@ from spear_jax.detector.file_scores import score_file
 from spear_jax.detector.stream import Scorer
 from spear_jax.errors import InputError
 from spear_jax.evaluation.alarms import Rule, find_alarms
-from spear_jax.model.placed import score_windows
+from spear_jax.model.placed import PlacedModel
 from spear_jax.report.score_figure import Envelope
 
 pytestmark = pytest.mark.one_python
@@ -85,9 +85,7 @@ def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray
         targets=np.zeros(windows.real.shape, np.float32),
         lengths=np.full(len(windows), 32),
     )
-    scores = score_windows(
-        scorer.model.spear, scorer.trainable, scorer.frozen, examples, batch_size=8, mesh=scorer.mesh
-    )
+    scores = scorer.model.score(examples)
     if overlap == "mean":
         return stitch(windows, scores, every).score.reshape(len(names), -1).T
     found = np.full(values.shape, np.nan)
@@ -146,11 +144,13 @@ def test_the_batch_size_is_followed_and_changes_no_score(
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
     asked = []
 
-    def watched(*given: Any, batch_size: int, **named: Any) -> Any:
-        asked.append(batch_size)
-        return score_windows(*given, batch_size=batch_size, **named)
+    score = PlacedModel.score
 
-    monkeypatch.setattr(stream, "score_windows", watched)
+    def watched(model: PlacedModel, examples: Examples) -> Any:
+        asked.append(model.batch_size)
+        return score(model, examples)
+
+    monkeypatch.setattr(PlacedModel, "score", watched)
     assert spear(*common, f"--workdir={tmp_path / 'own'}").code == 0
     assert max(asked) > 3
     asked.clear()

@@ -19,7 +19,8 @@ from spear_jax.config.fields import TINY, default_config
 from spear_jax.methods import registry
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.lstm import assemble_lstm
-from spear_jax.model.assemble import Assembled, assemble_model, count
+from spear_jax.model.assemble import assemble_model
+from spear_jax.model.placed import PlacedModel, count
 from spear_jax.model.spear import merge
 from spear_jax.training.step import make_optimizer, make_train_call
 
@@ -38,42 +39,42 @@ def config_of(method: str, **fields: object) -> ConfigDict:
 def batch(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        "bins": rng.integers(0, BINS, (3, T)).astype(np.int32),
+        "inputs": rng.integers(0, BINS, (3, T)).astype(np.int32),
         "mask": np.arange(T) < np.array([[12], [7], [1]]),
         "targets": (rng.random((3, T)) < 0.3).astype(np.float32),
     }
 
 
-def logits(model: Assembled, bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(model.spear.apply)(merge(model.trainable, model.frozen), bins, mask))
+def logits(model: PlacedModel, bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.jit(model.module.apply)(merge(model.trainable, model.frozen), bins, mask))
 
 
-def trained(config: ConfigDict, model: Assembled, steps: int = 3) -> Any:
+def trained(config: ConfigDict, model: PlacedModel, steps: int = 3) -> Any:
     optimizer = make_optimizer(config)
     stacked = {name: np.stack([batch(seed)[name] for seed in range(steps)]) for name in batch()}
-    trainable = jax.device_put(model.trainable)
-    call = make_train_call(model.spear, optimizer, 1.0)
-    return call(trainable, optimizer.init(trainable), jax.device_put(model.frozen), stacked, steps)[0]
+    trainable = jax.tree.map(jnp.copy, model.trainable)
+    call = make_train_call(model.module, optimizer, 1.0)
+    return call(trainable, optimizer.init(trainable), model.frozen, stacked, steps)[0]
 
 
 @pytest.mark.parametrize("method", ["lstm", "lstm_causal"])
 def test_an_lstm_reads_no_padding(method: str) -> None:
     model, b = assemble_lstm(config_of(method)), batch()
-    found = logits(model, b["bins"], b["mask"])
-    other = np.where(b["mask"], b["bins"], (b["bins"] + 3) % BINS)
+    found = logits(model, b["inputs"], b["mask"])
+    other = np.where(b["mask"], b["inputs"], (b["inputs"] + 3) % BINS)
     np.testing.assert_array_equal(logits(model, other, b["mask"])[b["mask"]], found[b["mask"]])
-    np.testing.assert_allclose(logits(model, b["bins"][1:2, :7], b["mask"][1:2, :7]), found[1:2, :7], atol=1e-6)
+    np.testing.assert_allclose(logits(model, b["inputs"][1:2, :7], b["mask"][1:2, :7]), found[1:2, :7], atol=1e-6)
 
 
 def test_a_causal_lstm_sees_the_past_alone() -> None:
     b = batch()
-    later = b["bins"].copy()
+    later = b["inputs"].copy()
     later[:, 8] = (later[:, 8] + 5) % BINS
     whole = np.ones((3, T), bool)
 
     def reached(method: str) -> np.ndarray:
         model = assemble_lstm(config_of(method))
-        return np.abs(logits(model, b["bins"], whole) - logits(model, later, whole)).max(axis=0) > 0
+        return np.abs(logits(model, b["inputs"], whole) - logits(model, later, whole)).max(axis=0) > 0
 
     assert not reached("lstm_causal")[:8].any()
     assert reached("lstm_causal")[8:].all()
@@ -92,7 +93,7 @@ def test_fine_tuning_begins_where_the_head_alone_does_and_trains_every_weight(tm
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}")
     model, b = assemble_fine_tuning(config, backbone), batch()
     bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
-    np.testing.assert_allclose(logits(model, b["bins"], b["mask"]), logits(bare, b["bins"], b["mask"]), atol=1e-6)
+    np.testing.assert_allclose(logits(model, b["inputs"], b["mask"]), logits(bare, b["inputs"], b["mask"]), atol=1e-6)
     assert set(model.trainable) == {"head", "backbone"}
     assert count(model.trainable["backbone"]) == count(backbone.params)
     after = traverse_util.flatten_dict(trained(config, model)["backbone"], sep="/")
@@ -108,7 +109,7 @@ def test_lora_begins_at_the_frozen_model_and_trains_its_additions_alone(tmp_path
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}", int8=int8)
     model, b = assemble_fine_tuning(config, backbone), batch()
     bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
-    np.testing.assert_allclose(logits(model, b["bins"], b["mask"]), logits(bare, b["bins"], b["mask"]), atol=1e-6)
+    np.testing.assert_allclose(logits(model, b["inputs"], b["mask"]), logits(bare, b["inputs"], b["mask"]), atol=1e-6)
     additions = traverse_util.flatten_dict(model.trainable["backbone"], sep="/")
     assert {path.rpartition("/")[2] for path in additions} == {"lora_a", "lora_b"}
     assert {path.split("/")[1] for path in additions} == {"query", "value"}
@@ -126,17 +127,16 @@ def test_lora_is_the_low_rank_product() -> None:
     model, b = assemble_fine_tuning(config, backbone), batch()
     rng = np.random.default_rng(0)
     tree = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.1, model.trainable["backbone"])
-    with_additions = Assembled(model.spear, {**model.trainable, "backbone": tree}, model.frozen, {})
+    with_additions = model.with_parts({"backbone": tree})
     kernels = traverse_util.flatten_dict(backbone.params)
     for path, a in traverse_util.flatten_dict(tree).items():
         if path[-1] == "lora_a":
             product = jnp.matmul(a, traverse_util.flatten_dict(tree)[(*path[:-1], "lora_b")])
             kernels[(*path[:-1], "kernel")] = kernels[(*path[:-1], "kernel")] + np.asarray(product)
     bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
-    frozen = {**bare.frozen, "backbone": traverse_util.unflatten_dict(kernels)}
-    merged = Assembled(bare.spear, {"head": model.trainable["head"]}, frozen, {})
+    merged = bare.with_parts({"head": model.trainable["head"], "backbone": traverse_util.unflatten_dict(kernels)})
     np.testing.assert_allclose(
-        logits(with_additions, b["bins"], b["mask"]), logits(merged, b["bins"], b["mask"]), atol=1e-5
+        logits(with_additions, b["inputs"], b["mask"]), logits(merged, b["inputs"], b["mask"]), atol=1e-5
     )
 
 
@@ -185,7 +185,7 @@ def test_another_data_set_needs_a_detector(spear: Spear, nasa: Path, tmp_path: P
 @pytest.mark.parametrize("method", ["spear", "lora", "fine_tuning"])
 def test_memory_is_foretold_for_what_is_trained(method: str) -> None:
     config = config_of(method, **{"backbone.name": TINY, "data.window": T})
-    _, model = registry.assemble(config, T, parallel.make_mesh())
+    _, model = registry.assemble_method(config, T, parallel.make_mesh())
     _, trainable, _ = memory.needs(config)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), trainable) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), model.trainable

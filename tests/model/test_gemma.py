@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 from spear_jax.backbones.pretrained import describe_backbone, load_backbone
 from spear_jax.commands import memory
 from spear_jax.config.fields import default_config
-from spear_jax.model.assemble import build_spear, count
+from spear_jax.model.assemble import build_spear
 from spear_jax.model.embedding import bin_table, initial_prompt
+from spear_jax.model.placed import count
 
 pytestmark = pytest.mark.one_python
 

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.config.fields import default_config
+from spear_jax.data.batches import Examples
 from spear_jax.model import inspection
+from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import Spear
 
 TOLERANCE = 1e-5  # softmax weights
@@ -32,6 +34,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def windows(bins: np.ndarray) -> Examples:
+    rows = len(bins)
+    return Examples(bins, np.ones((rows, T), bool), np.zeros((rows, T), np.float32), np.full(rows, T))
+
+
 @pytest.mark.parametrize(
     ("family", "position"),
     [*((family, "prefix") for family in FAMILIES), ("Bert", "after_cls"), ("Llama", "after_cls"), ("Bert", "suffix")],
@@ -51,18 +58,13 @@ def test_attention_to_the_prompt_is_that_of_torch(tmp_path: Path, family: str, p
     prompt, table, cls = (rng.normal(size=(rows, 24)).astype(np.float32) for rows in (M, 11, 1))
     bins = rng.integers(0, 10, (1, T))
     head = {"kernel": np.zeros((24, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    mesh = parallel.make_mesh()
-    trainable, frozen = parallel.place(
-        (
-            {"prompt": {"vectors": prompt}, "head": head},
-            {"backbone": backbone.params, "embedding": {"table": table}}
-            | ({"cls": {"table": cls}} if position == "after_cls" else {}),
-        ),
-        parallel.replicated(mesh),
-    )
+    trainable = {"prompt": {"vectors": prompt}, "head": head}
+    frozen = {"backbone": backbone.params, "embedding": {"table": table}}
+    if position == "after_cls":
+        frozen["cls"] = {"table": cls}
     spear = Spear(backbone.module, 24, rows=11, prompt_length=M, prompt_position=position)
-    batch = {"bins": bins, "mask": np.ones((1, T), bool)}
-    found = inspection.attention_to_prompt(spear, trainable, frozen, batch, mesh)
+    model = PlacedModel.place(default_config(), spear, trainable, frozen)
+    found = inspection.attention_to_prompt(model, windows(bins), 0)
 
     steps = table[bins[0]]
     order, first = {
@@ -94,8 +96,8 @@ def test_a_window_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(inspection, "MAX_BYTES", 4 * 2 * (T + M) ** 2 - 1)  # two layers
     backbone = load_backbone("random:tiny")
     spear = Spear(backbone.module, backbone.hidden_size, rows=11, prompt_length=M)
-    batch = {"bins": np.zeros((1, T), int), "mask": np.ones((1, T), bool)}
-    assert inspection.attention_to_prompt(spear, {}, {}, batch, parallel.make_mesh()).shape == (0, T, M)
+    model = PlacedModel.place(default_config(), spear, {}, {})
+    assert inspection.attention_to_prompt(model, windows(np.zeros((1, T), int)), 0).shape == (0, T, M)
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])

@@ -16,7 +16,8 @@ from spear_jax.backbones.weights.checkpoint import param_shapes
 from spear_jax.config.checks import check_length
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import assemble_model, count
+from spear_jax.model.assemble import assemble_model
+from spear_jax.model.placed import count
 from spear_jax.model.spear import Spear, merge
 from spear_jax.training.step import loss_sum, make_optimizer, make_train_call
 
@@ -43,7 +44,7 @@ def logits_of(spear: Spear, variables: dict, bins: np.ndarray, mask: np.ndarray)
 def batch(rows: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        "bins": rng.integers(0, BINS, (rows, T)).astype(np.int32),
+        "inputs": rng.integers(0, BINS, (rows, T)).astype(np.int32),
         "mask": np.arange(T) < rng.integers(T // 2, T + 1, (rows, 1)),
         "targets": (rng.random((rows, T)) < 0.3).astype(np.float32),
     }
@@ -52,10 +53,10 @@ def batch(rows: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 def test_without_a_prompt_the_encoder_is_plain_bert(backbone):
     model = assemble_model(tiny_config(**{"prompt.length": 0}), backbone)
     b = batch()
-    ids = np.array([backbone.tokenize(str(n))[0] for n in range(BINS)])[b["bins"]]
+    ids = np.array([backbone.tokenize(str(n))[0] for n in range(BINS)])[b["inputs"]]
     plain = backbone.encode(backbone.embed(ids), b["mask"])
-    states = jax.jit(lambda *inputs: model.spear.apply(*inputs, method=Spear.features))(
-        merge(model.trainable, model.frozen), b["bins"], b["mask"]
+    states = jax.jit(lambda *inputs: model.module.apply(*inputs, method=Spear.features))(
+        merge(model.trainable, model.frozen), b["inputs"], b["mask"]
     )
     np.testing.assert_array_equal(np.asarray(states)[b["mask"]], np.asarray(plain)[b["mask"]])
 
@@ -75,7 +76,7 @@ def echo(config: ConfigDict, backbone: Backbone) -> tuple[Spear, dict]:
     table = rng.normal(size=(BINS + 1, backbone.hidden_size)).astype(np.float32)
     trainable = {**model.trainable, "embedding": {"table": table}}
     frozen = {name: part for name, part in model.frozen.items() if name == "cls"}
-    return model.spear.clone(backbone=Echo()), merge(trainable, frozen)
+    return model.module.clone(backbone=Echo()), merge(trainable, frozen)
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
@@ -83,9 +84,9 @@ def echo(config: ConfigDict, backbone: Backbone) -> tuple[Spear, dict]:
 def test_each_logit_is_read_at_its_own_step(backbone, position, length):
     spear, variables = echo(tiny_config(**{"prompt.position": position, "prompt.length": length}), backbone)
     b = batch()
-    logits = logits_of(spear, variables, b["bins"], b["mask"])
+    logits = logits_of(spear, variables, b["inputs"], b["mask"])
     params = variables["params"]
-    expected = params["embedding"]["table"][b["bins"]] @ params["head"]["kernel"][:, 0] + params["head"]["bias"]
+    expected = params["embedding"]["table"][b["inputs"]] @ params["head"]["kernel"][:, 0] + params["head"]["bias"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     for shift in {1, length} - {0}:  # the check must be able to see a shift
         assert not np.allclose(np.roll(logits, shift, axis=1), expected, atol=1e-3)
@@ -96,11 +97,11 @@ def test_padding_changes_no_real_logit(backbone, position):
     model = assemble_model(tiny_config(**{"prompt.position": position}), backbone)
     variables = merge(model.trainable, model.frozen)
     b = batch()
-    short = logits_of(model.spear, variables, b["bins"], b["mask"])
+    short = logits_of(model.module, variables, b["inputs"], b["mask"])
     longer = logits_of(
-        model.spear,
+        model.module,
         variables,
-        np.pad(b["bins"], ((0, 0), (0, 7)), constant_values=BINS - 1),
+        np.pad(b["inputs"], ((0, 0), (0, 7)), constant_values=BINS - 1),
         np.pad(b["mask"], ((0, 0), (0, 7))),
     )
     np.testing.assert_allclose(np.where(b["mask"], short, 0), np.where(b["mask"], longer[:, :T], 0), atol=1e-5)
@@ -112,11 +113,11 @@ def test_every_real_step_and_the_prompt_reach_a_logit(backbone):
 
     def one_logit(trainable, embedding):
         frozen = {**model.frozen, "embedding": embedding}
-        return model.spear.apply({"params": {**trainable, **frozen}}, b["bins"][:1], np.ones((1, T), bool))[0, 5]
+        return model.module.apply({"params": {**trainable, **frozen}}, b["inputs"][:1], np.ones((1, T), bool))[0, 5]
 
     prompt, table = jax.jit(jax.grad(one_logit, argnums=(0, 1)))(model.trainable, model.frozen["embedding"])
     assert (np.abs(prompt["prompt"]["vectors"]).max(axis=1) > 0).all()
-    used = np.unique(b["bins"][0])
+    used = np.unique(b["inputs"][0])
     assert (np.abs(table["table"]).max(axis=1) > 0).nonzero()[0].tolist() == used.tolist()
 
 
@@ -126,14 +127,14 @@ def test_a_window_head_pools_what_it_names(backbone, pooling):
     spear, variables = echo(tiny_config(**fields), backbone)
     b = batch()
     params = variables["params"]
-    steps = params["embedding"]["table"][b["bins"]]
+    steps = params["embedding"]["table"][b["inputs"]]
     lengths = b["mask"].sum(axis=1)
     pooled = {
         "mean": np.stack([row[:n].mean(axis=0) for row, n in zip(steps, lengths, strict=True)]),
         "last": steps[np.arange(4), lengths - 1],
         "cls": np.broadcast_to(params["cls"]["table"][0], (4, backbone.hidden_size)),
     }[pooling]
-    logits = logits_of(spear, variables, b["bins"], b["mask"])
+    logits = logits_of(spear, variables, b["inputs"], b["mask"])
     expected = pooled @ params["head"]["kernel"][:, 0] + params["head"]["bias"]
     np.testing.assert_allclose(logits, np.broadcast_to(expected[:, None], (4, T)), rtol=1e-4, atol=1e-5)
 
@@ -141,12 +142,11 @@ def test_a_window_head_pools_what_it_names(backbone, pooling):
 def train_steps(config: ConfigDict, backbone: Backbone, steps: int):
     model = assemble_model(config, backbone)
     optimizer = make_optimizer(config)
-    call = make_train_call(model.spear, optimizer, 1.0)
-    frozen = jax.device_put(model.frozen)
-    trainable = jax.device_put(model.trainable)
+    call = make_train_call(model.module, optimizer, 1.0)
+    trainable, frozen = jax.tree.map(jnp.copy, (model.trainable, model.frozen))
     stacked = {name: np.stack([one[name] for one in [batch(seed=i) for i in range(steps)]]) for name in batch()}
-    trained, _, stats = call(trainable, optimizer.init(trainable), frozen, stacked, steps)
-    return model, frozen, trained, stats
+    trained, _, metrics = call(trainable, optimizer.init(trainable), frozen, stacked, steps)
+    return model, frozen, trained, metrics
 
 
 def test_training_changes_every_trainable_array_and_no_frozen_byte(backbone):
@@ -168,7 +168,7 @@ def test_bin_embeddings_train_only_when_the_config_says_so(backbone):
 def test_a_call_equals_its_steps_one_by_one(backbone):
     """The fused call against value_and_grad and optax written out."""
     config = tiny_config(**{"train.warmup_steps": 2})
-    model, frozen, fused, stats = train_steps(config, backbone, 3)
+    model, frozen, fused, metrics = train_steps(config, backbone, 3)
     optimizer = make_optimizer(config)
     trainable = model.trainable
     state = optimizer.init(trainable)
@@ -176,7 +176,7 @@ def test_a_call_equals_its_steps_one_by_one(backbone):
     @jax.jit
     def step(trainable, state, one):
         def mean_loss(trainable):
-            total, steps = loss_sum(model.spear, trainable, frozen, one, 1.0)
+            total, steps = loss_sum(model.module, trainable, frozen, one, 1.0)
             return total / steps
 
         loss, gradient = jax.value_and_grad(mean_loss)(trainable)
@@ -185,7 +185,7 @@ def test_a_call_equals_its_steps_one_by_one(backbone):
 
     for i in range(3):
         trainable, state, loss = step(trainable, state, batch(seed=i))
-        np.testing.assert_allclose(stats[i, 0], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics.loss[i], loss, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(fused), jax.tree.leaves(trainable), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -193,8 +193,8 @@ def test_a_call_equals_its_steps_one_by_one(backbone):
 def test_the_loss_is_the_mean_over_real_steps(backbone):
     model = assemble_model(tiny_config(), backbone)
     b = batch()
-    total, steps = jax.jit(lambda t, f: loss_sum(model.spear, t, f, b, 3.0))(model.trainable, model.frozen)
-    logits = logits_of(model.spear, merge(model.trainable, model.frozen), b["bins"], b["mask"])
+    total, steps = jax.jit(lambda t, f: loss_sum(model.module, t, f, b, 3.0))(model.trainable, model.frozen)
+    logits = logits_of(model.module, merge(model.trainable, model.frozen), b["inputs"], b["mask"])
     p = 1 / (1 + np.exp(-logits))
     terms = -np.where(b["targets"] > 0, 3 * np.log(p), np.log(1 - p))[b["mask"]]
     np.testing.assert_allclose(float(total), terms.sum(), rtol=1e-5)
@@ -237,7 +237,7 @@ def test_trainable_numbers_of_the_paper():
 def test_gradients_exist_for_prompt_and_head_only():
     spear, trainable, frozen = bert_base_shapes(1)
     shapes = {
-        "bins": jax.ShapeDtypeStruct((2, 128), jnp.int32),
+        "inputs": jax.ShapeDtypeStruct((2, 128), jnp.int32),
         "mask": jax.ShapeDtypeStruct((2, 128), jnp.bool_),
         "targets": jax.ShapeDtypeStruct((2, 128), jnp.float32),
     }
@@ -248,7 +248,7 @@ def test_gradients_exist_for_prompt_and_head_only():
     }
     # And should somebody differentiate the frozen tree, nothing comes through.
     tiny = assemble_model(tiny_config(), load_backbone(TINY))
-    leaked = jax.jit(jax.grad(lambda f: loss_sum(tiny.spear, tiny.trainable, f, batch(), 1.0)[0]))(tiny.frozen)
+    leaked = jax.jit(jax.grad(lambda f: loss_sum(tiny.module, tiny.trainable, f, batch(), 1.0)[0]))(tiny.frozen)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(leaked))
 
 
@@ -258,7 +258,7 @@ def test_a_training_step_costs_at_most_2_1_forward_passes():
     config = default_config()
     optimizer = make_optimizer(config)
     shapes = {
-        "bins": jax.ShapeDtypeStruct((1, 1, 128), jnp.int32),
+        "inputs": jax.ShapeDtypeStruct((1, 1, 128), jnp.int32),
         "mask": jax.ShapeDtypeStruct((1, 1, 128), jnp.bool_),
         "targets": jax.ShapeDtypeStruct((1, 1, 128), jnp.float32),
     }

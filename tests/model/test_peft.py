@@ -111,7 +111,7 @@ def hidden_here(folder: Path, backbone: Path) -> tuple[np.ndarray, np.ndarray]:
     model = Detector.load(epath.Path(folder)).assemble(load_backbone(str(backbone)))
     bins, mask = windows()
     variables = merge(model.trainable, model.frozen)
-    features = model.spear.apply(variables, bins, mask, method="features")
+    features = model.module.apply(variables, bins, mask, method="features")
     return np.asarray(features), np.asarray(model.frozen["embedding"]["table"])[bins]
 
 

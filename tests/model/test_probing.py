@@ -6,24 +6,23 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.data.batches import Examples
 from spear_jax.methods.head_only import head_only
 from spear_jax.model import probing
-from spear_jax.model.assemble import Assembled, assemble_model
-from spear_jax.model.placed import features, score_windows
+from spear_jax.model.assemble import assemble_model
+from spear_jax.model.placed import PlacedModel
 from spear_jax.model.probing import fit_head
 
 T, BINS = 16, 10
 
 
-def assembled(head: str = "step") -> Assembled:
+def assembled(head: str = "step") -> PlacedModel:
     config = default_config()
     config.backbone.name, config.quantizer.bins, config.data.window = TINY, BINS, T
     config.prompt.length, config.head.kind = 3, head
-    return assemble_model(config, load_backbone(TINY))
+    return assemble_model(config, load_backbone(TINY)).with_batch_size(16)
 
 
 def windows(rows: int, head: str = "step", seed: int = 0) -> Examples:
@@ -39,11 +38,9 @@ def windows(rows: int, head: str = "step", seed: int = 0) -> Examples:
 @pytest.mark.parametrize("head", ["step", "window"])
 @pytest.mark.parametrize("positive_weight", [1.0, 4.0])
 def test_the_fitted_head_is_at_the_optimum(head: str, positive_weight: float) -> None:
-    model, train, mesh = assembled(head), windows(40, head), parallel.make_mesh()
-    batches = list(
-        features(model.spear, model.trainable, model.frozen, train, batch_size=16, mesh=mesh, progress="test")
-    )
-    fitted = fit_head(batches, train, spear=model.spear, positive_weight=positive_weight, seed=0)
+    model, train = assembled(head), windows(40, head)
+    batches = list(model.features(train))
+    fitted = fit_head(model, train, positive_weight=positive_weight, seed=0)
     asked = np.ones((40, 1), bool) if head == "window" else train.mask
     x = np.concatenate([read[asked[rows]] for rows, read in batches]).astype(float)
     y = train.targets[:, : asked.shape[1]][asked]
@@ -54,14 +51,10 @@ def test_the_fitted_head_is_at_the_optimum(head: str, positive_weight: float) ->
 
 
 def test_the_model_with_a_fitted_head_gives_the_regression_s_scores() -> None:
-    model, train, mesh = assembled(), windows(40), parallel.make_mesh()
-    batches = list(
-        features(model.spear, model.trainable, model.frozen, train, batch_size=16, mesh=mesh, progress="test")
-    )
-    head = fit_head(batches, train, spear=model.spear, positive_weight=1.0, seed=0)
-    scores = score_windows(
-        model.spear, {**model.trainable, "head": head}, model.frozen, train, batch_size=16, mesh=mesh
-    )
+    model, train = assembled(), windows(40)
+    batches = list(model.features(train))
+    head = fit_head(model, train, positive_weight=1.0, seed=0)
+    scores = model.with_parts({"head": head}).score(train)
     expected = expit(np.concatenate([read for _, read in batches]) @ head["kernel"] + head["bias"])[..., 0]
     np.testing.assert_allclose(scores[train.mask], expected[train.mask], atol=1e-5)
 
@@ -70,32 +63,27 @@ def test_the_model_with_a_fitted_head_gives_the_regression_s_scores() -> None:
 def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
     head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, train, mesh = assembled(head), windows(40, head), parallel.make_mesh()
+    model, train = assembled(head), windows(40, head)
     splits = {"train": train, "test": windows(20, head, seed=1)}
-    settings = {"positive_weight": 1.0, "batch_size": 16, "mesh": mesh, "seed": 0}
-    kept = head_only(model.spear, model.frozen, train, splits, **settings)
+    kept = head_only(model, train, splits, positive_weight=1.0, seed=0)
     monkeypatch.setattr("spear_jax.methods.head_only.MAX_BYTES", 0)
-    again = head_only(model.spear, model.frozen, train, splits, **settings)
+    again = head_only(model, train, splits, positive_weight=1.0, seed=0)
     for name in splits:
         np.testing.assert_allclose(kept[name], again[name], atol=1e-6)
         assert kept[name].shape == splits[name].bins.shape
 
 
 def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, train, mesh = assembled(), windows(60), parallel.make_mesh()
-    settings = {"positive_weight": 1.0, "batch_size": 16, "mesh": mesh, "seed": 0}
-    whole = head_only(model.spear, model.frozen, train, {"train": train}, **settings)["train"]
-    monkeypatch.setattr(probing, "MAX_BYTES", 8 * model.spear.hidden * int(train.mask.sum()) // 2)
-    half = head_only(model.spear, model.frozen, train, {"train": train}, **settings)["train"]
+    model, train = assembled(), windows(60)
+    whole = head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
+    monkeypatch.setattr(probing, "MAX_BYTES", 8 * model.module.hidden * int(train.mask.sum()) // 2)
+    half = head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
     assert not np.array_equal(whole, half)
     assert np.corrcoef(whole[train.mask], half[train.mask])[0, 1] > 0.8
 
 
 def test_one_class_gives_a_head_that_says_so() -> None:
-    model, mesh = assembled(), parallel.make_mesh()
     normal = windows(10)
     normal = dataclasses.replace(normal, targets=np.zeros_like(normal.targets))
-    scores = head_only(
-        model.spear, model.frozen, normal, {"train": normal}, positive_weight=1.0, batch_size=8, mesh=mesh, seed=0
-    )
+    scores = head_only(assembled(), normal, {"train": normal}, positive_weight=1.0, seed=0)
     assert scores["train"].max() < 1e-3

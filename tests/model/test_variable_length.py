@@ -9,7 +9,6 @@ from conftest import Spear, check_scores, command, quick, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.fields import TINY, default_config
 from spear_jax.data.batches import MAX_SHAPES, Examples, padded_lengths
@@ -18,8 +17,8 @@ from spear_jax.data.step_scores import stitch
 from spear_jax.data.windows import cut_windows
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.methods.head_only import head_only
-from spear_jax.model.assemble import Assembled, assemble_model
-from spear_jax.model.placed import score_windows
+from spear_jax.model.assemble import assemble_model
+from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import merge
 
 pytestmark = pytest.mark.one_python
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.one_python
 T, BINS = 48, 20
 
 
-def assembled(position: str = "prefix", head: str = "step", pooling: str = "mean") -> Assembled:
+def assembled(position: str = "prefix", head: str = "step", pooling: str = "mean") -> PlacedModel:
     config = default_config()
     config.backbone.name, config.quantizer.bins, config.data.window = TINY, BINS, T
     config.prompt.length, config.prompt.position = 4, position
@@ -35,7 +34,7 @@ def assembled(position: str = "prefix", head: str = "step", pooling: str = "mean
     model = assemble_model(config, load_backbone(TINY))
     rng = np.random.default_rng(0)  # a head of 0.02 would hide a difference
     kernel = rng.normal(size=(32, 1)).astype(np.float32)
-    return dataclasses.replace(model, trainable={**model.trainable, "head": {"kernel": kernel, "bias": np.zeros(1)}})
+    return model.with_parts({"head": {"kernel": kernel, "bias": np.zeros(1, np.float32)}})
 
 
 def windows(rows: int = 30, seed: int = 0) -> Examples:
@@ -63,7 +62,7 @@ def test_any_amount_of_padding_changes_no_logit(position: str, head: str, poolin
     def logits(padding: int) -> np.ndarray:
         bins = np.pad(examples.bins, ((0, 0), (0, padding)), constant_values=7)
         mask = np.pad(examples.mask, ((0, 0), (0, padding)))
-        return np.asarray(model.spear.apply(parameters, bins, mask))[:, :T][examples.mask]
+        return np.asarray(model.module.apply(parameters, bins, mask))[:, :T][examples.mask]
 
     plain = logits(0)
     assert np.ptp(plain) > 0.1
@@ -73,22 +72,18 @@ def test_any_amount_of_padding_changes_no_logit(position: str, head: str, poolin
 
 @pytest.mark.parametrize(("head", "pooling"), HEADS)
 def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str) -> None:
-    model, mesh = assembled(head=head, pooling=pooling), parallel.make_mesh()
+    model = assembled(head=head, pooling=pooling).with_batch_size(8)
     examples = windows()
     assert len(set(examples.lengths.tolist())) > 2
     full = dataclasses.replace(examples, lengths=np.full(len(examples), T))
 
     def scores(read: Examples) -> np.ndarray:
-        found = score_windows(model.spear, model.trainable, model.frozen, read, batch_size=8, mesh=mesh)
-        return found[examples.mask]
+        return model.score(read)[examples.mask]
 
     np.testing.assert_allclose(scores(examples), scores(full), atol=1e-5)
 
     def alone(read: Examples) -> np.ndarray:
-        fitted = head_only(
-            model.spear, model.frozen, read, {"test": read}, positive_weight=1.0, batch_size=8, mesh=mesh, seed=0
-        )
-        return fitted["test"][examples.mask]
+        return head_only(model, read, {"test": read}, positive_weight=1.0, seed=0)["test"][examples.mask]
 
     np.testing.assert_allclose(alone(examples), alone(full), atol=1e-4)
 
