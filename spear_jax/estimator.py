@@ -36,7 +36,7 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import alarm_rule_for, threshold_for, versions
 from spear_jax.methods import assemble_method, load_method_backbone
 from spear_jax.model import warn
-from spear_jax.training import train
+from spear_jax.training import train_model
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
@@ -322,7 +322,7 @@ class SpearDetector(BaseEstimator):
                 callback(line)
 
         with tempfile.TemporaryDirectory() as folder:
-            result = train(model, data, config, epath.Path(folder), on_epoch)
+            result = train_model(model, data, config, epath.Path(folder), on_epoch)
         if result.stopped == "signal":
             warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
         scores = result.model.score(data.examples["validation"])

@@ -28,7 +28,7 @@ from spear_jax.model import Inspection, Params, PlacedModel, inspect, warn
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import introduce, results_table, write_report
 from spear_jax.storage import read_json, write_whole
-from spear_jax.training import Progress, train
+from spear_jax.training import Progress, train_model
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
@@ -146,7 +146,7 @@ def _fit(config: ConfigDict, dataset: Dataset, folder: epath.Path, began: float)
     loaded = time.monotonic()
     _open(folder, config)
     introduce(config, dataset, backbone, model)
-    trained = train(model, dataset, config, folder)
+    trained = train_model(model, dataset, config, folder)
     if trained.stopped == "signal":
         return trained.progress
     source = Detector.load(epath.Path(config.train.init_from)) if config.train.init_from else None

@@ -1,7 +1,7 @@
 """Trains prompt and head."""
 
 from spear_jax.training.checkpoints import read_trainable
-from spear_jax.training.loop import TrainingDivergedError, TrainingResult, train
+from spear_jax.training.loop import TrainingDivergedError, TrainingResult, train_model
 from spear_jax.training.progress import Progress
 from spear_jax.training.signals import StopSignal
 from spear_jax.training.step import make_optimizer, make_train_call
@@ -14,5 +14,5 @@ __all__ = [
     "make_optimizer",
     "make_train_call",
     "read_trainable",
-    "train",
+    "train_model",
 ]

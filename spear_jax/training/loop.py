@@ -48,7 +48,7 @@ class TrainingResult:
     optimizer_bytes: int
 
 
-def train(
+def train_model(
     model: PlacedModel,
     dataset: Dataset,
     config: ConfigDict,
