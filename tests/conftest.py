@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 # Tests run side by side, and OpenMP's threads wait for one another by spinning.
@@ -356,7 +355,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-OnlyMirror: TypeAlias = Callable[[ModuleType, Path], Mirror]
+OnlyMirror: TypeAlias = Callable[[type, Path], Mirror]
 
 
 @pytest.fixture
@@ -373,10 +372,10 @@ def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def only_mirror(tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnlyMirror]:
-    """Makes a folder the only mirror of a data set's module."""
+    """Makes a folder the only mirror that a data set's builder knows."""
     with contextlib.ExitStack() as stack:
 
-        def serve(module: ModuleType, folder: Path) -> Mirror:
+        def serve(builder: type, folder: Path) -> Mirror:
             mirror = stack.enter_context(Mirror(folder))
             thread = threading.Thread(target=mirror.serve_forever, args=(0.02,), daemon=True)
             thread.start()
@@ -387,7 +386,7 @@ def only_mirror(tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
                 for path in folder.rglob("*.*")
             }
             monkeypatch.setenv("no_proxy", "127.0.0.1")
-            monkeypatch.setattr(module, "MIRRORS", (mirror.address,))
+            monkeypatch.setattr(builder, "MIRRORS", (mirror.address,))
             monkeypatch.setattr(prepared, "pinned_checksums", lambda name: checksums)
             return mirror
 

@@ -7,7 +7,7 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data import Series, build_dataset, load_series, prepare_mimic_iv, prepare_nab, prepare_nasa
+from spear_jax.data import Series, build_dataset, load_series, prepare_dataset
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import divided, explain
 
@@ -60,19 +60,8 @@ def _row(one: Series) -> dict[str, object]:
 
 
 def prepare_data(config: ConfigDict) -> None:
-    """Downloads and prepares the data, nothing else."""
-    if config.data.name == "synthetic":
-        parallel.say("data.name='synthetic' is generated; there is nothing to prepare")
-        return
-    if config.data.name == "files":
-        parallel.say("data.name='files' is read where it lies; there is nothing to prepare")
-        return
-    if config.data.name == "mimic_iv":
-        stays = sum(1 for _ in prepare_mimic_iv(config.data.dir, config.data.mimic_iv.prepared_dir))
-        parallel.say(f"mimic_iv: {stays} stays are prepared")
-        return
-    prepare = {"nasa": prepare_nasa, "nab": prepare_nab}[config.data.name]
-    parallel.say(f"{config.data.name}: prepared in {prepare(config.data.dir)}")
+    """Downloads and prepares the data, and does nothing else."""
+    parallel.say(prepare_dataset(config))
 
 
 def preview_data(config: ConfigDict) -> None:

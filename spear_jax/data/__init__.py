@@ -4,16 +4,20 @@ from spear_jax.data.batches import Examples, TrainingCall, order_digest, scoring
 from spear_jax.data.dataset import Dataset, build_dataset
 from spear_jax.data.labels.context_rules import apply_rules
 from spear_jax.data.quantizer import Quantizer
-from spear_jax.data.runs import find_runs
+from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, from_first_value
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
-from spear_jax.data.sources import load_series, split_names
-from spear_jax.data.sources.files import check_unique_names, find_files
-from spear_jax.data.sources.mimic_iv.mimic_iv_parser import is_demo
-from spear_jax.data.sources.mimic_iv.mimic_iv_source import mimic_iv_copy, prepare_mimic_iv
-from spear_jax.data.sources.nab.nab_source import prepare_nab
-from spear_jax.data.sources.nasa.nasa_source import prepare_nasa
-from spear_jax.data.sources.synthetic import generate_series
+from spear_jax.data.sources import (
+    check_unique_names,
+    dataset_title,
+    find_files,
+    generate_series,
+    is_demo,
+    load_series,
+    mimic_iv_copy,
+    prepare_dataset,
+    split_names,
+)
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
@@ -48,6 +52,8 @@ __all__ = [
     "check_unique_names",
     "combine_columns",
     "cut_windows",
+    "dataset_title",
+    "find_equal_runs",
     "find_files",
     "find_runs",
     "from_first_value",
@@ -58,9 +64,7 @@ __all__ = [
     "load_series",
     "mimic_iv_copy",
     "order_digest",
-    "prepare_mimic_iv",
-    "prepare_nab",
-    "prepare_nasa",
+    "prepare_dataset",
     "read_array",
     "read_labels",
     "scores_by_split",

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from spear_jax.config import METHODS
-from spear_jax.report import COLUMNS, DATASETS, NAMES, format_number
+from spear_jax.data import dataset_title
+from spear_jax.report import COLUMNS, NAMES, format_number
 
 # What the Hub calls a metric, where that is not our name of it.
 _HUB_METRICS = {"auroc": "roc_auc", "aupr": "average_precision"}
@@ -19,7 +20,7 @@ def text(about: Mapping[str, Any]) -> str:
     """
     backbone, config, test = about["backbone"], about["config"], about["test"]
     bins = config["quantizer"]
-    data = DATASETS.get(about["trained_on"], about["trained_on"])
+    data = dataset_title(about["trained_on"], full=True)
     name = Path(backbone["name"]).name if backbone["revision"] == "local" else backbone["name"]
     parts = ["head"] if config["train"]["parts"] == "head" else ["prompt", "head"]
     parts += ["bin embeddings"] if config["embedding"]["kind"] == "trained" else []

@@ -1,14 +1,12 @@
 """Shows results: tables, pictures, one page."""
 
-from spear_jax.report.labels import COLUMNS, DATA, DATASETS, NAMES, format_number, shortened
+from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened
 from spear_jax.report.page import write_report
 from spear_jax.report.score_figure import Envelopes
 from spear_jax.report.terminal import divided, explain, introduce, results_table
 
 __all__ = [
     "COLUMNS",
-    "DATA",
-    "DATASETS",
     "NAMES",
     "Envelopes",
     "divided",

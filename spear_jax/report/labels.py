@@ -1,24 +1,6 @@
-"""Names methods, metrics and data sets as tables and pictures show them."""
+"""Names metrics and controls as tables and pictures show them."""
 
 from collections.abc import Sequence
-
-DATA = {
-    "nasa": "NASA SMAP and MSL",
-    "nab": "NAB",
-    "mimic_iv": "MIMIC-IV",
-    "mimic_iv_demo": "MIMIC-IV demo, a stand-in for the paper's data",
-    "synthetic": "generated telemetry",
-}
-
-
-DATASETS = {
-    "nasa": "NASA SMAP and MSL telemetry",
-    "nab": "Numenta Anomaly Benchmark (NAB)",
-    "mimic_iv": "MIMIC-IV vital signs, credentialed release",
-    "mimic_iv_demo": "MIMIC-IV vital signs, open demo",
-    "files": "own files",
-    "synthetic": "generated telemetry",
-}
 
 
 def shortened(tokens: Sequence[str | Sequence[str]]) -> str:

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from spear_jax.config import METHODS, default_config, flatten, to_json
-from spear_jax.data import Dataset
+from spear_jax.data import Dataset, dataset_title
 from spear_jax.evaluation import Evaluation
 from spear_jax.model import Inspection
 from spear_jax.report import figures
-from spear_jax.report.labels import COLUMNS, DATA, NAMES, STEPWISE, format_number
+from spear_jax.report.labels import COLUMNS, NAMES, STEPWISE, format_number
 from spear_jax.report.terminal import explained
 from spear_jax.storage import write_whole
 
@@ -124,7 +124,7 @@ def write_report(
             blob = _png(picture.figure, dataset.warnings)
             write_whole(workdir / "figures" / f"{picture.name}.png", blob)
             pictures[picture.name] = _embedded(picture, blob)
-    title = f"{METHODS[content['method']].title} on {DATA.get(content['dataset'], content['dataset'])}"
+    title = f"{METHODS[content['method']].title} on {dataset_title(content['dataset'])}"
     body = [
         f"<h1>{html.escape(title)}</h1>",
         *_introduction(config, content),

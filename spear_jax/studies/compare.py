@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from spear_jax.config import METHODS
+from spear_jax.data import dataset_title
 from spear_jax.errors import InputError
 from spear_jax.evaluation import SCHEMA
-from spear_jax.report import COLUMNS, DATA, NAMES
+from spear_jax.report import COLUMNS, NAMES
 from spear_jax.storage import read_json, write_whole
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
@@ -63,7 +64,7 @@ def _is_results(content: Any) -> bool:
 def _section(data: str, split: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """One data set and split: the paper's rows, a row for each config, the controls, and the commands."""
     head = ["", "backbone", "seeds", "base rate", *(COLUMNS[name] for name in SHOWN)]
-    title = DATA.get(data, data) + (f", data.split={split}" if split else "")
+    title = dataset_title(data) + (f", data.split={split}" if split else "")
     lines = [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, numbers in PAPER.get(data.removesuffix("_demo"), {}).items():
         cells = [f"{numbers[metric]:g}" if metric in numbers else "" for metric in SHOWN]

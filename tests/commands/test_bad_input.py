@@ -166,9 +166,9 @@ DATA: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no folder": (shutil.rmtree, ["nasa: no such folder", "data/train, data/test"]),
     "truncated npy": (
         lambda root: truncate(root / "test" / "A-1.npy"),
-        ["test/A-1.npy: not a whole .npy file"],
+        ["test/A-1.npy: not a complete .npy file"],
     ),
-    "truncated zip": (truncated_zip, ["data.zip: not a whole zip file"]),
+    "truncated zip": (truncated_zip, ["data.zip: not a complete zip file"]),
     "label beyond the array": (
         lambda root: edit(root / "labeled_anomalies.csv", "[140, 150]", "[140, 160]"),
         ["labeled_anomalies.csv: channel 'A-0'", "[140, 160] does not fit 160 steps", "159"],

@@ -1,6 +1,6 @@
-"""What the TFDS builders of public data sets share: files of known checksums, from whichever mirror gives them."""
+"""Prepares public data sets with TFDS, from files of known checksums on any of several mirrors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,24 +10,23 @@ from spear_jax.data.sources import download, prepared
 
 
 class MirroredBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Downloads and checks the files of a data set, then prepares one split of it as ArrayRecord.
+    """Downloads and checks the files of a data set, then prepares its only split as ArrayRecord.
 
-    Needs no TensorFlow: what it prepares is read by `as_data_source`.
+    Needs no TensorFlow: `as_data_source` reads what it prepares.
     """
 
-    LISTING: ClassVar[str]  # folder beside this file that holds checksums.txt
+    FOLDER: ClassVar[str]  # the folder below this one that holds checksums.txt
+    MIRRORS: ClassVar[tuple[str, ...]]  # base URLs, in the order in which they are tried
     SPLIT: ClassVar[str]
 
-    def __init__(self, *, mirrors: Sequence[str], checksums: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        """Mirrors and checksums (None: the pinned ones) as `fetch_all`; the rest as TFDS."""
-        self._mirrors = mirrors
-        self._checksums = prepared.pinned_checksums(self.LISTING) if checksums is None else checksums
-        super().__init__(file_format="array_record", **kwargs)
+    def __init__(self, **options: Any) -> None:
+        """Passes its options on to TFDS."""
+        super().__init__(file_format="array_record", **options)
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        # Not `dl_manager.download`: it knows neither mirrors nor resuming.
+        # Not `dl_manager.download`, which neither falls back to another mirror nor resumes.
         folder = Path(dl_manager.download_dir) / self.name
-        download.fetch_all(self._checksums, self._mirrors, folder)
+        download.fetch_all(prepared.pinned_checksums(self.FOLDER), self.MIRRORS, folder)
         return {self.SPLIT: self._generate_examples(folder)}

@@ -1,4 +1,4 @@
-"""Where a data set lies: a copy that the user has, or one that TFDS downloaded and prepared once."""
+"""Locates data sets: a copy of the user's, or one that TFDS downloaded and prepared once."""
 
 import importlib.resources
 import os
@@ -12,14 +12,14 @@ from spear_jax.errors import InputError, one_line
 
 
 def local_copy(directory: str, name: str) -> epath.Path | None:
-    """The copy to read.
+    """Returns the copy to read, or None where the data set has to be prepared.
 
     Args:
       directory: `data.dir`: a local or gs:// path, or ''.
-      name: of the data set, and of its folder in `$SPEAR_DATA_DIR`.
+      name: name of the data set, and of its folder in `$SPEAR_DATA_DIR`.
 
     Returns:
-      `directory`, else `$SPEAR_DATA_DIR/<name>` if that exists, else None: then the data set is to be prepared.
+      `directory`, else `$SPEAR_DATA_DIR/<name>` if that exists, else None.
     """
     if directory:
         return epath.Path(directory).expanduser()
@@ -29,52 +29,50 @@ def local_copy(directory: str, name: str) -> epath.Path | None:
 
 
 def pinned_checksums(name: str) -> dict[str, str]:
-    """SHA-256 of every file at a data set's mirrors, by its path below them."""
+    """Reads the SHA-256 of every file of a data set, by its path below the mirrors."""
     listing = importlib.resources.files("spear_jax.data") / "sources" / name / "checksums.txt"
     pairs = (line.split(maxsplit=1) for line in listing.read_text().splitlines())
     return {path: sha256 for sha256, path in pairs}
 
 
 def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
-    """A TFDS builder, downloaded and prepared.
+    """Downloads and prepares a data set; returns its TFDS builder.
 
     Args:
-      make_builder: makes it; called here because TFDS is slow to import and not needed for a local copy.
+      make_builder: imports TFDS and makes the builder. TFDS is slow to import and a local copy does not need it.
 
     Raises:
-      InputError: its folder cannot be used, or no mirror gave a file.
+      InputError: the data folder is unusable, or no mirror provided a file.
     """
     # Without TensorFlow, TFDS reads ArrayRecord from local folders only.
     root = os.environ.get("TFDS_DATA_DIR", "")
     if "://" in root:
-        raise InputError(
-            f"TFDS_DATA_DIR is {root!r}; allowed: a local folder (a copy anywhere can be given by data.dir)"
-        )
+        raise InputError(f"TFDS_DATA_DIR is {root!r}; allowed: a local folder (data.dir can name a copy anywhere)")
     builder = make_builder()
     folder = builder.data_dir_root
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Several processes of one machine may start at once: one prepares, the others wait for it.
+        # Several processes on one machine may start at once: one prepares, the others wait.
         with filelock.FileLock(folder / f"{builder.name}.lock"):
-            builder = make_builder()  # anew: a builder knows what was prepared when it was made, not after
+            builder = make_builder()  # a builder looks for prepared data once, when it is made
             builder.download_and_prepare()
-    except OSError as fault:  # not writeable, or full
+    except OSError as error:  # not writable, or full
         raise InputError(
-            f"{folder}: cannot hold the prepared data ({one_line(fault)}); TFDS_DATA_DIR can name another folder"
-        ) from fault
+            f"{folder}: cannot hold the prepared data ({one_line(error)}); set TFDS_DATA_DIR to another folder"
+        ) from error
     return builder
 
 
 def read_prepared(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """The examples of a prepared data set, in order.
+    """Yields the examples of a prepared data set, in order.
 
     Raises:
-      InputError: they cannot be read.
+      InputError: they are unreadable.
     """
     try:
         yield from builder.as_data_source(split=split)
-    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as fault:
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"{builder.data_dir}: the prepared data cannot be read ({one_line(fault)}); delete the"
-            " folder to have them prepared again"
-        ) from fault
+            f"{builder.data_dir}: the prepared data cannot be read ({one_line(error)}); delete the folder to prepare"
+            " them again"
+        ) from error

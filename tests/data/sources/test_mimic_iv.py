@@ -82,7 +82,7 @@ def test_series(release: Path) -> None:
     assert not any(one.labelled for one in loaded.series)
     assert loaded.name == "mimic_iv"
     assert "data use agreement" in loaded.warnings[0]
-    assert loaded.warnings[1].startswith("1 stays have fewer than 2 measurements")
+    assert loaded.warnings[1].startswith("1 stays are left out: fewer than 2 measurements")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other items": (
         damaged(mimic_iv_parser.ITEMS, lambda path: zipped(path, "itemid,label", "1,x")),
-        "d_items.csv.gz: knows none of the itemids 220045, ",
+        "d_items.csv.gz: lists none of the itemids 220045, ",
     ),
     "no measurement": (
         damaged(mimic_iv_parser.EVENTS, lambda path: zipped(path, HEADER, event(303, "01 00:30", 777, 70))),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Mirror, OnlyMirror, stamp, write_nab
+from conftest import OnlyMirror, stamp, write_nab
 
 from spear_jax.data.sources import prepared
 from spear_jax.data.sources.nab import nab_parser, nab_source
@@ -63,9 +63,12 @@ def test_choice(copy: Path, arguments: dict, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"groups": ("realX",)}, "data.nab.groups: 'realX' is no group of NAB; allowed: artificialNoAnomaly, "),
-        ({"files": ("disk",)}, "data.nab.files: no file's name contains 'disk'; found realAWSCloudwatch/cpu, "),
-        ({"files": ("quiet",), "unlabelled": "drop"}, "nab: no file is left with data.nab.groups="),
+        ({"groups": ("realX",)}, "config.data.nab.groups: no group is named 'realX'; allowed: artificialNoAnomaly, "),
+        (
+            {"files": ("disk",)},
+            "config.data.nab.files: no file name contains 'disk'; allowed are parts of realAWSCloudwatch/cpu, ",
+        ),
+        ({"files": ("quiet",), "unlabelled": "drop"}, "nab: no file is left with config.data.nab.groups="),
     ],
 )
 def test_impossible_choice(copy: Path, arguments: dict, message: str) -> None:
@@ -86,7 +89,9 @@ def test_rows_keep_the_order_of_the_file(copy: Path) -> None:
 
 
 def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, only_mirror: OnlyMirror) -> None:
-    mirror: Mirror = only_mirror(nab_source, copy)
+    from spear_jax.data.sources.nab.nab_builder import NumentaAnomalyBenchmark  # TFDS is slow to import
+
+    mirror = only_mirror(NumentaAnomalyBenchmark, copy)
     place = nab_source.prepare_nab()
     assert str(place) == str(tfds_folder / "numenta_anomaly_benchmark" / "1.0.0")
     asked = mirror.requests
@@ -124,11 +129,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "nab: 'artificialNoAnomaly/flat.csv' is in only",
     ),
     "no csv": (lambda root: (root / CPU).unlink(), "cpu.csv: no such file, though"),
-    "empty csv": (lambda root: (root / CPU).write_text(""), "cpu.csv: not a readable csv"),
+    "empty csv": (lambda root: (root / CPU).write_text(""), "cpu.csv: not a readable CSV file"),
     "header only": (lambda root: (root / CPU).write_text("timestamp,value\n"), "cpu.csv: no rows"),
     "no column": (rewrite(CPU, "timestamp,value", "time,value"), "cpu.csv: no column 'timestamp'; found time, value"),
-    "no time": (rewrite(CPU, stamp(7), "yesterday"), "cpu.csv: not a readable csv (Time data yesterday"),
-    "a word": (rewrite(CPU, stamp(7) + ",", stamp(7) + ",x"), "cpu.csv: not a readable csv (Unable to parse string"),
+    "no time": (rewrite(CPU, stamp(7), "yesterday"), "cpu.csv: not a readable CSV file (Time data yesterday"),
+    "a word": (
+        rewrite(CPU, stamp(7) + ",", stamp(7) + ",x"),
+        "cpu.csv: not a readable CSV file (Unable to parse string",
+    ),
     "infinite": (rewrite(CPU, stamp(7) + ",", stamp(7) + ",inf\n" + stamp(7) + ","), "cpu.csv: row 9: infinite value"),
     "outside": (
         rewrite(nab_parser.WINDOWS, stamp(49), stamp(60)),

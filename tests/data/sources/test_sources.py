@@ -1,11 +1,15 @@
 """Every data set runs through the same path: preview, training, and the contract's files."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import TINY, Spear, check_log, check_refusal, check_scores, command, quick, results, write_nab
 
+from spear_jax.config import default_config, validate
+from spear_jax.data.sources.registry import DATASETS
+from spear_jax.errors import InputError
 from spear_jax.evaluation.nab import PROFILES
 
 FILES = {f"realAWSCloudwatch/f{i}.csv": (320, [(100 + 9 * i, 110 + 9 * i), (220, 240)]) for i in range(6)}
@@ -111,3 +115,12 @@ def test_figures_carry_the_warnings(spear: Spear, tmp_path: Path) -> None:
     picture = (tmp_path / "run" / "figures" / "test_series.png").read_bytes()
     assert b"windows of one series lie in several splits" in picture
     assert len(pd.read_parquet(tmp_path / "run" / "per_series.parquet"))
+
+
+def test_a_config_allows_every_data_set_that_can_be_loaded() -> None:
+    config = default_config()
+    config.data.name = "unknown"
+    with pytest.raises(InputError) as error:
+        validate(config)
+    allowed = str(error.value).partition("allowed: ")[2] or str(error.value).partition("allowed are ")[2]
+    assert set(re.findall(r"\w+", allowed)) == {name for name, entry in DATASETS.items() if entry.load}

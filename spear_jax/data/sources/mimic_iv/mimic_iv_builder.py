@@ -1,7 +1,4 @@
-"""MIMIC-IV vital signs as a TFDS data set: prepared once from a local copy, never downloaded.
-
-Needs no TensorFlow: prepared as ArrayRecord, read by `as_data_source`.
-"""
+"""Prepares MIMIC-IV vital signs as a TFDS data set, from a local copy: the release is never downloaded."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,26 +7,25 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from spear_jax.data.sources.mimic_iv import mimic_iv_parser
-from spear_jax.data.sources.mimic_iv.mimic_iv_parser import AGREEMENT, DEMO
+from spear_jax.data.sources.mimic_iv.mimic_iv_parser import AGREEMENT, DEMO, is_demo, parse_mimic_iv
 
 
 class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
-    """One example per intensive care stay, in the split 'stays', in order of the stays' numbers."""
+    """One example per intensive care stay, in the split 'stays', in order of stay number."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Ten vital signs of MIMIC-IV's chartevents."}  # noqa: RUF012
 
-    def __init__(self, *, source: epath.PathLike, **kwargs: Any) -> None:
-        """Takes the folder of a release; the rest as TFDS."""
+    def __init__(self, *, source: epath.PathLike, **options: Any) -> None:
+        """Takes the folder of a release; passes the other options on to TFDS."""
         self._source = epath.Path(source)
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         def tensor(dtype: type) -> tfds.features.Tensor:
             return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes")
 
-        demo = mimic_iv_parser.is_demo(self._source)
+        demo = is_demo(self._source)
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"Vital signs of intensive care stays, {DEMO if demo else AGREEMENT}.",
@@ -55,5 +51,5 @@ class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
         return {"stays": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, stay in enumerate(mimic_iv_parser.parse_mimic_iv(self._source)):
+        for index, stay in enumerate(parse_mimic_iv(self._source)):
             yield index, vars(stay)

@@ -1,4 +1,4 @@
-"""Parses vital signs out of the MIMIC-IV tables."""
+"""Parses vital signs from the MIMIC-IV tables."""
 
 import dataclasses
 import gzip
@@ -12,14 +12,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 from etils import epath
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int8, Int64
 from tqdm import tqdm
 
+from spear_jax.data.runs import find_equal_runs
 from spear_jax.errors import InputError, one_line
 
 AGREEMENT = (
     "made from MIMIC-IV, credentialed data: its data use agreement forbids passing on records, and what is derived from"
-    " them (scores, figures, detectors) is to be shared with credentialed users only"
+    " them (scores, figures, detectors) may be shared with credentialed users only"
 )
 
 
@@ -32,11 +33,11 @@ STAYS, ITEMS, EVENTS = "icu/icustays.csv.gz", "icu/d_items.csv.gz", "icu/chartev
 LAYOUT = f"the release's layout: {STAYS}, {ITEMS} and {EVENTS}"
 
 
-_BLOCK_BYTES = 1 << 25  # of text that is parsed at a time
+_BLOCK_BYTES = 1 << 25  # text parsed at a time
 
 
 class Signal(NamedTuple):
-    """A vital sign: its itemids, and the limits between which a value is plausible; `low` itself is not."""
+    """A vital sign: its itemids and the interval of plausible values, (low, high]."""
 
     items: tuple[int, ...]
     low: float
@@ -65,11 +66,11 @@ class Stay:
     """The vital signs of one intensive care stay.
 
     Attributes:
-      subject: the patient.
-      stay: the stay.
-      signal: index into `SIGNALS` of each measurement; sorted by it, then by time.
-      time: of each measurement, in seconds since 1970 of the shifted calendar.
-      value: in the signal's unit; where a signal was charted twice at one time, the mean.
+      subject: number of the patient.
+      stay: number of the stay.
+      signal: index into `SIGNALS` of each measurement; measurements are sorted by it, then by time.
+      time: time of each measurement, in seconds since 1970 of the shifted calendar.
+      value: in the signal's unit; the mean where a signal was charted twice at one time.
     """
 
     subject: int
@@ -80,7 +81,7 @@ class Stay:
 
 
 def is_demo(source: epath.Path) -> bool:
-    """True for the open demo, which its README or its 100 patients tell."""
+    """Returns whether a release is the open demo, judging by its README or its 100 patients."""
     readme, patients = source / "README.txt", source / "hosp" / "patients.csv.gz"
     if readme.exists() and re.search(r"\bdemo\b", readme.read_bytes().decode(errors="replace").lower()):
         return True
@@ -88,22 +89,22 @@ def is_demo(source: epath.Path) -> bool:
 
 
 def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
-    """Streams a release's chartevents, in memory for the vital signs alone, with a progress bar.
+    """Streams a release's chartevents with a progress bar; only the vital signs are held in memory.
 
     Args:
-      source: folder of the release.
+      source: the folder of the release.
 
     Yields:
-      All stays, in order of their number, also those without a plausible measurement.
+      All stays in order of stay number, including those without a plausible measurement.
 
     Raises:
-      InputError: a file is damaged or lacks a column; names it.
+      InputError: a file is damaged or lacks a column.
     """
     root = epath.Path(source)
-    known = set(_read_csv(root / ITEMS, ("itemid",))["itemid"])
+    charted = set(_read_csv(root / ITEMS, ("itemid",))["itemid"])
     signal_of = {item: i for i, signal in enumerate(SIGNALS.values()) for item in signal.items}
-    if not known & signal_of.keys():
-        raise InputError(f"{root / ITEMS}: knows none of the itemids {', '.join(map(str, signal_of))}")
+    if not charted & signal_of.keys():
+        raise InputError(f"{root / ITEMS}: lists none of the itemids {', '.join(map(str, signal_of))}")
     stays = _read_csv(root / STAYS, ("subject_id", "stay_id")).drop_duplicates("stay_id").sort_values("stay_id")
     ids = stays["stay_id"].to_numpy(np.int64)
     items = np.array(sorted(signal_of))
@@ -117,19 +118,19 @@ def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
         number = signals[place]
         value = np.where(item == FAHRENHEIT, (block["valuenum"] - 32) / 1.8, block["valuenum"])
         stay = np.minimum(np.searchsorted(ids, block["stay_id"]), len(ids) - 1)
-        # NaN compares as False, so a value that is no number goes as well.
-        good = (
+        # NaN compares as False, so values that are not numbers are dropped as well.
+        plausible = (
             (items[place] == item) & (ids[stay] == block["stay_id"]) & (value > low[number]) & (value <= high[number])
         )
-        good &= block["charttime"] != np.iinfo(np.int64).min
-        for column, found, kind in zip(
+        plausible &= block["charttime"] != np.iinfo(np.int64).min
+        for column, chosen, dtype in zip(
             columns,
             (stay, number, block["charttime"], value),
             (np.int32, np.int8, np.int64, np.float32),
             strict=True,
         ):
-            column.append(found[good].astype(kind))
-    stay, number, time, value = (_joined(column) for column in columns)
+            column.append(chosen[plausible].astype(dtype))
+    stay, number, time, value = (_join(column) for column in columns)
     order = np.lexsort((time, number, stay))
     stay, number, time, value = stay[order], number[order], time[order], value[order]
     del order
@@ -137,21 +138,21 @@ def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
     ends = np.searchsorted(stay, np.arange(len(ids)), side="right")
     for i, (begin, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
         here = slice(begin, end)
-        yield Stay(int(subjects[i]), int(ids[i]), *_averaged(number[here], time[here], value[here]))
+        yield Stay(int(subjects[i]), int(ids[i]), *_average_repeats(number[here], time[here], value[here]))
 
 
 def _read_csv(path: epath.Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         with path.open("rb") as file, gzip.open(file) as text:
             return pd.read_csv(text, usecols=list(columns), dtype="int64")
-    except (OSError, EOFError, ValueError) as fault:  # pandas' errors are ValueErrors
+    except (OSError, EOFError, ValueError) as error:  # pandas' errors are ValueErrors
         raise InputError(
-            f"{path}: cannot be read ({one_line(fault)}); needed are the columns {', '.join(columns)}"
-        ) from fault
+            f"{path}: cannot be read ({one_line(error)}); required columns: {', '.join(columns)}"
+        ) from error
 
 
 def _blocks(path: epath.Path) -> Iterator[dict[str, np.ndarray]]:
-    """The columns that are needed, block by block; values as float64, times as seconds."""
+    """Yields the needed columns block by block; values as float64, times as seconds."""
     types = {"stay_id": pa.int64(), "itemid": pa.int64(), "valuenum": pa.float64(), "charttime": pa.timestamp("s")}
     try:
         with (
@@ -173,23 +174,22 @@ def _blocks(path: epath.Path) -> Iterator[dict[str, np.ndarray]]:
                     "valuenum": columns["valuenum"].fill_null(np.nan).to_numpy(zero_copy_only=False),
                     "charttime": columns["charttime"].cast(pa.int64()).fill_null(np.iinfo(np.int64).min).to_numpy(),
                 }
-    except (pa.ArrowException, OSError, KeyError) as fault:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(
-            f"{path}: cut off or not readable ({one_line(fault)}); needed are the columns {', '.join(types)}"
-        ) from fault
+            f"{path}: cut off or not readable ({one_line(error)}); required columns: {', '.join(types)}"
+        ) from error
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    whole = np.concatenate(parts)
-    parts.clear()  # one column at a time is held twice
-    return whole
+def _join(blocks: list[np.ndarray]) -> np.ndarray:
+    column = np.concatenate(blocks)
+    blocks.clear()  # so that only one column at a time is held twice
+    return column
 
 
-def _averaged(number: np.ndarray, time: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One measurement per signal and time."""
-    if not len(value):
-        return number.astype(np.int64), time, value
-    first = np.append(True, (np.diff(number) != 0) | (np.diff(time) != 0))
-    group = np.cumsum(first) - 1
-    mean = np.bincount(group, value) / np.bincount(group)
-    return number[first].astype(np.int64), time[first], mean.astype(np.float32)
+def _average_repeats(
+    signal: Int8[np.ndarray, "charted"], time: Int64[np.ndarray, "charted"], value: Float32[np.ndarray, "charted"]
+) -> tuple[Int64[np.ndarray, "measurements"], Int64[np.ndarray, "measurements"], Float32[np.ndarray, "measurements"]]:
+    """Averages the values of a signal that were charted at the same time; rows are sorted by signal and time."""
+    starts, ends = find_equal_runs(signal, time)
+    means = np.add.reduceat(value.astype(np.float64), starts) / (ends - starts)
+    return signal[starts].astype(np.int64), time[starts], means.astype(np.float32)

@@ -1,13 +1,13 @@
-"""MIMIC-IV vital signs: one series per intensive care stay and signal, of irregular length.
+"""Reads MIMIC-IV vital signs: one series per intensive care stay and signal, of irregular length.
 
 Reads the release's own files (Johnson et al., Scientific Data 2023): `icu/icustays.csv.gz`, `icu/d_items.csv.gz` and
-`icu/chartevents.csv.gz`, which holds over 300 million rows in the full release and is streamed once; what is needed of
-it is prepared beside the data. Itemids and plausibility limits are those of mimic-code's vitalsign.sql, but arterial
-and non-invasive pressures stay apart. Times are shifted per patient, so only differences within a patient mean
-anything. Nobody labelled anomalies: labels come from rules or injection.
+`icu/chartevents.csv.gz`. The last has over 300 million rows in the full release; it is streamed once, and its vital
+signs are stored next to the data. Itemids and plausibility limits are those of mimic-code's vitalsign.sql, but arterial
+and non-invasive pressures stay apart. Times are shifted per patient, so only differences within a patient are
+meaningful. Anomalies are not labelled: labels come from rules or injection.
 
-The full release is credentialed and is never downloaded; all that is made from it falls under its data use agreement.
-The openly licensed demo has the same layout and is called a demo in every result.
+The full release is credentialed and never downloaded; everything made from it falls under its data use agreement. The
+openly licensed demo has the same layout, and every result calls it a demo.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from spear_jax.errors import InputError, one_line
 
 ACCESS = (
     "MIMIC-IV is not downloaded: credentialed access is granted at https://physionet.org/content/mimiciv/ and the open"
-    " demo lies at https://physionet.org/content/mimic-iv-demo/; unpack one and name its folder in data.dir"
+    " demo is at https://physionet.org/content/mimic-iv-demo/; unpack one and name its folder in data.dir"
 )
 
 
@@ -49,35 +49,36 @@ def load_mimic_iv(
     prepared_dir: str = "",
     limit: int = 0,
 ) -> LoadedSeries:
-    """One series per stay and signal, named '<stay>/<signal>', in groups by patient.
+    """Reads one series per stay and signal, named '<stay>/<signal>' and grouped by patient.
 
     Args:
       directory: a local copy of the release. '' means `$SPEAR_DATA_DIR/mimic_iv`, else `mimic_iv_demo` there.
-      signals: which of `SIGNALS`; () means all.
-      resample_hours: 0 keeps the irregular times; else the mean over each such span, NaN where none was measured.
+      signals: some of `SIGNALS`; () means all.
+      resample_hours: 0 keeps the irregular times; else each step is the mean over so many hours, NaN where nothing was
+        measured.
       min_steps: shorter series are left out.
-      prepared_dir: where what was read is kept for the next time; '' means `spear_jax` in the release's folder.
+      prepared_dir: folder for the extracted vital signs; '' means `spear_jax` in the release's folder.
       limit: 0, or how many series to keep: signal by signal, in order of the stays.
 
     Raises:
-      InputError: there is no copy, it cannot be read, or nothing is left of it.
+      InputError: there is no copy, it cannot be read, or no series is long enough.
     """
     for signal in signals:
         if signal not in SIGNALS:
-            raise InputError(f"data.mimic_iv.signals: {signal!r} is unknown; allowed: {', '.join(SIGNALS)}")
+            raise InputError(f"config.data.mimic_iv.signals: {signal!r} is unknown; allowed: {', '.join(SIGNALS)}")
     signals = tuple(signals) or tuple(SIGNALS)
     source = mimic_iv_copy(directory)
     demo = is_demo(source)
     numbers = {name: i for i, name in enumerate(SIGNALS)}
     series: list[Series] = []
-    empty = 0
+    empty_stays = 0
     for stay in prepare_mimic_iv(directory, prepared_dir):
         before = len(series)
         for signal in signals:
-            here = stay.signal == numbers[signal]
-            time, value = stay.time[here], stay.value[here]
+            chosen = stay.signal == numbers[signal]
+            time, value = stay.time[chosen], stay.value[chosen]
             if resample_hours:
-                time, value = _resampled(time, value, resample_hours)
+                time, value = _resample(time, value, resample_hours)
             if len(value) >= min_steps:
                 series.append(
                     Series(
@@ -89,23 +90,23 @@ def load_mimic_iv(
                         group=str(stay.subject),
                     )
                 )
-        empty += len(series) == before
+        empty_stays += len(series) == before
     if not series:
         raise InputError(f"{source / EVENTS}: no stay has {min_steps} measurements of {', '.join(signals)}")
     if limit:
         rank = {signal: i for i, signal in enumerate(signals)}
-        series = sorted(series, key=lambda one: rank[one.name.partition("/")[2]])[:limit]
+        series = sorted(series, key=lambda item: rank[item.name.partition("/")[2]])[:limit]
     warnings = [DEMO if demo else AGREEMENT]
-    if empty:
-        warnings.append(f"{empty} stays have fewer than {min_steps} measurements of every chosen signal: left out")
+    if empty_stays:
+        warnings.append(f"{empty_stays} stays are left out: fewer than {min_steps} measurements of every chosen signal")
     return LoadedSeries("mimic_iv_demo" if demo else "mimic_iv", series, tuple(warnings))
 
 
 def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[Stay]:
-    """The stays of a release, read from its files the first time and from what TFDS prepared after that.
+    """Yields the stays of a release, read from its files the first time and from TFDS' prepared copy afterwards.
 
     Raises:
-      InputError: there is no copy, it cannot be read, or the prepared data cannot be kept.
+      InputError: there is no copy, it cannot be read, or its folder cannot hold the prepared data.
     """
     source = mimic_iv_copy(directory)
     for name in (STAYS, ITEMS, EVENTS):
@@ -113,48 +114,48 @@ def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[St
             raise InputError(f"{source / name}: no such file; expected {LAYOUT}")
     root = epath.Path(prepared_dir).expanduser() if prepared_dir else source / "spear_jax"
     if "://" in str(root):
-        raise InputError(f"{root}: cannot hold the prepared data; data.mimic_iv.prepared_dir can name a local folder")
+        raise InputError(f"config.data.mimic_iv.prepared_dir={str(root)!r}: allowed is a local folder")
     try:
-        # Beside the data and for its owner alone, never in TFDS' own folder, which others may read.
+        # Next to the data and private to its owner, never in TFDS' own folder, which others may read.
         root.mkdir(parents=True, exist_ok=True)
         os.chmod(root, 0o700)  # noqa: PTH101
         (root / "README.txt").write_text(f"Prepared by spear_jax, {DEMO if is_demo(source) else AGREEMENT}.\n")
-    except OSError as fault:
+    except OSError as error:
         raise InputError(
-            f"{root}: cannot hold the prepared data ({one_line(fault)}); data.mimic_iv.prepared_dir can name another"
-            " folder, which should be yours alone"
-        ) from fault
+            f"{root}: cannot hold the prepared data ({one_line(error)}); set config.data.mimic_iv.prepared_dir to"
+            " another folder, private to you"
+        ) from error
 
-    def builder() -> Any:
+    def make_builder() -> Any:
         from spear_jax.data.sources.mimic_iv.mimic_iv_builder import MimicIvVitalSigns
 
         return MimicIvVitalSigns(source=source, data_dir=str(root / _fingerprint(source)))
 
-    for example in prepared.read_prepared(prepared.prepare_with_tfds(builder), "stays"):
+    for example in prepared.read_prepared(prepared.prepare_with_tfds(make_builder), "stays"):
         yield Stay(**(example | {"subject": int(example["subject"]), "stay": int(example["stay"])}))
 
 
 def mimic_iv_copy(directory: str) -> epath.Path:
-    """Where the release lies; see `load`.
+    """Returns the folder of the release; see `load_mimic_iv`.
 
     Raises:
       InputError: there is no copy.
     """
-    found = prepared.local_copy(directory, "mimic_iv") or prepared.local_copy("", "mimic_iv_demo")
-    if found is None:
+    folder = prepared.local_copy(directory, "mimic_iv") or prepared.local_copy("", "mimic_iv_demo")
+    if folder is None:
         raise InputError(ACCESS)
-    if not found.is_dir():
-        raise InputError(f"{found}: no such folder; {ACCESS}")
-    return found
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {ACCESS}")
+    return folder
 
 
 def _fingerprint(source: epath.Path) -> str:
-    """Changes with the files, so that data prepared from others are not taken for theirs."""
-    about = [(name, (source / name).stat().length, (source / name).stat().mtime) for name in (STAYS, EVENTS)]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+    """Returns a digest that changes with the files, so that prepared data never belong to others."""
+    versions = [(name, (source / name).stat().length, (source / name).stat().mtime) for name in (STAYS, EVENTS)]
+    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
 
 
-def _resampled(time: np.ndarray, value: np.ndarray, hours: float) -> tuple[np.ndarray, np.ndarray]:
+def _resample(time: np.ndarray, value: np.ndarray, hours: float) -> tuple[np.ndarray, np.ndarray]:
     if not len(time):
         return time, value
     span = round(hours * 3600)

@@ -1,4 +1,4 @@
-"""The Numenta Anomaly Benchmark as a TFDS data set: downloaded, checked and prepared once."""
+"""Prepares the Numenta Anomaly Benchmark as a TFDS data set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spear_jax.data.sources.mirrored import MirroredBuilder
-from spear_jax.data.sources.nab import nab_parser
+from spear_jax.data.sources.nab.nab_parser import parse_nab
+
+_COMMIT = "ea702d75cc2258d9d7dd35ca8e5e2539d71f3140"
 
 
 class NumentaAnomalyBenchmark(MirroredBuilder):
     """One example per file, in the split 'files', sorted by name."""
 
-    LISTING, SPLIT = "nab", "files"
+    FOLDER, SPLIT = "nab", "files"
+    MIRRORS = (
+        f"https://raw.githubusercontent.com/numenta/NAB/{_COMMIT}",
+        f"https://cdn.jsdelivr.net/gh/numenta/NAB@{_COMMIT}",
+    )
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "58 files of numenta/NAB at ea702d7."}  # noqa: RUF012
 
@@ -42,5 +48,5 @@ class NumentaAnomalyBenchmark(MirroredBuilder):
         )
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, file in enumerate(nab_parser.parse_nab(folder)):
+        for index, file in enumerate(parse_nab(folder)):
             yield index, vars(file)

@@ -1,4 +1,4 @@
-"""Parses the Numenta Anomaly Benchmark."""
+"""Parses the Numenta Anomaly Benchmark in its own layout."""
 
 import dataclasses
 import io
@@ -25,10 +25,10 @@ class NabFile:
 
     Attributes:
       name: 'group/file', without '.csv'.
-      timestamps: of each row, in nanoseconds since 1970, as recorded: not always increasing.
-      values: of each row.
-      windows: first and last time stamp of each labelled window, both in it.
-      points: time stamp of each labelled anomaly.
+      timestamps: time of each row in nanoseconds since 1970, as recorded: not always increasing.
+      values: value of each row.
+      windows: first and last timestamp of each labelled window, both inclusive.
+      points: timestamp of each labelled anomaly.
     """
 
     name: str
@@ -39,11 +39,11 @@ class NabFile:
 
     @property
     def group(self) -> str:
-        """What comes before the slash."""
+        """Returns the part of the name before the slash."""
         return self.name.partition("/")[0]
 
     def labels(self, kind: str) -> Bool[np.ndarray, "rows"]:
-        """True where a row lies in a window ('windows') or is a labelled anomaly ('points')."""
+        """Returns True for each row that lies in a window ('windows') or is a labelled anomaly ('points')."""
         if kind == "points":
             return np.isin(self.timestamps, self.points)
         inside = np.zeros(len(self.timestamps), bool)
@@ -56,42 +56,42 @@ def parse_nab(source: epath.PathLike) -> list[NabFile]:
     """Reads every labelled file from a folder in NAB's layout.
 
     Raises:
-      InputError: something is missing, damaged or contradicts the labels; names the file.
+      InputError: a file is missing, damaged or contradicts the labels.
     """
     root = epath.Path(source)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected {LAYOUT}")
-    windows, points = _read_json(root / WINDOWS), _read_json(root / POINTS)
+    windows, points = _read_labels(root / WINDOWS), _read_labels(root / POINTS)
     if windows.keys() != points.keys():
-        odd = sorted(windows.keys() ^ points.keys())[0]
-        raise InputError(f"{root}: {odd!r} is in only one of {WINDOWS} and {POINTS}")
-    return [_file(root, name, windows[name], points[name]) for name in sorted(windows)]
+        name = sorted(windows.keys() ^ points.keys())[0]
+        raise InputError(f"{root}: {name!r} is in only one of {WINDOWS} and {POINTS}")
+    return [_read_file(root, name, windows[name], points[name]) for name in sorted(windows)]
 
 
-def _read_json(path: epath.Path) -> Mapping[str, list[Any]]:
+def _read_labels(path: epath.Path) -> Mapping[str, list[Any]]:
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError as fault:
-        raise InputError(f"{path}: no such file; expected {LAYOUT}") from fault
-    except (OSError, ValueError) as fault:
-        raise InputError(f"{path}: cannot be read as JSON ({one_line(fault)})") from fault
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected {LAYOUT}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
     if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
         raise InputError(f"{path}: expected an object with a list of labels for each file")
     return content
 
 
-def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> NabFile:
+def _read_file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> NabFile:
     path = root / "data" / name
     try:
         table = pd.read_csv(io.BytesIO(path.read_bytes()))
         times = _nanoseconds(table["timestamp"])
         values = pd.to_numeric(table["value"]).to_numpy(np.float64, copy=True)
-    except FileNotFoundError as fault:
-        raise InputError(f"{path}: no such file, though {root / WINDOWS} names it") from fault
-    except KeyError as fault:
-        raise InputError(f"{path}: no column {fault}; found {', '.join(map(str, table.columns))}") from fault
-    except (OSError, ValueError, TypeError) as fault:  # pandas' ParserError and EmptyDataError are ValueErrors
-        raise InputError(f"{path}: not a readable csv ({one_line(fault)})") from fault
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, though {root / WINDOWS} names it") from error
+    except KeyError as error:
+        raise InputError(f"{path}: no column {error}; found {', '.join(map(str, table.columns))}") from error
+    except (OSError, ValueError, TypeError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+        raise InputError(f"{path}: not a readable CSV file ({one_line(error)})") from error
     if not len(values):
         raise InputError(f"{path}: no rows")
     if np.isinf(values).any():
@@ -100,17 +100,17 @@ def _file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) ->
     try:
         limits = _nanoseconds(np.array(windows, str).reshape(-1)).reshape(-1, 2)
         labels = _nanoseconds(np.array(points, str).reshape(-1))
-    except (ValueError, TypeError) as fault:
-        raise InputError(f"{root / WINDOWS}: {name!r}: cannot be read as times ({one_line(fault)})") from fault
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{root / WINDOWS}: {name!r}: cannot be read as times ({one_line(error)})") from error
     for first, last in limits:
         if not times.min() <= first <= last <= times.max():
             raise InputError(
-                f"{root / WINDOWS}: {name!r}: window {_shown(first)} to {_shown(last)} does not lie within the file,"
-                f" {_shown(times.min())} to {_shown(times.max())}, or ends before it begins"
+                f"{root / WINDOWS}: {name!r}: window {_format_time(first)} to {_format_time(last)} does not lie within"
+                f" the file, {_format_time(times.min())} to {_format_time(times.max())}, or ends before it begins"
             )
-    for one in labels:
-        if one not in times:
-            raise InputError(f"{root / POINTS}: {name!r}: no row has the time {_shown(one)}")
+    for time in labels:
+        if time not in times:
+            raise InputError(f"{root / POINTS}: {name!r}: no row has the time {_format_time(time)}")
     return NabFile(name.removesuffix(".csv"), times, values, limits, labels)
 
 
@@ -121,5 +121,5 @@ def _nanoseconds(times: Any) -> Int[np.ndarray, "times"]:
     return parsed.to_numpy("datetime64[ns]").view(np.int64).copy()
 
 
-def _shown(nanoseconds: int) -> str:
+def _format_time(nanoseconds: int) -> str:
     return str(np.datetime64(int(nanoseconds), "ns").astype("datetime64[s]")).replace("T", " ")

@@ -1,8 +1,8 @@
-"""The Numenta Anomaly Benchmark (Lavin and Ahmad, ICMLA 2015): 58 files of real and made telemetry.
+"""Reads the Numenta Anomaly Benchmark (Lavin and Ahmad, ICMLA 2015): 58 files of recorded and artificial telemetry.
 
-Each file is one series with time stamps; labels are windows around each anomaly, or the anomalies' single steps. A
-window's rows are those whose time stamp lies in it, ends included. Rows are kept in the order of the file: some time
-stamps come twice, and one file steps back by 55 minutes.
+Each file is one series with timestamps; labels are windows around the anomalies, or the anomalies' single steps. The
+rows of a window are those whose timestamp lies in it, both ends included. Rows stay in the order of the file: some
+timestamps occur twice, and one file steps back by 55 minutes.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,6 @@ from spear_jax.data.series import Series
 from spear_jax.data.sources import prepared
 from spear_jax.data.sources.nab.nab_parser import NabFile, parse_nab
 from spear_jax.errors import InputError
-
-_COMMIT = "ea702d75cc2258d9d7dd35ca8e5e2539d71f3140"
-
-
-MIRRORS = (
-    f"https://raw.githubusercontent.com/numenta/NAB/{_COMMIT}",
-    f"https://cdn.jsdelivr.net/gh/numenta/NAB@{_COMMIT}",
-)
-
 
 GROUPS = (
     "artificialNoAnomaly",
@@ -44,68 +35,72 @@ def load_nab(
     unlabelled: str = "normal",
     limit: int = 0,
 ) -> list[Series]:
-    """One series per file, sorted by name.
+    """Reads one series per file, sorted by name.
 
     Args:
-      directory: a local or gs:// copy in NAB's own layout. '' means `$SPEAR_DATA_DIR/nab` if that exists, else the
-        data set is downloaded and prepared, once, in TFDS' own folder.
-      groups: which of `GROUPS`; () means all.
+      directory: a local or gs:// copy in NAB's own layout. '' means `$SPEAR_DATA_DIR/nab` if that exists, else TFDS'
+        own folder, where the data set is downloaded and prepared once.
+      groups: some of `GROUPS`; () means all.
       files: parts of file names; a file is kept if its name contains one of them; () means all.
-      labels: 'windows' or 'points', see `File.labels`.
-      unlabelled: files without a window (the group artificialNoAnomaly and one of realAWSCloudwatch) are 'normal'
-        throughout, or 'drop'ped.
-      limit: 0, or how many series to keep: those with anomalies first, the shortest first.
+      labels: 'windows' or 'points', see `NabFile.labels`.
+      unlabelled: 'normal' labels files without a window (the group artificialNoAnomaly and one file of
+        realAWSCloudwatch) normal throughout; 'drop' leaves them out.
+      limit: 0, or how many series to keep: series with anomalies come first, the shortest before longer ones.
 
     Returns:
-      Series with time stamps.
+      Series with timestamps.
 
     Raises:
-      InputError: the data cannot be read, or nothing is left of them.
+      InputError: the data cannot be read, or no file is left.
     """
     for group in groups:
         if group not in GROUPS:
-            raise InputError(f"data.nab.groups: {group!r} is no group of NAB; allowed: {', '.join(GROUPS)}")
-    found = [one for one in _read(directory) if not groups or one.group in groups]
+            raise InputError(f"config.data.nab.groups: no group is named {group!r}; allowed: {', '.join(GROUPS)}")
+    chosen = [file for file in _read_files(directory) if not groups or file.group in groups]
     for part in files:
-        if not any(part in one.name for one in found):
+        if not any(part in file.name for file in chosen):
             raise InputError(
-                f"data.nab.files: no file's name contains {part!r}; found {', '.join(one.name for one in found)}"
+                f"config.data.nab.files: no file name contains {part!r}; allowed are parts of"
+                f" {', '.join(file.name for file in chosen)}"
             )
-    found = [one for one in found if not files or any(part in one.name for part in files)]
+    chosen = [file for file in chosen if not files or any(part in file.name for part in files)]
     if unlabelled == "drop":
-        found = [one for one in found if len(one.windows)]
-    if not found:
-        raise InputError(f"nab: no file is left with data.nab.groups={tuple(groups)} and unlabelled={unlabelled!r}")
+        chosen = [file for file in chosen if len(file.windows)]
+    if not chosen:
+        raise InputError(
+            f"nab: no file is left with config.data.nab.groups={tuple(groups)} and"
+            f" config.data.nab.unlabelled={unlabelled!r}"
+        )
     if limit:
-        found = sorted(found, key=lambda one: (not len(one.windows), len(one.values), one.name))[:limit]
+        chosen = sorted(chosen, key=lambda file: (not len(file.windows), len(file.values), file.name))[:limit]
     return [
-        Series(one.name, one.values, one.labels(labels), timestamps=one.timestamps.view("datetime64[ns]"))
-        for one in sorted(found, key=lambda one: one.name)
+        Series(file.name, file.values, file.labels(labels), timestamps=file.timestamps.view("datetime64[ns]"))
+        for file in sorted(chosen, key=lambda file: file.name)
     ]
 
 
 def prepare_nab(directory: str = "") -> epath.Path:
-    """Makes sure that `load(directory)` needs no download, and returns where the data lie.
+    """Downloads what `load_nab(directory)` needs; returns where the data are.
 
     Raises:
-      InputError: the local copy cannot be read, or no mirror gave a file.
+      InputError: the local copy cannot be read, or no mirror provided a file.
     """
     local = prepared.local_copy(directory, "nab")
     if not local:
-        return epath.Path(prepared.prepare_with_tfds(_builder).data_dir)
+        return epath.Path(prepared.prepare_with_tfds(_make_builder).data_dir)
     parse_nab(local)
     return local
 
 
-def _builder() -> Any:
+def _make_builder() -> Any:
     from spear_jax.data.sources.nab.nab_builder import NumentaAnomalyBenchmark
 
-    return NumentaAnomalyBenchmark(mirrors=MIRRORS)
+    return NumentaAnomalyBenchmark()
 
 
-def _read(directory: str) -> list[NabFile]:
+def _read_files(directory: str) -> list[NabFile]:
     local = prepared.local_copy(directory, "nab")
     if local:
         return parse_nab(local)
-    examples = prepared.read_prepared(prepared.prepare_with_tfds(_builder), "files")
-    return [NabFile(**(one | {"name": one["name"].decode()})) for one in examples]
+    examples = prepared.read_prepared(prepared.prepare_with_tfds(_make_builder), "files")
+    return [NabFile(**(example | {"name": example["name"].decode()})) for example in examples]

@@ -1,4 +1,4 @@
-"""The NASA telemetry as a TFDS data set: downloaded, checked and prepared once."""
+"""Prepares the NASA telemetry as a TFDS data set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,18 +8,26 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from spear_jax.data.sources.mirrored import MirroredBuilder
-from spear_jax.data.sources.nasa import nasa_parser
+from spear_jax.data.sources.nasa.nasa_parser import parse_nasa
+
+# The S3 archive that telemanom's README names answers 403 since late 2024 (khundman/telemanom#85). The mirrors hold its
+# arrays and labels at a fixed commit.
+_COMMIT = "7ffb98d0c18189cc3d9ab732b4cb0278200a0af0"
 
 
 class NasaTelemetry(MirroredBuilder):
     """One example per labelled channel, in the split 'channels', sorted by name."""
 
-    LISTING, SPLIT = "nasa", "channels"
+    FOLDER, SPLIT = "nasa", "channels"
+    MIRRORS = (
+        f"https://raw.githubusercontent.com/imperial-qore/TranAD/{_COMMIT}/data/SMAP_MSL",
+        f"https://cdn.jsdelivr.net/gh/imperial-qore/TranAD@{_COMMIT}/data/SMAP_MSL",
+    )
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "81 channels: 54 SMAP, 27 MSL."}  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Two unknown dimensions (SMAP has 25 columns, MSL 55) need an encoding to bytes.
+        # TFDS stores two unknown dimensions (SMAP has 25 columns, MSL 55) only when encoded as bytes.
         def tensor(*shape: None, dtype: type) -> tfds.features.Tensor:
             return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
@@ -42,5 +50,5 @@ class NasaTelemetry(MirroredBuilder):
         )
 
     def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, channel in enumerate(nasa_parser.parse_nasa(folder)):
+        for index, channel in enumerate(parse_nasa(folder)):
             yield index, vars(channel)

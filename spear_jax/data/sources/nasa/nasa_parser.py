@@ -25,7 +25,7 @@ LAYOUT = f"telemanom's layout: data.zip or data/train, data/test or train, test,
 SPACECRAFT = {"both": ("SMAP", "MSL"), "smap": ("SMAP",), "msl": ("MSL",)}
 
 
-Folder: TypeAlias = epath.Path | zipfile.Path  # Both have /, exists, is_dir and read_bytes.
+Folder: TypeAlias = epath.Path | zipfile.Path  # both have /, exists, is_dir and read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Channel:
     Attributes:
       name: channel id, e.g. 'P-1'.
       spacecraft: 'SMAP' or 'MSL'.
-      train: telemetry and command flags of the part without labelled anomalies.
-      test: the same columns of the labelled part.
+      train: telemetry and command flags of the stretch without labelled anomalies.
+      test: the same columns of the labelled stretch.
       labels: True where a test step is anomalous.
     """
 
@@ -50,57 +50,56 @@ class Channel:
 def parse_nasa(source: epath.PathLike) -> list[Channel]:
     """Reads all labelled channels from a folder or zip in telemanom's layout.
 
-    A channel with several rows of labels (P-2) gets the union of them; a channel without a row
-    (T-10) is left out, as nothing is known of it.
+    The labels of a channel with several rows (P-2) are united; a channel without a row (T-10) is left out, since it has
+    no labels.
 
     Args:
-      source: folder that holds `data.zip`, `data/{train,test}/<id>.npy` or `{train,test}/<id>.npy`,
-        or the zip itself; `labeled_anomalies.csv` lies in it, beside it or inside the zip. Local or
-        gs://.
+      source: a folder that holds `data.zip`, `data/{train,test}/<id>.npy` or `{train,test}/<id>.npy`, or the zip
+        itself, local or gs://. `labeled_anomalies.csv` is in the folder, next to it or inside the zip.
 
     Returns:
       Channels sorted by id.
 
     Raises:
-      InputError: something is missing, damaged or contradicts the labels; names the file.
+      InputError: a file is missing, damaged or contradicts the labels.
     """
-    arrays, labels = _find(epath.Path(source))
-    rows = _read_csv(labels)
-    return [_channel(name, rows[name], arrays, labels) for name in sorted(rows)]
+    arrays, labels = _find_files(epath.Path(source))
+    rows = _read_rows(labels)
+    return [_read_channel(name, rows[name], arrays, labels) for name in sorted(rows)]
 
 
-def _find(source: epath.Path) -> tuple[Folder, Folder]:
-    """The folder that holds train and test, and the csv."""
+def _find_files(source: epath.Path) -> tuple[Folder, Folder]:
+    """Returns the folder that holds train/ and test/, and the path of the labels."""
     archive = source if source.suffix == ".zip" else source / "data.zip"
     root: Folder = source
     if archive.exists() and not archive.is_dir():
         try:
             opened = zipfile.ZipFile(io.BytesIO(_read(archive)))
-        except (NotImplementedError, zipfile.BadZipFile) as fault:
-            raise InputError(f"{archive}: not a whole zip file ({one_line(fault)})") from fault
-        opened.filename = str(archive)  # Named in the paths below it, hence in messages.
+        except (NotImplementedError, zipfile.BadZipFile) as error:
+            raise InputError(f"{archive}: not a complete zip file ({one_line(error)})") from error
+        opened.filename = str(archive)  # appears in the paths below it, hence in messages
         root = zipfile.Path(opened)
     elif not source.is_dir():
         raise InputError(f"{source}: no such folder; expected {LAYOUT}")
 
-    # data/data is what the copy on Kaggle (patrickfleith) unpacks to.
+    # The copy on Kaggle (patrickfleith) unpacks to data/data.
     folders: list[Folder] = [root / "data", root, root / "data" / "data"]
-    arrays = next((f for f in folders if (f / "test").is_dir()), None)
+    arrays = next((folder for folder in folders if (folder / "test").is_dir()), None)
     if arrays is None:
         raise InputError(f"{root}: holds no arrays test/<channel>.npy; expected {LAYOUT}")
     tables: list[Folder] = [source / LABELS, source.parent / LABELS, root / LABELS, arrays / LABELS]
-    labels = next((t for t in tables if t.exists()), None)
+    labels = next((table for table in tables if table.exists()), None)
     if labels is None:
         raise InputError(f"{source / LABELS}: no such file; expected {LAYOUT}")
     return arrays, labels
 
 
-def _read_csv(path: Folder) -> dict[str, list[dict[str, str]]]:
-    """Rows of the csv as text, by channel."""
+def _read_rows(path: Folder) -> dict[str, list[dict[str, str]]]:
+    """Reads the rows of the labels as text, by channel."""
     try:
         table = pd.read_csv(io.BytesIO(_read(path)), dtype=str, keep_default_na=False)
-    except ValueError as fault:  # pandas' ParserError and EmptyDataError are ValueErrors.
-        raise InputError(f"{path}: not a readable csv ({one_line(fault)})") from fault
+    except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+        raise InputError(f"{path}: not a readable CSV file ({one_line(error)})") from error
     for column in ("chan_id", "spacecraft", "anomaly_sequences", "num_values"):
         if column not in table:
             raise InputError(f"{path}: no column {column!r}; found {', '.join(table.columns)}")
@@ -116,7 +115,7 @@ def _read_csv(path: Folder) -> dict[str, list[dict[str, str]]]:
     return rows
 
 
-def _channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, path: Folder) -> Channel:
+def _read_channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, path: Folder) -> Channel:
     train_path, test_path = (arrays / part / f"{name}.npy" for part in ("train", "test"))
     train, test = _read_array(train_path), _read_array(test_path)
     if train.shape[1] != test.shape[1]:
@@ -128,7 +127,7 @@ def _channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, path: Fo
             raise InputError(
                 f"{path}: channel {name!r}: num_values is {row['num_values']!r}, but {test_path} has {steps} steps"
             )
-        for start, end in _ranges(row["anomaly_sequences"], f"{path}: channel {name!r}"):
+        for start, end in _parse_ranges(row["anomaly_sequences"], f"{path}: channel {name!r}"):
             if not 0 <= start <= end < steps:
                 raise InputError(
                     f"{path}: channel {name!r}: anomaly range [{start}, {end}] does not fit {steps}"
@@ -138,14 +137,14 @@ def _channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, path: Fo
     return Channel(name, rows[0]["spacecraft"], train, test, labels)
 
 
-def _ranges(text: str, where: str) -> list[tuple[int, int]]:
-    """[start, end] pairs, ends inclusive, in the order of the file (not always sorted)."""
+def _parse_ranges(text: str, where: str) -> list[tuple[int, int]]:
+    """Parses [start, end] pairs with inclusive ends, in the order of the file, which is not always sorted."""
     try:
         pairs = json.loads(text)
-        good = isinstance(pairs, list) and all(isinstance(start, int) and isinstance(end, int) for start, end in pairs)
+        valid = isinstance(pairs, list) and all(isinstance(start, int) and isinstance(end, int) for start, end in pairs)
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise InputError(f"{where}: anomaly_sequences is {text!r}; expected a JSON list of [start, end]")
     return pairs
 
@@ -153,8 +152,8 @@ def _ranges(text: str, where: str) -> list[tuple[int, int]]:
 def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
     try:
         array = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
-    except (ValueError, tokenize.TokenError) as fault:  # numpy tokenizes a header it cannot parse.
-        raise InputError(f"{path}: not a whole .npy file ({one_line(fault)})") from fault
+    except (ValueError, tokenize.TokenError) as error:  # numpy tokenizes a header that it cannot parse
+        raise InputError(f"{path}: not a complete .npy file ({one_line(error)})") from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise InputError(f"{path}: {array.dtype} array of shape {array.shape}; expected numbers (time, columns)")
     with np.errstate(over="ignore"):
@@ -167,7 +166,7 @@ def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
 def _read(path: Folder) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError as fault:
-        raise InputError(f"{path}: no such file") from fault
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as fault:
-        raise InputError(f"{path}: cannot be read ({one_line(fault)})") from fault
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error

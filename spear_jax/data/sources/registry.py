@@ -1,0 +1,129 @@
+"""Lists the data sets that a config can name."""
+
+import dataclasses
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from spear_jax.data.series import LoadedSeries
+from spear_jax.data.sources.files import load_files
+from spear_jax.data.sources.mimic_iv import load_mimic_iv, prepare_mimic_iv
+from spear_jax.data.sources.nab import load_nab, prepare_nab
+from spear_jax.data.sources.nasa import load_nasa, prepare_nasa
+from spear_jax.data.sources.synthetic import generate_series
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetEntry:
+    """All that the package knows of a data set.
+
+    Attributes:
+      title: its name in tables and on report pages.
+      full_title: its name in model cards.
+      load: reads the series that `config.data` selects; None for a name that only results carry.
+      prepare: downloads and prepares the data set and says what was prepared; None where there is nothing to prepare.
+    """
+
+    title: str
+    full_title: str
+    load: Callable[[ConfigDict], LoadedSeries] | None = None
+    prepare: Callable[[ConfigDict], str] | None = None
+
+
+def load_series(config: ConfigDict) -> LoadedSeries:
+    """Reads the recorded series that `config.data` selects.
+
+    Raises:
+      InputError: they are missing or unusable.
+    """
+    load = DATASETS[config.data.name].load
+    assert load is not None, config.data.name  # the config's choices are the entries that can be loaded
+    return load(config.data)
+
+
+def prepare_dataset(config: ConfigDict) -> str:
+    """Downloads and prepares the data set of a config; returns a line that says what was done.
+
+    Raises:
+      InputError: the local copy is unreadable, or no mirror provided a file.
+    """
+    name, prepare = config.data.name, DATASETS[config.data.name].prepare
+    return f"{name}: {prepare(config.data)}" if prepare else f"data.name={name!r}: there is nothing to prepare"
+
+
+def dataset_title(name: str, *, full: bool = False) -> str:
+    """Returns a data set's title, or its name where nothing else is known of it."""
+    entry = DATASETS.get(name)
+    if entry is None:
+        return name
+    return entry.full_title if full else entry.title
+
+
+def split_names(text: str) -> list[str]:
+    """Splits a config field that lists names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _load_nasa(data: ConfigDict) -> LoadedSeries:
+    return LoadedSeries("nasa", load_nasa(data.dir, **data.nasa, limit=data.limit_series))
+
+
+def _load_nab(data: ConfigDict) -> LoadedSeries:
+    options = data.nab.to_dict() | {"groups": split_names(data.nab.groups), "files": split_names(data.nab.files)}
+    return LoadedSeries("nab", load_nab(data.dir, **options, limit=data.limit_series))
+
+
+def _load_mimic_iv(data: ConfigDict) -> LoadedSeries:
+    options = data.mimic_iv.to_dict() | {"signals": split_names(data.mimic_iv.signals)}
+    return load_mimic_iv(data.dir, **options, limit=data.limit_series)
+
+
+def _prepare_mimic_iv(data: ConfigDict) -> str:
+    stays = sum(1 for _ in prepare_mimic_iv(data.dir, data.mimic_iv.prepared_dir))
+    return f"{stays} stays are prepared"
+
+
+def _load_files(data: ConfigDict) -> LoadedSeries:
+    return load_files(
+        data.dir,
+        timestamp_column=data.timestamp_column,
+        value_columns=split_names(data.value_columns),
+        label_column=data.label_column,
+        intervals=data.intervals,
+        labels=data.labels,
+        limit=data.limit_series,
+    )
+
+
+def _generate(data: ConfigDict) -> LoadedSeries:
+    options = data.synthetic.to_dict() | {"kinds": split_names(data.synthetic.kinds)}
+    if data.limit_series:
+        options["series"] = data.limit_series
+    return LoadedSeries("synthetic", generate_series(**options))
+
+
+DATASETS = {
+    "nasa": DatasetEntry(
+        title="NASA SMAP and MSL",
+        full_title="NASA SMAP and MSL telemetry",
+        load=_load_nasa,
+        prepare=lambda data: f"prepared in {prepare_nasa(data.dir)}",
+    ),
+    "nab": DatasetEntry(
+        title="NAB",
+        full_title="Numenta Anomaly Benchmark (NAB)",
+        load=_load_nab,
+        prepare=lambda data: f"prepared in {prepare_nab(data.dir)}",
+    ),
+    "mimic_iv": DatasetEntry(
+        title="MIMIC-IV",
+        full_title="MIMIC-IV vital signs, credentialed release",
+        load=_load_mimic_iv,
+        prepare=_prepare_mimic_iv,
+    ),
+    "mimic_iv_demo": DatasetEntry(  # what results call mimic_iv where the copy was the open demo
+        title="MIMIC-IV demo, a stand-in for the paper's data", full_title="MIMIC-IV vital signs, open demo"
+    ),
+    "files": DatasetEntry(title="own files", full_title="own files", load=_load_files),
+    "synthetic": DatasetEntry(title="generated telemetry", full_title="generated telemetry", load=_generate),
+}
