@@ -1,14 +1,14 @@
-"""The one exception that is the reader's to mend: bad input, said in one line."""
+"""The exception for bad input, which the program reports in one line."""
 
 
 class InputError(ValueError):
-    """Something that was given to the program cannot be used.
+    """Input that cannot be used: a flag, a config field, a file.
 
-    The message is one line that says what was found, where, and what is allowed; `main` prints it without a
-    traceback and exits with code 2. Faults of the program itself are any other exception.
+    The message is one line that says what is wrong, where, and what is allowed. `main` prints it without a traceback
+    and exits with code 2. Any other exception is a bug in the program.
     """
 
 
-def one_line(fault: BaseException) -> str:
-    """What a fault says, on one line."""
-    return " ".join(str(fault).split())
+def one_line(error: BaseException) -> str:
+    """Returns an exception's message without line breaks."""
+    return " ".join(str(error).split())

@@ -118,7 +118,11 @@ CHOICES = {
     "head.kind": ("step", "window"),
     "train.parts": ("prompt+head", "head"),
 }
-RETIRED: dict[str, str] = {}
+RETIRED = {
+    "controls.zscore_steps": "the control's window is a constant, 64",
+    "data.synthetic.kinds": "every kind of anomaly is generated",
+    "train.decay_to": "learning rates always fall to a tenth",
+}
 """Fields that old folders still name, and why they are gone."""
 RUN_FILES = (
     "config.json",

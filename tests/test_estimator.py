@@ -254,10 +254,10 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "series", "labels", "said"),
     [
-        ({"epochs": 0}, None, None, "epochs=0: allowed is at least 1"),
-        ({"scale": "all"}, None, None, "scale='all': allowed are train, series, window"),
+        ({"epochs": 0}, None, None, "epochs=0 must be at least 1"),
+        ({"scale": "all"}, None, None, "scale='all' must be one of train, series, window"),
         ({"combine": "none"}, None, None, "combine='none': .* allowed are max, mean"),
-        ({"combine": "std"}, None, None, "combine='std': allowed are"),
+        ({"combine": "std"}, None, None, "combine='std' must be one of"),
         ({"window": "32"}, None, None, "window='32': is str; needed is int"),
         ({"seed": 0.5}, None, None, "seed=0.5: is float; needed is int"),
         ({"window": 600}, None, None, "has 512 positions and 2 are prompt"),

@@ -8,9 +8,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.config import check_length, differences, flatten, to_json
+from spear_jax.config import carry, check_evaluate_override, check_length, differences, flatten, to_json
 from spear_jax.data import build_dataset, load_series
-from spear_jax.detector import CARRIED, OF_THE_MACHINE, carry, load_detector
+from spear_jax.detector import load_detector
 from spear_jax.errors import InputError
 from spear_jax.evaluation import compose_results, judge_scores, per_series, write_results
 from spear_jax.methods import load_method_backbone, score_trained
@@ -39,23 +39,14 @@ def evaluate_detector(
     """
     began = time.monotonic()
     for field in overridden:
-        section = field.partition(".")[0]
-        if (section in CARRIED and field not in OF_THE_MACHINE) or field in ("data.window", "seed"):
-            raise InputError(f"--config.{field}: comes from the detector in --mode=evaluate and cannot be changed")
-        if section in ("method", "train", "tsmote", "lstm", "lora", "zero_shot"):
-            raise InputError(f"--config.{field}: is of training; --mode=evaluate trains nothing")
-        if section in ("threshold", "alarms") and field != "threshold.reuse" and config.threshold.reuse:
-            raise InputError(
-                f"--config.{field}: the detector has its threshold and alarm rule; add --config.threshold.reuse=False"
-            )
+        check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
     folder = epath.Path(workdir)
     detector, commit = load_detector(detector_path)
-    here = {field: flatten(config)[field] for field in overridden if field in OF_THE_MACHINE}
-    carry(detector, config)
-    config.update_from_flattened_dict(here)
+    values = flatten(config)
+    carry(detector.config, config)
+    config.update_from_flattened_dict({field: values[field] for field in overridden})
     if config.data.window:
         config.data.stride = min(config.data.stride, config.data.window)
-    config.seed = detector.config.seed
     _check_new(config, folder)
     loaded = load_series(config)
     dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)

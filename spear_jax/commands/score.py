@@ -11,14 +11,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.config import default_config, override, validate
+from spear_jax.config import carry, check_score_override, default_config, override, validate
 from spear_jax.data import LOOKS_AHEAD, Columns, File, LiveFile, check_unique_names, find_files, split_names
 from spear_jax.detector import (
-    OF_THE_MACHINE,
     TIME_FORMAT,
     Detector,
     Scorer,
-    carry,
     columns,
     load_detector,
     rows_for_scale,
@@ -31,22 +29,6 @@ from spear_jax.methods import load_method_backbone
 from spear_jax.report import shortened
 from spear_jax.training import StopSignal
 
-OVERRIDABLE = (
-    *("data.timestamp_column", "data.value_columns", "data.label_column", "data.combine"),
-    *("score.batch_size", "score.stride", "score.overlap", "score.format"),
-    *("alarms.merge_gap", "alarms.min_length"),
-    *OF_THE_MACHINE,
-)
-
-
-# What makes no difference to rows that come live, and why.
-NOT_LIVE = {
-    "score.batch_size": "scores one window of each column at a time",
-    "score.format": "writes lines of CSV to standard output",
-    "alarms.merge_gap": "gives scores and no alarms",
-    "alarms.min_length": "gives scores and no alarms",
-}
-
 
 def score_files(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
     """Scores files.
@@ -55,7 +37,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
       detector_path: a detector or run folder.
       source: a CSV or Parquet file, or a folder of them.
       workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
-      overrides: of the fields in `OVERRIDABLE`.
+      overrides: field -> value as typed.
 
     Raises:
       InputError: bad input; the folder is as it was.
@@ -64,7 +46,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     folder = epath.Path(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
-    detector, config = _open(detector_path, overrides)
+    detector, config = _open(detector_path, overrides, live=False)
     places = find_files(source)
     check_unique_names([name for _, name in places], source)
     found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
@@ -117,7 +99,7 @@ def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrid
       detector_path: a detector or run folder.
       rows: lines of CSV, column names first.
       out: gets CSV with the columns series, step, timestamp, value, score, predicted.
-      overrides: of the fields in `OVERRIDABLE`.
+      overrides: field -> value as typed.
 
     Raises:
       InputError: bad input, or a detector that looks ahead. The rows before one that cannot be read have their scores.
@@ -125,12 +107,9 @@ def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrid
     if rows is None or out is None:
         raise InputError("--input=-: standard input or output is closed")
     with parallel.quiet():  # standard output is for scores
-        detector, config = _open(detector_path, overrides)
+        detector, config = _open(detector_path, overrides, live=True)
     if detector.config.quantizer.scale == "series":
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
-    for field, why in NOT_LIVE.items():
-        if field in overrides:
-            raise InputError(f"--config.{field}: cannot be given with --input=-, which {why}")
     scorer, said = _place(detector, config, 1)
     stride, overlap = scorer.stride(config.score.stride), config.score.overlap or "first"
 
@@ -181,17 +160,16 @@ def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
     return said + ([own] if new else [])
 
 
-def _open(detector_path: str, overrides: Mapping[str, str]) -> tuple[Detector, ConfigDict]:
+def _open(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:
     """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
     detector, _ = load_detector(detector_path)
     config = default_config()
     config.data.name = "files"
-    carry(detector, config)
+    carry(detector.config, config)
     config.data.labels, config.data.combine = "column", detector.config.data.combine
     config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
-        if field not in OVERRIDABLE:
-            raise InputError(f"--config.{field}: cannot be given in --mode=score; allowed are {', '.join(OVERRIDABLE)}")
+        check_score_override(field, live=live)
         override(config, field, text)
     validate(config)
     own = detector.alarm_rule

@@ -1,28 +1,41 @@
-"""Every field of a config, its default, and what is allowed in it."""
+"""Every config field: default, allowed values and meaning; reading, checking and reusing configs."""
 
-from spear_jax.config.checks import check_length, differences, validate
-from spear_jax.config.fields import BACKBONES, EXTENDABLE, IRRELEVANT, MINILM, TINY, default_config, own_data_config
+from spear_jax.config.arguments import BACKBONES, MINILM, TINY, choose_backbone, variants
+from spear_jax.config.checks import check_length, validate
+from spear_jax.config.fields import FIELDS, default_config, own_data_config
 from spear_jax.config.methods import METHODS, Method
 from spear_jax.config.reading import (
-    choose_backbone,
     find_file,
     flatten,
     load_config,
     override,
+    packaged_configs,
     take_environment,
     to_json,
-    variants,
+)
+from spear_jax.config.reuse import (
+    EXTENDABLE,
+    IRRELEVANT,
+    carry,
+    check_evaluate_override,
+    check_score_override,
+    differences,
+    read_stored,
 )
 
 __all__ = [
     "BACKBONES",
     "EXTENDABLE",
+    "FIELDS",
     "IRRELEVANT",
     "METHODS",
     "MINILM",
     "TINY",
     "Method",
+    "carry",
+    "check_evaluate_override",
     "check_length",
+    "check_score_override",
     "choose_backbone",
     "default_config",
     "differences",
@@ -31,6 +44,8 @@ __all__ = [
     "load_config",
     "override",
     "own_data_config",
+    "packaged_configs",
+    "read_stored",
     "take_environment",
     "to_json",
     "validate",

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from spear_jax import hub, parallel
 from spear_jax.backbones import Backbone
-from spear_jax.config import default_config, validate
+from spear_jax.config import read_stored, validate
 from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
@@ -26,14 +26,6 @@ from spear_jax.storage import read_json, write_whole
 from spear_jax.training import read_trainable
 
 SCHEMA = 2
-
-
-# The parts of a config that a detector carries and that nobody may change under it ...
-CARRIED = ("quantizer", "embedding", "prompt", "head", "backbone")
-
-
-# ... but for where the same weights lie on this machine, and in which numbers they are held.
-OF_THE_MACHINE = ("backbone.name", "backbone.dtype", "backbone.int8")
 
 
 # What is always known of the backbone.
@@ -229,9 +221,8 @@ class Detector:
         for key, array in tensors.items():
             part, _, name = key.partition(".")
             trainable.setdefault(part, {})[name] = array
-        config = default_config()  # of fields that this version has added
-        config.update(about["config"] | {part: about["config"][part] for part in CARRIED})
         try:
+            config = read_stored(about["config"])
             validate(config)
         except InputError as fault:
             raise InputError(f"{folder / 'detector.json'}: {fault}") from fault
@@ -374,11 +365,3 @@ def load_detector(detector_path: str) -> tuple[Detector, dict[str, str]]:
         return detector, {}
     parallel.say(f"detector {detector_path}: commit {found.name} of the Hub")
     return detector, {"commit": found.name}
-
-
-def carry(detector: Detector, config: ConfigDict) -> None:
-    """Puts copies of what a detector carries into a config."""
-    carrying = detector.config.copy_and_resolve_references()
-    for part in CARRIED:
-        config[part] = carrying[part]
-    config.data.window = carrying.data.window

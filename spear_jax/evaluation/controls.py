@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from spear_jax.data import SPLITS, Dataset, Examples, Series, StepScores, scores_by_split, stitch_splits
 
+ZSCORE_STEPS = 64
+
 
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:
     """P(anomaly | bin), counted on train: all that a step's own value can tell.
@@ -76,5 +78,5 @@ def _controls(
         "bin_lookup": stitch_splits(
             dataset, {split: bin_lookup(dataset.training, bins, dataset.examples[split]) for split in SPLITS}
         ),
-        "rolling_zscore": scores_by_split(dataset, rolling_zscores(dataset.recorded, config.controls.zscore_steps)),
+        "rolling_zscore": scores_by_split(dataset, rolling_zscores(dataset.recorded, ZSCORE_STEPS)),
     }

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from spear_jax.model import Params, merge
 
+DECAY_TO = 0.1  # share of the learning rate that is left after the decay
+
 
 class StepMetrics(NamedTuple):
     """What optimizer steps report, a value per step.
@@ -50,8 +52,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     def adamw(rate: float) -> optax.GradientTransformation:
         after: optax.Schedule = {
             "constant": optax.constant_schedule(rate),
-            "linear": optax.linear_schedule(rate, rate * train.decay_to, train.decay_steps),
-            "cosine": optax.cosine_decay_schedule(rate, train.decay_steps, train.decay_to),
+            "linear": optax.linear_schedule(rate, DECAY_TO * rate, train.decay_steps),
+            "cosine": optax.cosine_decay_schedule(rate, train.decay_steps, DECAY_TO),
         }[train.schedule]
         if train.warmup_steps:
             # Starts above 0, so that the first step already moves the prompt.

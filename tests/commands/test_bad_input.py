@@ -29,14 +29,14 @@ from conftest import (
 # --- What is refused before a run ---------------------------------------
 
 FIELDS: list[tuple[dict[str, object], list[str]]] = [
-    ({"train.epoch": 3}, ["--config.train.epoch: no such field", "did you mean train.epochs"]),
+    ({"train.epoch": 3}, ["--config.train.epoch does not exist", "did you mean train.epochs"]),
     ({"train": 3}, ["--config.train:", "section with", "train.batch_size"]),
     ({"train.epochs": "many"}, ["--config.train.epochs=many", "a whole number"]),
     ({"train.epochs": 1.5}, ["--config.train.epochs=1.5", "a whole number"]),
     ({"train.prompt_learning_rate": "nan"}, ["train.prompt_learning_rate=nan", "finite"]),
     ({"train.weight_decay": "inf"}, ["config.train.weight_decay=inf", "finite"]),
-    ({"quantizer.bins": 0}, ["config.quantizer.bins=0", "allowed is 2 to 10000"]),
-    ({"data.window": 1}, ["config.data.window=1", "allowed is at least 2, or 0"]),
+    ({"quantizer.bins": 0}, ["config.quantizer.bins=0", "must be 2 to 10000"]),
+    ({"data.window": 1}, ["config.data.window=1", "must be at least 2, or 0"]),
     ({"data.fractions": "(1,0,0)"}, ["config.data.fractions=(1, 0, 0)", "sum to 1"]),
     ({"data.split": "shuffle"}, ["config.data.split='shuffle'", "series, time, random"]),
     ({"embedding.kind": "magic"}, ["embedding.kind='magic'", "numbers, spread", "trained"]),
@@ -56,10 +56,10 @@ def test_field_that_cannot_be_used(
 
 
 LATER: list[tuple[dict[str, object], list[str]]] = [
-    ({"prompt.length": 511}, ["config.prompt.length=511", "512 positions", "at most 510"]),
+    ({"prompt.length": 511}, ["config.prompt.length=511", "at most 510", "512 positions"]),
     (
         {"data.window": 509, "data.synthetic.length": 600},
-        ["config.data.window=509", "512 positions and 4 are prompt", "at most 508 steps"],
+        ["config.data.window=509", "at most 508", "512 positions, of which the prompt takes 4"],
     ),
     ({"data.limit_series": 1}, ["nothing is left for", "1 series", "use more series"]),
     (
@@ -107,7 +107,7 @@ def test_array_that_is_no_prompt(spear: Spear, tmp_path: Path, fault: str) -> No
 
 
 CONFIG_FILES: dict[str, tuple[str | None, list[str]]] = {
-    "none": (None, ["no file", "looked in"]),
+    "none": (None, ["no such file", "looked for"]),
     "syntax": ("def get_config(:", ["SyntaxError", "line 1"]),
     "empty": ("", ["get_config"]),
     "binary": ("x = '\0'", ["null bytes"]),
@@ -119,12 +119,12 @@ CONFIG_FILES: dict[str, tuple[str | None, list[str]]] = {
     "exit": ("raise SystemExit(3)", ["SystemExit: 3"]),
     "other fields": (
         "from ml_collections import ConfigDict\ndef get_config(arg): return ConfigDict({'a': 1})",
-        ["config.a: no such field"],
+        ["config.a does not exist"],
     ),
     "other value": (
         "from spear_jax.config import default_config\n"
         "def get_config(arg):\n    c = default_config()\n    c.quantizer.bins = 0\n    return c",
-        ["config.quantizer.bins=0", "allowed is 2 to 10000"],
+        ["config.quantizer.bins=0", "must be 2 to 10000"],
     ),
 }
 
@@ -138,14 +138,14 @@ def test_config_file_that_cannot_be_used(spear: Spear, finished: Run, tmp_path: 
     before = contents(finished.workdir)
     for workdir in (tmp_path / "run", finished.workdir):
         outcome = spear(f"--config={file}", f"--workdir={workdir}")
-        check_refusal(outcome, *parts, *([] if "field" in str(parts) or "bins" in str(parts) else [file]))
+        check_refusal(outcome, *parts, *([] if "does not exist" in str(parts) or "bins" in str(parts) else [file]))
     assert not (tmp_path / "run").exists()
     assert contents(finished.workdir) == before
 
 
 def test_config_argument_that_is_unknown(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*command("nasa:foo,debug", workdir=tmp_path / "run"))
-    check_refusal(outcome, "nasa.py:foo,debug", "'foo' is unknown", "minilm, bert,", "gemma", "debug")
+    check_refusal(outcome, "nasa.py:foo,debug", "'foo' does not exist", "minilm, bert,", "gemma", "debug")
     assert not (tmp_path / "run").exists()
 
 
@@ -233,7 +233,7 @@ def test_weights_that_cannot_be_read(spear: Spear, bert: Path, tmp_path: Path, f
 def test_window_must_leave_room_in_the_positions_of_a_local_model(spear: Spear, bert: Path, tmp_path: Path) -> None:
     fields = {"backbone.name": bert, "data.window": 61}
     arguments = quick(tmp_path / "run", fields)
-    refuse_untouched(spear, arguments, "data.window=61", "64 positions", "at most 60 steps")
+    refuse_untouched(spear, arguments, "data.window=61", "64 positions", "at most 60")
 
 
 def test_local_model_is_pretrained_and_a_detector_is_tied_to_its_weights(

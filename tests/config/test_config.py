@@ -1,11 +1,10 @@
-"""Fields, defaults and what is refused, without running anything."""
+"""Config files, fields and their checks, without running anything."""
 
 import ast
 import contextlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from spear_jax import main
-from spear_jax.config import checks, fields, reading
+from spear_jax.config import arguments, checks, fields, reading, reuse
+from spear_jax.config.field import Limits
+from spear_jax.config.fields import FIELDS
 from spear_jax.errors import InputError
 
-DEFAULTS = reading.flatten(fields.default_config())
-NUMBERS = [field for field, value in DEFAULTS.items() if type(value) in (int, float)]
+DEFAULTS = {name: field.default for name, field in FIELDS.items()}
+NUMBERS = [name for name, value in DEFAULTS.items() if type(value) in (int, float)]
+RANGES = {name: field.allowed for name, field in FIELDS.items() if isinstance(field.allowed, Limits)}
+CHOICES = {name: field.allowed for name, field in FIELDS.items() if field.allowed and name not in RANGES}
 EXPERIMENTS = sorted(CONFIGS.glob("*.py"))  # studies: test_studies.py
 
 
@@ -57,7 +59,7 @@ def words_of(file: Path) -> list[str]:
     """The words that a config file allows after its colon, from its own refusal."""
     with pytest.raises(InputError) as caught:
         reading.load_config(f"{file}:no-such-word")
-    return str(caught.value).partition("allowed: ")[2].split(", ")
+    return str(caught.value).partition("must be one of ")[2].split(", ")
 
 
 # The files in configs/
@@ -70,7 +72,7 @@ def test_config_file_is_valid_with_every_argument(file: Path) -> None:
     checks.validate(reading.load_config(str(file)))
     for word in words:
         checks.validate(reading.load_config(f"{file}:{word}"))
-    others = [word for word in words if word not in fields.BACKBONES]
+    others = [word for word in words if word not in arguments.BACKBONES]
     for pair in itertools.permutations([*others, "minilm"] if "minilm" in words else others, 2):
         checks.validate(reading.load_config(f"{file}:{','.join(pair)}"))
 
@@ -79,12 +81,11 @@ def test_config_file_is_valid_with_every_argument(file: Path) -> None:
     "file", [file for file in EXPERIMENTS if file.stem != "quickstart"], ids=lambda file: file.stem
 )
 def test_every_backbone_is_a_word_of_every_config(file: Path) -> None:
-    for word, name in fields.BACKBONES.items():
+    for word, name in arguments.BACKBONES.items():
         config = reading.load_config(f"{file}:{word}")
         assert config.backbone.name == name
         assert config.backbone.dtype == ("float32" if "bert" in word or word == "minilm" else "bfloat16")
-        assert re.search(rf"[ ,]{re.escape(word)}[,\n]", main.HELP)
-    with pytest.raises(InputError, match=r"'gemma,minilm' names 2 backbones; allowed is one"):
+    with pytest.raises(InputError, match=r"'gemma,minilm' names 2 backbones; it must name one"):
         reading.load_config(f"{file}:minilm,gemma")
 
 
@@ -97,7 +98,7 @@ def test_config_file_documents_its_command_and_arguments(file: Path) -> None:
     (function,) = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     documented = ast.get_docstring(function) or ""
     for word in words_of(file):
-        assert word in documented or (word in fields.BACKBONES and "of `config.BACKBONES`" in documented)
+        assert word in documented or (word in arguments.BACKBONES and "of `config.BACKBONES`" in documented)
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
@@ -108,7 +109,7 @@ def test_debug_is_tiny_and_random_unless_a_backbone_is_named(file: Path) -> None
 
 def test_debug_keeps_a_backbone_that_is_named() -> None:
     short = reading.load_config(f"{CONFIGS / 'nasa.py'}:minilm,debug")
-    assert short.backbone.name == fields.MINILM
+    assert short.backbone.name == arguments.MINILM
     assert short.train.epochs < reading.load_config(f"{CONFIGS / 'nasa.py'}:minilm").train.epochs
 
 
@@ -129,10 +130,10 @@ def test_defaults_are_valid_and_typed() -> None:
     assert {type(value) for value in DEFAULTS.values()} <= {str, bool, int, float, tuple}
 
 
-def test_limits_are_of_fields_that_exist_and_every_number_has_some() -> None:
-    assert set(fields.CHOICES) <= {f for f, value in DEFAULTS.items() if type(value) is str}
-    assert set(fields.RANGES) == set(NUMBERS)
-    assert set(fields.EXTENDABLE + fields.IRRELEVANT) <= set(DEFAULTS)
+def test_every_number_has_limits_and_only_strings_have_choices() -> None:
+    assert reading.flatten(fields.default_config()) == DEFAULTS
+    assert set(RANGES) == set(NUMBERS)
+    assert all(type(DEFAULTS[name]) is str for name in CHOICES)
 
 
 @pytest.mark.parametrize("field", DEFAULTS)
@@ -188,13 +189,13 @@ def test_any_text_is_taken_or_refused_by_name(field: str, text: str) -> None:
     config = fields.default_config()
     try:
         reading.override(config, field, text)
-    except InputError as fault:
-        assert str(fault).startswith(f"--config.{field}=")
+    except InputError as error:
+        assert str(error).startswith(f"--config.{field}=")
     assert type(reading.flatten(config)[field]) is type(DEFAULTS[field])
 
 
 def test_a_config_that_was_written_does_not_differ() -> None:
-    assert checks.differences(written(fields.default_config()), fields.default_config()) == []
+    assert reuse.differences(written(fields.default_config()), fields.default_config()) == []
 
 
 # What is refused
@@ -203,14 +204,14 @@ def test_a_config_that_was_written_does_not_differ() -> None:
 @pytest.mark.parametrize(
     ("field", "parts"),
     [
-        ("train.epoch", ["train.epoch:", "did you mean train.epochs"]),
+        ("train.epoch", ["train.epoch does not exist", "did you mean train.epochs"]),
         ("tain.epochs", ["did you mean train.epochs"]),
         ("epochs", ["train.epochs"]),
         ("train", ["it is a section with", "train.batch_size"]),
         ("train.early_stopping", ["section with train.early_stopping.metric"]),
-        ("train.epochs.more", ["no such field"]),
-        ("qqqqqqqq", ["no such field", "did you mean"]),
-        ("", ["no such field"]),
+        ("train.epochs.more", ["does not exist"]),
+        ("qqqqqqqq", ["does not exist", "did you mean"]),
+        ("", ["does not exist"]),
     ],
 )
 def test_unknown_field_names_a_near_one(field: str, parts: list[str]) -> None:
@@ -221,31 +222,31 @@ def test_unknown_field_names_a_near_one(field: str, parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("field", "text", "needed"),
     [
-        ("train.epochs", "five", f"a whole number, like {DEFAULTS['train.epochs']}"),
+        ("train.epochs", "five", f"a whole number, such as {DEFAULTS['train.epochs']}"),
         ("train.epochs", "2.5", "a whole number"),
         ("train.epochs", "True", "a whole number"),
         ("train.epochs", "", "a whole number"),
-        ("train.clip_norm", "big", f"a number, like {DEFAULTS['train.clip_norm']}"),
-        ("backbone.remat", "1", "true or false, like "),
-        ("data.fractions", "0.5", f"a list of numbers, like {DEFAULTS['data.fractions']}"),
+        ("train.clip_norm", "big", f"a number, such as {DEFAULTS['train.clip_norm']}"),
+        ("backbone.remat", "1", "true or false, such as "),
+        ("data.fractions", "0.5", f"a list of numbers, such as {DEFAULTS['data.fractions']}"),
         ("data.fractions", "{0.5}", "a list of numbers"),
     ],
 )
 def test_wrong_type_names_field_value_and_what_is_needed(field: str, text: str, needed: str) -> None:
-    with refused(f"--config.{field}={text}: ", needed):
+    with refused(f"--config.{field}={text} must be ", needed):
         reading.override(fields.default_config(), field, text)
 
 
-@pytest.mark.parametrize("field", fields.CHOICES)
+@pytest.mark.parametrize("field", CHOICES)
 def test_unknown_choice_lists_the_choices(field: str) -> None:
-    allowed = ", ".join(fields.CHOICES[field])
-    with refused(f"config.{field}='no-such-choice'", f"allowed are {allowed}"):
+    allowed = ", ".join(CHOICES[field])
+    with refused(f"config.{field}='no-such-choice'", f"must be one of {allowed}"):
         checks.validate(config_with(field, "no-such-choice"))
 
 
-@pytest.mark.parametrize("field", fields.RANGES)
+@pytest.mark.parametrize("field", RANGES)
 def test_value_outside_its_range_says_the_range(field: str) -> None:
-    low, high = fields.RANGES[field]
+    low, high = RANGES[field]
     kind = type(DEFAULTS[field])
     for inside in {low, high} - {math.inf}:
         config = fields.default_config()
@@ -253,7 +254,7 @@ def test_value_outside_its_range_says_the_range(field: str) -> None:
         assert reading.flatten(config)[field] == inside
     outside = [kind(low - 1)] + ([] if high == math.inf else [kind(high + 1)])
     for value in outside:
-        with refused(f"config.{field}={value}", "allowed is", f"{low:g}"):
+        with refused(f"config.{field}={value}", "must be", f"{low:g}"):
             checks.validate(config_with(field, value))
 
 
@@ -280,7 +281,7 @@ def test_number_that_is_not_finite_is_refused(field: str, value: float) -> None:
         ("data.fractions", (0.6, 0.2, math.nan), ["three shares"]),
         ("prompt.init", "ones", ["config.prompt.init='ones'", "vocabulary, words", ".npy"]),
         ("data.synthetic", 3, ["config.data.synthetic"]),
-        ("no_such", 3, ["config.no_such: no such field"]),
+        ("no_such", 3, ["config.no_such does not exist"]),
     ],
 )
 def test_value_of_a_config_file_is_checked_too(field: str, value: Any, parts: list[str]) -> None:
@@ -291,7 +292,7 @@ def test_value_of_a_config_file_is_checked_too(field: str, value: Any, parts: li
 def test_missing_field_is_named() -> None:
     config = fields.default_config()
     del config.prompt.length
-    with refused("config.prompt.length: missing"):
+    with refused("config.prompt.length is missing"):
         checks.validate(config)
 
 
@@ -321,25 +322,25 @@ def test_prompt_and_window_fill_the_positions_to_the_last(position: str, taken: 
     config.data.window = 512 - 20 - taken
     checks.check_length(config, config.data.window, 512)
     config.data.window += 1
-    with refused(f"config.data.window={config.data.window}", f"at most {512 - 20 - taken} steps"):
+    with refused(f"config.data.window={config.data.window}", f"at most {512 - 20 - taken}:"):
         checks.check_length(config, config.data.window, 512)
     config.data.window = 2
     config.prompt.length = 510 - taken
     checks.check_length(config, config.data.window, 512)
     config.prompt.length += 1
-    with refused(f"config.prompt.length={511 - taken}", f"at most {510 - taken} "):
+    with refused(f"config.prompt.length={511 - taken}", f"at most {510 - taken}:"):
         checks.check_length(config, config.data.window, 512)
 
 
 # What may change between two starts of a run
 
 
-@pytest.mark.parametrize("schedule", fields.CHOICES["train.schedule"])
+@pytest.mark.parametrize("schedule", CHOICES["train.schedule"])
 def test_more_epochs_may_be_asked_for(schedule: str) -> None:
     before, now = fields.default_config(), fields.default_config()
     before.train.schedule = now.train.schedule = schedule
     now.train.epochs += 1
-    assert checks.differences(written(before), now) == []
+    assert reuse.differences(written(before), now) == []
 
 
 @pytest.mark.parametrize("field", DEFAULTS)
@@ -352,8 +353,8 @@ def test_every_other_change_is_noticed(field: str) -> None:
         tuple: (0.5, 0.3, 0.2),
     }
     now = config_with(field, changed[type(DEFAULTS[field])])
-    different = checks.differences(written(fields.default_config()), now)
-    if field in fields.EXTENDABLE + fields.IRRELEVANT:
+    different = reuse.differences(written(fields.default_config()), now)
+    if field in reuse.EXTENDABLE + reuse.IRRELEVANT:
         assert different == []
     else:
         (text,) = different
@@ -363,5 +364,5 @@ def test_every_other_change_is_noticed(field: str) -> None:
 def test_field_that_an_older_run_lacks_is_a_difference() -> None:
     before = written(fields.default_config())
     del before["prompt"]["words"]
-    (text,) = checks.differences(before, fields.default_config())
+    (text,) = reuse.differences(before, fields.default_config())
     assert text.startswith("prompt.words ('absent' there")

@@ -1,12 +1,9 @@
-"""docs/config.md says what the code says, of every field."""
+"""docs/config.md is what the table of fields generates."""
 
 from conftest import REPOSITORY
 
-from spear_jax.config import fields, reading
-from spear_jax.config.fields import MEANINGS
-from spear_jax.config.reference import page
+from spear_jax.config.reference import explain_fields
 
 
-def test_every_field_is_explained_and_the_page_is_current() -> None:
-    assert MEANINGS.keys() == reading.flatten(fields.default_config()).keys()
-    assert (REPOSITORY / "docs" / "config.md").read_text() == page()
+def test_the_page_is_current() -> None:
+    assert (REPOSITORY / "docs" / "config.md").read_text() == explain_fields()

@@ -29,7 +29,7 @@ from conftest import (
 from etils import epath
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config.fields import MINILM
+from spear_jax.config.arguments import MINILM
 from spear_jax.detector.artifact import Detector, content_sha256
 from spear_jax.model.embedding import bin_table
 
@@ -130,7 +130,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no backbone's sha": (change("backbone.sha256", None), ["'sha256'"]),
     "no config": (change("config.prompt", None), ["'prompt' is missing"]),
     "no such position": (change("config.prompt.position", "middle"), ["json: config.prompt.position='middle'"]),
-    "a field of another version": (change("config.prompt.colour", "red"), ["config.prompt.colour: no such field"]),
+    "a field of another version": (change("config.prompt.colour", "red"), ["config.prompt.colour does not exist"]),
     "a number for a section": (change("config.quantizer", 3), ["detector.json"]),
     "a list for a number": (change("config.quantizer.bins", [1]), ["detector.json"]),
     "threshold in words": (change("threshold.value", "high"), ["detector.json"]),
@@ -139,7 +139,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a range in words": (change("ranges", {"a": "low"}), ["ranges of 'a' is 'o'; needed is a finite number"]),
     "a threshold of True": (change("threshold.value", True), ["threshold is True; needed is a finite number"]),
     "threshold is NaN": (change("threshold.value", float("nan")), ["threshold is nan"]),
-    "impossible config": (change("config.quantizer.bins", 0), ["config.quantizer.bins=0: allowed"]),
+    "impossible config": (change("config.quantizer.bins", 0), ["config.quantizer.bins=0 must be"]),
     "other backbone": (
         change("backbone.sha256", "0" * 64),
         ["trained with random:tiny of sha256 0000", "the weights at hand", load_backbone("random:tiny").sha256],

@@ -191,7 +191,7 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     check_refusal(spear(*common, f"--input={table}", "--config=configs/nasa.py"), "--config is not of --mode=score")
     check_refusal(
         spear(*common, f"--input={table}", "--config.prompt.length=3"),
-        "--config.prompt.length: cannot be given in --mode=score; allowed are data.timestamp_column",
+        "--config.prompt.length cannot be overridden with --mode=score, only data.timestamp_column",
     )
     check_refusal(spear(*common, f"--input={table}", "--config.data.value_columns=c"), "no column 'c'")
     check_refusal(spear(*common, f"--input={table}", "--config.data.combine=std"), "config.data.combine='std': allowed")

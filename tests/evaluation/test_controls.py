@@ -9,7 +9,8 @@ from conftest import Spear, check_refusal, check_scores, quick, quick_on, result
 from safetensors.numpy import load_file
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.arguments import TINY
+from spear_jax.config.fields import default_config
 from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources.synthetic import generate_series

@@ -77,7 +77,7 @@ def test_four_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -
 def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
     code, said = launch(tmp_path, 2, *quick(tmp_path / "run", {"train.epochs": "0"}))
     assert code == 2
-    assert set(said.splitlines()) == {"error: config.train.epochs=0: allowed is at least 1"}
+    assert set(said.splitlines()) == {"error: config.train.epochs=0 must be at least 1"}
     assert not (tmp_path / "run").exists()
 
 

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.commands import memory
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.arguments import TINY
+from spear_jax.config.fields import default_config
 from spear_jax.methods import registry
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.lstm import assemble_lstm
@@ -164,9 +165,12 @@ def test_each_runs_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"method": "svm"}, "config.method='svm': allowed are spear, lstm"),
-        ({"method": "lstm", "head.kind": "window"}, "config.head.kind='window': the LSTM has a score per step"),
-        ({"method": "fine_tuning", "backbone.int8": "channel"}, "weights that are fine-tuned cannot be int8"),
+        ({"method": "svm"}, "config.method='svm' must be one of spear, lstm"),
+        ({"method": "lstm", "head.kind": "window"}, "config.head.kind='window' must be step with config.method='lstm'"),
+        (
+            {"method": "fine_tuning", "backbone.int8": "channel"},
+            "config.backbone.int8='channel' must be none",
+        ),
         ({"method": "lora", "lora.rank": 0}, "config.lora.rank=0"),
     ],
 )

@@ -14,7 +14,7 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config import reading
-from spear_jax.config.fields import BERT, MINILM
+from spear_jax.config.arguments import BERT, MINILM
 from spear_jax.data import dataset, sources
 from spear_jax.data.dataset import Dataset
 from spear_jax.errors import InputError

@@ -498,7 +498,7 @@ def test_what_stays_on_this_host_passes_no_proxy(
 @pytest.fixture
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Fields of a run on what passes for MIMIC-IV."""
-    series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, kinds=[], seed=0)
+    series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, seed=0)
     monkeypatch.setattr(mimic_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
 

@@ -13,8 +13,9 @@ from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.backbones.weights.checkpoint import param_shapes
+from spear_jax.config.arguments import TINY
 from spear_jax.config.checks import check_length
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.fields import default_config
 from spear_jax.errors import InputError
 from spear_jax.model.assemble import assemble_model
 from spear_jax.model.placed import count

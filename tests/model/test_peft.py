@@ -390,7 +390,7 @@ def test_what_peft_would_read_otherwise_is_refused(
 
 def test_a_start_elsewhere_than_in_front_is_refused(spear: Spear, adapter: Path, tmp_path: Path) -> None:
     fields = {"prompt.init": adapter, "prompt.position": "suffix"}
-    check_refusal(spear(*quick(tmp_path / "run", fields)), "config.prompt.position='suffix'", "allowed is prefix")
+    check_refusal(spear(*quick(tmp_path / "run", fields)), "config.prompt.position='suffix' must be prefix")
 
 
 def test_export_writes_to_a_new_folder_and_takes_no_config(spear: Spear, finished: Run, tmp_path: Path) -> None:

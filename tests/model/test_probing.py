@@ -7,7 +7,8 @@ import pytest
 from scipy.special import expit
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.arguments import TINY
+from spear_jax.config.fields import default_config
 from spear_jax.data.batches import Examples
 from spear_jax.methods.head_only import head_only
 from spear_jax.model import probing

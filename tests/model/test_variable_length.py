@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.arguments import TINY
+from spear_jax.config.fields import default_config
 from spear_jax.data.batches import MAX_SHAPES, Examples, padded_lengths
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
@@ -140,5 +141,5 @@ def test_a_whole_series_that_is_too_long_is_refused(spear: Spear, tmp_path) -> N
     fields = {"data.window": 0, "data.synthetic.length": 600}
     outcome = spear(*quick(tmp_path / "run", fields))
     assert outcome.code == 2
-    assert "config.data.window=0 (each series whole, the longest of 600 steps): the backbone" in outcome.err
+    assert "config.data.window=0 (one window per series, the longest of 600 time steps) must be at most" in outcome.err
     assert not (tmp_path / "run").exists()

@@ -142,7 +142,7 @@ def test_names_tell_configs_apart_and_nothing_else() -> None:
 
 
 def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"config\.prompt\.length=-1: allowed is at least 0"):
+    with pytest.raises(InputError, match=r"config\.prompt\.length=-1 must be at least 0"):
         run_study(study([{"prompt.length": 4}, {"prompt.length": -1}]), {}, tmp_path / "s", None)
     assert not (tmp_path / "s").exists()
     with pytest.raises(InputError, match="a study has seeds of its own"):

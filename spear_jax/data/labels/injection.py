@@ -57,12 +57,11 @@ def _one(series: Series, rate: float, rng: np.random.Generator) -> Series:
     return dataclasses.replace(series, values=values.astype(series.values.dtype), labels=labels)
 
 
-def draw_intervals(
-    begin: int, end: int, rate: float, rng: np.random.Generator, kinds: Sequence[str] = tuple(KINDS)
-) -> list[tuple[str, int, int]]:
+def draw_intervals(begin: int, end: int, rate: float, rng: np.random.Generator) -> list[tuple[str, int, int]]:
     """Anomaly intervals in [begin, end), apart from each other, with `rate` of the steps in expectation."""
     found: list[tuple[str, int, int]] = []
     # Each kind holds the same share of anomalous steps, so short kinds come more often.
+    kinds = tuple(KINDS)
     odds = np.array([1 / KINDS[kind] for kind in kinds])
     odds /= odds.sum()
     mean = float(sum(p * KINDS[kind] for p, kind in zip(odds, kinds, strict=True)))

@@ -96,7 +96,7 @@ def _load_files(data: ConfigDict) -> LoadedSeries:
 
 
 def _generate(data: ConfigDict) -> LoadedSeries:
-    options = data.synthetic.to_dict() | {"kinds": split_names(data.synthetic.kinds)}
+    options = data.synthetic.to_dict()
     if data.limit_series:
         options["series"] = data.limit_series
     return LoadedSeries("synthetic", generate_series(**options))

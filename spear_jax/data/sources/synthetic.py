@@ -14,11 +14,9 @@ Whatever leaves the range of the series' normal values is reflected back into it
 away: only its neighbours do.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from spear_jax.data.labels.injection import KINDS, draw_intervals, reflect
+from spear_jax.data.labels.injection import draw_intervals, reflect
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
@@ -31,7 +29,6 @@ def generate_series(
     rate: float,
     seed: int,
     shortest: int = 0,
-    kinds: Sequence[str] = (),
 ) -> list[Series]:
     """Generates labelled series.
 
@@ -42,33 +39,30 @@ def generate_series(
       rate: expected share of anomalous steps.
       seed: the same seed gives the same series; series i does not depend on how many are asked for.
       shortest: 0 gives all series the same length; else lengths are drawn evenly from `shortest` to `length`.
-      kinds: of anomaly, out of those above; () means all five.
 
     Returns:
       Series 'synthetic-000', 'synthetic-001', ...
 
     Raises:
-      InputError: a kind that is unknown, or `shortest` above `length`.
+      InputError: `shortest` is above `length`.
     """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"config.data.synthetic.kinds: {kind!r} is unknown; allowed: {', '.join(KINDS)}")
     if shortest > length:
-        raise InputError(f"config.data.synthetic.shortest={shortest}: allowed is 0 to data.synthetic.length={length}")
-    chosen = tuple(kinds) or tuple(KINDS)
+        raise InputError(
+            f"config.data.synthetic.shortest={shortest} must be 0 to config.data.synthetic.length={length}"
+        )
 
     def one(i: int) -> Series:
         rng = np.random.default_rng((seed, i))
         own = int(rng.integers(shortest, length + 1)) if shortest else length
-        return _one(f"synthetic-{i:03d}", own, past, rate, rng, chosen)
+        return _one(f"synthetic-{i:03d}", own, past, rate, rng)
 
     return [one(i) for i in range(series)]
 
 
-def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator, kinds: Sequence[str]) -> Series:
+def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator) -> Series:
     total = past + length
     steps = np.arange(total)
-    anomalies = draw_intervals(past, total, rate, rng, kinds)
+    anomalies = draw_intervals(past, total, rate, rng)
 
     frequency = np.full(total, 1 / np.exp(rng.uniform(np.log(12), np.log(32))))
     sigma = np.full(total, rng.uniform(0.03, 0.1))

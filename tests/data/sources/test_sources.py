@@ -96,15 +96,15 @@ def test_labels_that_a_source_does_not_have(spear: Spear, nab: Path, tmp_path: P
     fields = {"data.dir": nab, "data.labels": "column"}
     check_refusal(
         spear(*command("nab:debug", fields, workdir=tmp_path / "run")),
-        "config.data.labels='column': is of own files (config.data.name='files'); for nab allowed are recorded, rules",
+        "config.data.labels='column' only applies to config.data.name='files'; with 'nab' it must be",
     )
     check_refusal(
         spear(*command("files:debug", {"data.dir": nab, "data.labels": "recorded"}, workdir=tmp_path / "run")),
-        "config.data.labels='recorded': for own files allowed are column, intervals, rules, injected",
+        "config.data.labels='recorded' must be one of column, intervals, rules, injected",
     )
     check_refusal(
         spear(*command("nab:debug", {"data.dir": nab, "data.combine": "max"}, workdir=tmp_path / "run")),
-        "config.data.combine='max': is of the columns of own files",
+        "config.data.combine='max' only applies to config.data.name='files'",
     )
     check_refusal(spear("--mode=preview"), "--config is missing")
 

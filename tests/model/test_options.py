@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.config.fields import TINY, default_config
+from spear_jax.config.arguments import TINY
+from spear_jax.config.fields import default_config
 from spear_jax.errors import InputError
 from spear_jax.model.assemble import assemble_model, warn
 from spear_jax.model.placed import PlacedModel

@@ -1,0 +1,108 @@
+"""Says which fields may change once a config has been used: to resume its run, or to apply its detector."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from spear_jax.config.fields import FIELDS, default_config
+from spear_jax.config.reading import flatten, to_json
+from spear_jax.errors import InputError
+
+CARRIED = tuple(name for name, field in FIELDS.items() if field.carried)
+"""Fields that a detector brings with it."""
+
+
+EXTENDABLE = tuple(name for name, field in FIELDS.items() if field.affects == "duration")
+"""Fields that may change when a run is resumed, and then extend or shorten it."""
+
+
+IRRELEVANT = tuple(name for name, field in FIELDS.items() if field.affects == "nothing")
+"""Fields that results do not depend on."""
+
+
+RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "controls.zscore_steps": 64}
+"""Fields of earlier versions, and the value that this version always uses."""
+
+
+def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Compares the config of a run folder with another one.
+
+    Args:
+      stored: content of config.json.
+      config: the config to resume with.
+
+    Returns:
+      A text for every field that differs and affects the steps already done.
+    """
+    old, new = RETIRED | flatten(stored), RETIRED | flatten(json.loads(to_json(config)))
+    return [
+        f"{name} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
+        for name in sorted(old.keys() | new.keys())
+        if name not in (*IRRELEVANT, *EXTENDABLE) and old.get(name) != new.get(name)
+    ]
+
+
+def read_stored(stored: Mapping[str, Any]) -> ConfigDict:
+    """Rebuilds the config of a detector; fields that were added since have their defaults.
+
+    Args:
+      stored: the config as `to_json` wrote it.
+
+    Raises:
+      InputError: a section that a detector carries is missing, a field does not exist, or a retired field has another
+        value than the one that this version uses.
+    """
+    for section in dict.fromkeys(name.partition(".")[0] for name in CARRIED):
+        if section not in stored:
+            raise InputError(f"{section!r} is missing")
+    values = flatten(stored)
+    for name, value in RETIRED.items():
+        if values.pop(name, value) != value:
+            raise InputError(f"config.{name} no longer exists; this version only supports the value {value!r}")
+    for name in values.keys() - FIELDS.keys():
+        raise InputError(f"config.{name} does not exist in this version")
+    config = default_config()
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def carry(detector: ConfigDict, config: ConfigDict) -> None:
+    """Copies the fields that a detector carries from its config into another one, which is changed in place."""
+    values = flatten(detector)
+    config.update_from_flattened_dict({name: values[name] for name in CARRIED})
+
+
+def check_evaluate_override(name: str, *, reuse_threshold: bool) -> None:
+    """Checks that --mode=evaluate can override a field.
+
+    Raises:
+      InputError: the detector brings its own value, or nothing reads the field.
+    """
+    field = FIELDS[name]
+    if field.carried and field.scoring == "never":
+        raise InputError(f"--config.{name} comes from the detector and cannot be overridden with --mode=evaluate")
+    if field.stage == "training":
+        raise InputError(f"--config.{name} has no effect with --mode=evaluate, which trains nothing")
+    if field.stage == "threshold" and reuse_threshold:
+        raise InputError(
+            f"--config.{name} has no effect with the detector's threshold and alarm rule; add"
+            " --config.threshold.reuse=False"
+        )
+
+
+def check_score_override(name: str, *, live: bool) -> None:
+    """Checks that --mode=score can override a field.
+
+    Raises:
+      InputError: it cannot; the message lists the fields that it can.
+    """
+    if name in FIELDS and FIELDS[name].scoring == "files" and live:
+        raise InputError(
+            f"--config.{name} has no effect with --input=-, which scores one window per column at a time and writes CSV"
+            " without alarms"
+        )
+    allowed = [name for name, field in FIELDS.items() if field.scoring != "never"]
+    if name not in allowed:
+        raise InputError(f"--config.{name} cannot be overridden with --mode=score, only {', '.join(allowed)}")
