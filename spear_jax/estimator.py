@@ -25,11 +25,11 @@ from spear_jax.data import (
     build_dataset,
     combine_columns,
     hold_out,
-    is_several,
+    is_list_of_series,
+    make_series,
     read_array,
     read_labels,
     stitch,
-    to_series,
 )
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
@@ -150,7 +150,7 @@ class SpearDetector(BaseEstimator):
         """
         config = self._config(labels is not None)
         tables = self._tables(series, "series", check=False)
-        recorded = to_series(tables, self._labels(labels, tables, "labels"))
+        recorded = make_series(tables, self._labels(labels, tables, "labels"))
         if validation is None:
             parts = hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
         elif labels is None and validation[1] is not None:
@@ -160,7 +160,7 @@ class SpearDetector(BaseEstimator):
             )
         else:
             held_out = self._tables(validation[0], "validation series", check=False)
-            own = to_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
+            own = make_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
             parts = {"train": recorded, "validation": own}
             recorded = [*recorded, *own]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
@@ -169,7 +169,7 @@ class SpearDetector(BaseEstimator):
             self._train(config, found, callback)
         for attribute in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(attribute, None)
-        if not is_several(series) and np.ndim(series) == 2:
+        if not is_list_of_series(series) and np.ndim(series) == 2:
             validate_data(self, _features(tables[0]), skip_check_array=True)
         self.threshold_ = self.detector_.threshold.value
         self.decision_scores_ = self.decision_function(series)
@@ -188,7 +188,7 @@ class SpearDetector(BaseEstimator):
         """
         check_is_fitted(self, "detector_")
         found = [self._score(table) for table in self._tables(series, "series")]
-        return found if is_several(series) else found[0]
+        return found if is_list_of_series(series) else found[0]
 
     def predict(self, series: Any) -> Flags:
         """1 for each row whose score is at least the threshold, else 0; a list for a list.
@@ -290,7 +290,7 @@ class SpearDetector(BaseEstimator):
 
     def _tables(self, series: Any, what: str, check: bool = True) -> list[Table]:
         """Series as tables; where it is asked for, the columns of a single one must be those of `fit`."""
-        if is_several(series):
+        if is_list_of_series(series):
             return [read_array(one, f"{what} {number}") for number, one in enumerate(series)]
         table = read_array(series, what)
         if check and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
@@ -300,7 +300,7 @@ class SpearDetector(BaseEstimator):
     def _labels(self, labels: Any, tables: list[Table], what: str) -> list[np.ndarray] | None:
         if labels is None:
             return None
-        if len(tables) == 1 and not is_several(labels):
+        if len(tables) == 1 and not is_list_of_series(labels):
             return [read_labels(labels, len(tables[0].values), what)]
         if len(labels) != len(tables):
             raise InputError(f"{what}: {len(labels)} for {len(tables)} series; needed is one for each")

@@ -5,14 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.config import carry, check_score_override, default_config, override, validate
-from spear_jax.data import LOOKS_AHEAD, Columns, File, LiveFile, check_unique_names, find_files, split_names
+from spear_jax.data import LOOKS_AHEAD, Columns, LiveTable, TableFile, find_files, split_names
 from spear_jax.detector import (
     TIME_FORMAT,
     Detector,
@@ -48,8 +48,10 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
         raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
     detector, config = _open(detector_path, overrides, live=False)
     places = find_files(source)
-    check_unique_names([name for _, name in places], source)
-    found = [File(path, name, **_chosen(config), usual=_usual(detector)) for path, name in places]
+    found = [
+        TableFile(path, name, named=_named(config), usual=_named(detector.config), labelled=False)
+        for path, name in places
+    ]
     series = [name for file in found for name in file.series_names]
     for name in series:
         if series.count(name) > 1:
@@ -119,7 +121,13 @@ def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrid
     for warning in said:
         warn(warning)
     raw = rows.raw  # type: ignore[attr-defined]  # what has come is all in the pipe, not in a buffer
-    file = LiveFile(raw, lambda remark: warn(f"standard input: {remark}"), **_chosen(config), usual=_usual(detector))
+    file = LiveTable(
+        raw,
+        lambda remark: warn(f"standard input: {remark}"),
+        named=_named(config),
+        usual=_named(detector.config),
+        labelled=False,
+    )
     for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
         print(line, file=sys.stderr)
     # One window of each column at a time: a single shape, compiled once.
@@ -131,13 +139,13 @@ def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrid
                 table.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
                 out.flush()
                 header = False
-        if file.fault:  # all rows before it have their scores
-            raise file.fault
+        if file.error:  # all rows before it have their scores
+            raise file.error
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python tries once more when it ends, and says so
 
 
-def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:
+def _latency(scorer: Scorer, file: LiveTable, stride: int, overlap: str) -> str:
     """How long a row of a live stream waits for its score, in rows; computing comes on top."""
     window = scorer.window
     first = max(window, rows_for_scale(scorer.detector, columns(file)))
@@ -148,7 +156,7 @@ def _latency(scorer: Scorer, file: File, stride: int, overlap: str) -> str:
     )
 
 
-def _scales(detector: Detector, found: Sequence[File]) -> list[str]:
+def _scales(detector: Detector, found: Sequence[TableFile | LiveTable]) -> list[str]:
     """What each series is scaled by, where that is a choice."""
     if detector.config.quantizer.scale != "train":
         return []
@@ -178,20 +186,10 @@ def _open(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
     return detector, config
 
 
-def _chosen(config: ConfigDict) -> dict[str, Any]:
+def _named(config: ConfigDict) -> Columns:
+    """Returns the columns that a config names."""
     data = config.data
-    return {
-        "time": data.timestamp_column,
-        "values": split_names(data.value_columns),
-        "label": data.label_column,
-        "labelled": False,
-    }
-
-
-def _usual(detector: Detector) -> Columns:
-    """What the columns of the detector's own training were called, where they were named."""
-    data = detector.config.data
-    return Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column, ())
+    return Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column)
 
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:

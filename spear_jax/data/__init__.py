@@ -8,7 +8,6 @@ from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, from_first_value
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
 from spear_jax.data.sources import (
-    check_unique_names,
     dataset_title,
     find_files,
     generate_series,
@@ -21,10 +20,10 @@ from spear_jax.data.sources import (
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
-from spear_jax.data.tables.arrays import Table, is_several, read_array, read_labels, to_series
-from spear_jax.data.tables.file import CHUNK_ROWS, File
-from spear_jax.data.tables.live import LiveFile
-from spear_jax.data.tables.rows import Columns
+from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_array, read_labels
+from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
+from spear_jax.data.tables.live import LiveTable
 from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
@@ -34,8 +33,7 @@ __all__ = [
     "Columns",
     "Dataset",
     "Examples",
-    "File",
-    "LiveFile",
+    "LiveTable",
     "LoadedSeries",
     "MethodScores",
     "Quantizer",
@@ -45,11 +43,11 @@ __all__ = [
     "Series",
     "StepScores",
     "Table",
+    "TableFile",
     "TrainingCall",
     "Windows",
     "apply_rules",
     "build_dataset",
-    "check_unique_names",
     "combine_columns",
     "cut_windows",
     "dataset_title",
@@ -60,8 +58,9 @@ __all__ = [
     "generate_series",
     "hold_out",
     "is_demo",
-    "is_several",
+    "is_list_of_series",
     "load_series",
+    "make_series",
     "mimic_iv_copy",
     "order_digest",
     "prepare_dataset",
@@ -72,6 +71,5 @@ __all__ = [
     "split_names",
     "stitch",
     "stitch_splits",
-    "to_series",
     "training_calls",
 ]

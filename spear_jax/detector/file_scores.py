@@ -11,7 +11,7 @@ import pyarrow.parquet
 from etils import epath
 from tqdm import tqdm
 
-from spear_jax.data import CHUNK_ROWS, File, Scaler
+from spear_jax.data import LiveTable, Scaler, TableFile
 from spear_jax.detector.stream import Column, ScoredRows, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Alarm, Alarms, Rule
@@ -26,7 +26,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 
 def score_file(
-    scorer: Scorer, file: File, *, stride: int = 0, overlap: str = "mean", combine: str = "none"
+    scorer: Scorer, file: TableFile | LiveTable, *, stride: int = 0, overlap: str = "mean", combine: str = "none"
 ) -> Iterator[pd.DataFrame]:
     """The rows of a file with their scores, piece by piece, in order.
 
@@ -51,22 +51,22 @@ def score_file(
         yield _table(scorer, file, last, combine)
 
 
-def _scaler_that_looks_ahead(scorer: Scorer, file: File) -> Scaler | None:
+def _scaler_that_looks_ahead(scorer: Scorer, file: TableFile | LiveTable) -> Scaler | None:
     """The range of each whole column, where the detector was trained so; every other scale is the stream's own."""
     if scorer.detector.config.quantizer.scale != "series":
         return None
-    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in file.chunks(CHUNK_ROWS)]
+    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in file.chunks()]
     return fit_scaler(
         scorer.detector, columns(file), np.concatenate([np.zeros((0, len(file.columns.values))), *extremes])
     )
 
 
-def columns(file: File) -> list[Column]:
+def columns(file: TableFile | LiveTable) -> list[Column]:
     """The value columns of a file."""
     return [Column(*pair) for pair in zip(file.series_names, file.columns.values, strict=True)]
 
 
-def _table(scorer: Scorer, file: File, scored: ScoredRows, combine: str) -> pd.DataFrame:
+def _table(scorer: Scorer, file: TableFile | LiveTable, scored: ScoredRows, combine: str) -> pd.DataFrame:
     names: Sequence[str] = file.series_names
     values, scores = scored.values, scored.scores
     rows = len(values)
@@ -119,7 +119,7 @@ class AlarmTable:
 
 def write_scores(
     scorer: Scorer,
-    files: Sequence[File],
+    files: Sequence[TableFile],
     folder: epath.Path,
     *,
     form: str,

@@ -23,7 +23,7 @@ from spear_jax.data.batches import Examples
 from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
-from spear_jax.data.tables.file import CHUNK_ROWS, File
+from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
 from spear_jax.data.windows import cut_windows
 from spear_jax.detector import stream
 from spear_jax.detector.artifact import Detector
@@ -65,7 +65,7 @@ def test_scores_go_to_a_bucket(spear: Spear, finished: Run, tmp_path: Path, monk
     assert memory.exists("gs://bucket/scored/scores.parquet")
 
 
-def by_hand(scorer: Scorer, file: File, stride: int, overlap: str) -> np.ndarray:
+def by_hand(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.ndarray:
     """The scores of a file from all of its windows at once, without anything of streaming; a column per series."""
     values, names = file.read().values, file.series_names
     every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
@@ -109,7 +109,7 @@ def test_pieces_give_the_scores_of_the_whole(
     config = scorer.detector.config.copy_and_resolve_references()
     config.quantizer.scale, config.quantizer.reference_steps = scale, 64
     scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
-    file = File(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
+    file = TableFile(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
     expected = by_hand(scorer, file, stride, overlap)
     whole = file.chunks
     file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]

@@ -195,8 +195,8 @@ def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[by
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"2024-01-02 00:00:00,broken\n", "row 101, column 'a': 'broken' is no number (the decimal sign is '.')"),
-        (b"yesterday,1\n", "row 101, column 'time': 'yesterday' is no time"),
+        (b"2024-01-02 00:00:00,broken\n", "row 101, column 'a': 'broken' is not a number (the decimal sign is '.')"),
+        (b"yesterday,1\n", "row 101, column 'time': 'yesterday' is not a time"),
         (b"2024-01-02 00:00:00,1,2\n", "row 101: cannot be read as CSV (rows have more fields than there"),
         (b'2024-01-02 00:00:00,"1\n', "row 101: cannot be read as CSV ("),
         (b"2024-01-02 00:00:00,\xff1\n", "row 101: cannot be read as CSV ("),
@@ -278,7 +278,7 @@ def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_pa
         assert outcome.code == 2 and said in outcome.err and outcome.out == ""
     come("time,a\n2024-01-01,1\n2024-01-02,broken\n")
     outcome = spear(*common)
-    assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is no number" in outcome.err
+    assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is not a number" in outcome.err
     check_refusal(spear(*common, "--config.score.format=csv"), "--config.score.format")
     check_refusal(spear(*common, "--config.score.stride=33"), "config.score.stride=33: allowed is at most")
 
@@ -333,7 +333,7 @@ def test_days_and_months_are_told_apart_by_the_first_row_that_can(spear: Spear, 
     open_yet = "times are read as %d/%m/%Y; the first row could be %m/%d/%Y as well (ISO 8601 is never mistaken)"
     outcome, wrong = score("2025-03-04", "%m/%d/%Y")
     assert wrong == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    mistaken = "row 10: '03/13/2025' is no %d/%m/%Y; from row 10 on times are read as %m/%d/%Y: before it, day"
+    mistaken = "row 10: '03/13/2025' does not fit %d/%m/%Y; from row 10 on times are read as %m/%d/%Y: day"
     assert warnings(outcome)[0] == open_yet
     assert any(said.startswith(mistaken) for said in warnings(outcome))
     outcome, wrong = score("2025-03-04", "%d/%m/%Y")

@@ -1,4 +1,4 @@
-"""Series that are given in memory: arrays, lists, and frames of pandas or polars."""
+"""Reads series that are in memory: arrays, lists, and frames of pandas or polars."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class Table:
 
     Attributes:
       values: a column per series; NaN where missing.
-      times: in nanoseconds since 1970; empty where there are none.
-      columns: their names; numbers where they have none.
-      named: whether they have.
+      times: in nanoseconds since 1970; empty if the rows have no times.
+      columns: the names of the columns; their numbers if they have none.
+      named: whether the columns have names.
     """
 
     values: Float[np.ndarray, "rows columns"]
@@ -30,79 +30,94 @@ class Table:
     named: bool
 
 
-def is_several(data: Any) -> bool:
-    """True for a list of arrays or frames, False for one of them, a list of numbers included."""
-    return isinstance(data, list | tuple) and any(hasattr(one, "__len__") and not isinstance(one, str) for one in data)
+def is_list_of_series(data: Any) -> bool:
+    """Returns whether data are a list of arrays or frames, not a single one or a list of numbers."""
+    if not isinstance(data, list | tuple):
+        return False
+    return any(hasattr(item, "__len__") and not isinstance(item, str) for item in data)
 
 
-def read_array(data: Any, what: str) -> Table:
-    """One array [time] or [time, columns], list of numbers, or frame.
+def read_array(data: Any, name: str) -> Table:
+    """Reads an array [time] or [time, columns], a list of numbers, or a frame.
 
-    Of a frame the numbers are values, and one column of times, or an index of times, are the times.
+    The numbers of a frame are values; its column of times, or its index of times, are the times.
 
     Args:
-      data: it.
-      what: it is called where it cannot be used.
+      data: the array.
+      name: of the data, for messages.
 
     Raises:
-      ValueError: it is not of numbers, empty, or has more than two axes.
+      ValueError: the data are empty, not numbers, or infinite, or have more than two axes or several columns of times.
     """
     data = data.to_pandas() if type(data).__module__.split(".")[0] == "polars" else data
-    times = np.zeros(0, np.int64)
-    if isinstance(data, pd.DataFrame):
-        stamps = [data[name] for name in data if pd.api.types.is_datetime64_any_dtype(data[name])]
-        if isinstance(data.index, pd.DatetimeIndex):
-            stamps.insert(0, data.index.to_series())
-        if len(stamps) > 1:
-            raise InputError(f"{what}: has {len(stamps)} columns of times; allowed is one")
-        if stamps:
-            times = _nanoseconds(stamps[0], what)
-        data = data[[name for name in data if not pd.api.types.is_datetime64_any_dtype(data[name])]]
-    elif isinstance(data, pd.Series) and isinstance(data.index, pd.DatetimeIndex):
-        times = _nanoseconds(data.index.to_series(), what)
-    values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=what)
+    times, data = _split_times(data, name)
+    values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=name)
     if values.ndim > 2 or not values.ndim:
-        raise InputError(f"{what}: has the shape {values.shape}; allowed are [time] and [time, columns]")
-    if (beyond := np.abs(values) > LARGEST).any():
-        raise InputError(
-            f"{what}: row {np.argwhere(beyond)[0][0]} is infinite, or beyond 1e100; a missing value is NaN"
-        )
+        raise InputError(f"{name}: has the shape {values.shape}; allowed are [time] and [time, columns]")
+    if (too_large := np.abs(values) > LARGEST).any():
+        row = np.argwhere(too_large)[0][0]
+        raise InputError(f"{name}: row {row} is infinite, or beyond 1e100; a missing value is NaN")
     values = values.reshape(len(values), -1)
     names: list[Any] = list(data) if isinstance(data, pd.DataFrame) else [getattr(data, "name", None)]
-    named = all(isinstance(name, str) for name in names)
+    named = all(isinstance(column, str) for column in names)
     return Table(values, times, tuple(names) if named else tuple(map(str, range(values.shape[1]))), named)
 
 
-def read_labels(data: Any, rows: int, what: str) -> Bool[np.ndarray, "rows"]:
-    """One label per row, 0 or 1.
+def _split_times(data: Any, name: str) -> tuple[Int[np.ndarray, "stamps"], Any]:
+    """Splits data into times, in nanoseconds, and the rest."""
+    stamps = []
+    if isinstance(data, pd.DataFrame | pd.Series) and isinstance(data.index, pd.DatetimeIndex):
+        stamps.append(data.index.to_series())
+    if isinstance(data, pd.DataFrame):
+        of_times = [column for column in data if pd.api.types.is_datetime64_any_dtype(data[column])]
+        stamps += [data[column] for column in of_times]
+        data = data[[column for column in data if column not in of_times]]
+    if len(stamps) > 1:
+        raise InputError(f"{name}: has {len(stamps)} columns of times; allowed is one")
+    return _nanoseconds(stamps[0], name) if stamps else np.zeros(0, np.int64), data
+
+
+def _nanoseconds(times: pd.Series, name: str) -> Int[np.ndarray, "stamps"]:
+    if times.isna().any():
+        raise InputError(f"{name}: row {int(times.isna().to_numpy().argmax())} has no time")
+    beyond = (times.dt.year < 1678) | (times.dt.year > 2261)  # the years that nanoseconds in int64 cover
+    if beyond.any():
+        row = int(beyond.to_numpy().argmax())
+        raise InputError(f"{name}: row {row} has the time {times.iloc[row]}; allowed are the years 1678 to 2261")
+    in_utc = times.dt.tz_convert(None) if times.dt.tz is not None else times
+    return in_utc.to_numpy("datetime64[ns]").astype(np.int64)
+
+
+def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
+    """Reads a label per row, 0 or 1.
 
     Args:
       data: an array, list, or series of pandas or polars.
-      rows: how many there must be.
-      what: they are called where they cannot be used.
+      rows: the number of rows.
+      name: of the labels, for messages.
 
     Raises:
-      InputError: others, or not as many.
+      InputError: other labels, or another number of them.
     """
     labels = np.asarray(data)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (rows,):
-        raise InputError(f"{what}: has the shape {np.shape(data)}; needed is a label for each of the {rows} rows")
+        raise InputError(f"{name}: has the shape {np.shape(data)}; needed is a label for each of the {rows} rows")
     wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
     if len(wrong):
-        raise InputError(f"{what}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed are 0 and 1")
+        raise InputError(f"{name}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed are 0 and 1")
     return labels.astype(bool)
 
 
-def to_series(
+def make_series(
     tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "rows"]] | None, prefix: str = ""
 ) -> list[Series]:
-    """A series per column; those of a table are a group.
+    """Makes a series of each column; the columns of a table are a group.
 
     Args:
       tables: the tables.
-      labels: of their rows, where there are any.
-      prefix: of the names.
+      labels: of the rows of each table; None if they are not labelled.
+      prefix: of the series' names.
     """
     return [
         Series(
@@ -117,14 +132,3 @@ def to_series(
         for number, table in enumerate(tables)
         for column, values in zip(table.columns, table.values.T, strict=True)
     ]
-
-
-def _nanoseconds(times: pd.Series, what: str) -> Int[np.ndarray, "stamps"]:
-    if times.isna().any():
-        raise InputError(f"{what}: row {int(times.isna().to_numpy().argmax())} has no time")
-    beyond = (times.dt.year < 1678) | (times.dt.year > 2261)  # what nanoseconds hold
-    if beyond.any():
-        row = int(beyond.to_numpy().argmax())
-        raise InputError(f"{what}: row {row} has the time {times.iloc[row]}; allowed are the years 1678 to 2261")
-    in_utc = times.dt.tz_convert(None) if times.dt.tz is not None else times
-    return in_utc.to_numpy("datetime64[ns]").astype(np.int64)

@@ -1,19 +1,17 @@
-"""How the cells of a CSV are read: what divides them, numbers and times."""
+"""Parses the cells of a table: numbers, and dates and times."""
 
-import contextlib
 import csv
 import itertools
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 _DELIMITERS = ",;\t|"
 
-
-# Numbers as text, by the decimal sign: what groups thousands is the other one.
+# Numbers as text, by their decimal sign; the other sign may group thousands.
 _NUMBER = {
     ".": re.compile(
         r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
@@ -22,32 +20,39 @@ _NUMBER = {
         r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
     ),
 }
-
+# Numbers in which a sign may group thousands or be the decimal sign.
+_AMBIGUOUS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
 
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
-
-
 _TIME_OF_DAY = re.compile(
     r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d([.]\d+)?)?( ?[AP]M)?|([01]?\d|2[0-3])[.][0-5]\d[.][0-5]\d", re.I
 )
+_TIME_WITH_DOTS = re.compile(r"^(\d{1,2})[.](\d{2})[.](\d{2})$")
+_AM_OR_PM = re.compile(r" *([AP]M)$", re.I)
+
+# Numbers of a unit since 1970 are below these.
+_UNITS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", float("inf")))
+
+# Formats that pandas does not guess: years of two digits, and hours up to twelve.
+_MORE_FORMATS = tuple(
+    f"{day}{hour}"
+    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d", "%Y/%m/%d")
+    for hour in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+)
 
 
-_DOTTED = re.compile(r"^(\d{1,2})[.](\d{2})[.](\d{2})$")
+def split_line(line: str, delimiter: str) -> list[str]:
+    """Splits a line of a CSV into its cells."""
+    return next(csv.reader([line], delimiter=delimiter), [])
 
 
-_HALF = re.compile(r" *([AP]M)$", re.I)
-
-
-_GROUPS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
-
-
-def delimiter(names: str) -> str:
-    """What divides the fields of a CSV, by its line of column names; the comma where there is one column."""
-    return max(_DELIMITERS, key=lambda sign: len(next(csv.reader([names], delimiter=sign))))
+def find_delimiter(header: str) -> str:
+    """Returns the delimiter of a CSV by its line of column names; a comma if there is one column."""
+    return max(_DELIMITERS, key=lambda sign: len(split_line(header, sign)))
 
 
 def is_number(text: str) -> bool:
-    """True for what is written like a number."""
+    """Returns whether a cell is a number."""
     try:
         float(text)
     except ValueError:
@@ -55,59 +60,46 @@ def is_number(text: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def no_field_too_many() -> Iterator[None]:
-    """For `pandas.read_csv(..., index_col=False)`, which drops what has no column name and only warns.
-
-    Raises:
-      ValueError: a row has fields beyond the column names that are not empty.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            yield
-    except pd.errors.ParserWarning:
-        raise ValueError("rows have more fields than there are column names") from None
-
-
-def decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[str, str]:
-    """The decimal sign of the numbers in a CSV.
+def find_decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[str, str]:
+    """Finds the decimal sign of the numbers in a CSV.
 
     Args:
-      rows: of cells; columns that are not mostly numbers tell nothing.
-      delimiter: between them.
+      rows: rows of cells; a column in which most cells are not numbers does not count.
+      delimiter: the CSV's delimiter.
 
     Returns:
-      The sign, '' where nothing tells; and what is said where it is in doubt.
+      The sign, or '' if no number reveals it; and a remark, or '', if the sign is a guess.
     """
-    cells = [cell.strip() for column in itertools.zip_longest(*rows, fillvalue="") for cell in _numbers(column)]
-    grouped = [cell for cell in cells if _GROUPS[","].fullmatch(cell)]
-    commas = any("," in cell and _NUMBER[","].fullmatch(cell) and not _GROUPS[","].fullmatch(cell) for cell in cells)
-    points = any("." in cell and _NUMBER["."].fullmatch(cell) and not _GROUPS["."].fullmatch(cell) for cell in cells)
-    if commas:
+    cells = [cell for column in itertools.zip_longest(*rows, fillvalue="") for cell in _number_cells(column)]
+
+    def reveals(cell: str, sign: str) -> bool:
+        return sign in cell and _NUMBER[sign].fullmatch(cell) is not None and not _AMBIGUOUS[sign].fullmatch(cell)
+
+    ambiguous = [cell for cell in cells if _AMBIGUOUS[","].fullmatch(cell)]
+    if any(reveals(cell, ",") for cell in cells):
         return ",", ""
-    if points or any(cell.count(",") > 1 for cell in grouped):
+    if any(reveals(cell, ".") for cell in cells) or any(cell.count(",") > 1 for cell in ambiguous):
         return ".", ""
-    if not grouped:
+    if not ambiguous:
         return "", ""
-    if delimiter == ",":  # quoted for their commas
-        return ".", f"numbers like {grouped[0]} are read as thousands, not with a decimal comma"
-    return ",", f"numbers like {grouped[0]} are read with a decimal comma, not as thousands"
+    if delimiter == ",":  # the cells are quoted because of their commas
+        return ".", f"numbers like {ambiguous[0]} are read as thousands, not with a decimal comma"
+    return ",", f"numbers like {ambiguous[0]} are read with a decimal comma, not as thousands"
 
 
-def _numbers(column: Sequence[str]) -> Sequence[str]:
-    """The cells of a column of numbers; none of a column of anything else."""
+def _number_cells(column: Sequence[str]) -> Sequence[str]:
+    """Returns the cells of a column that are not empty if most of them are numbers, else none."""
     filled = [cell.strip() for cell in column if cell.strip()]
-    numbers = sum(any(form.fullmatch(cell) for form in _NUMBER.values()) for cell in filled)
+    numbers = sum(any(pattern.fullmatch(cell) for pattern in _NUMBER.values()) for cell in filled)
     return filled if 2 * numbers > len(filled) else ()
 
 
 def parse_numbers(column: pd.Series, decimal: str) -> pd.Series:
-    """Numbers of a column, cell by cell where they are text; NaN where there is none.
+    """Parses a column of numbers; a cell that is not a number becomes NaN.
 
     Args:
       column: numbers or text.
-      decimal: from `decimal_sign`.
+      decimal: the decimal sign of numbers in text.
     """
     if pd.api.types.is_numeric_dtype(column):
         return pd.to_numeric(column, errors="coerce")
@@ -117,90 +109,87 @@ def parse_numbers(column: pd.Series, decimal: str) -> pd.Series:
     return pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
 
 
-def is_time(text: str) -> bool:
-    """True for what is written like a date."""
+def starts_with_date(text: str) -> bool:
+    """Returns whether a cell begins with a date in digits."""
     return bool(re.match(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D|$)", text))
 
 
 def looks_like_times(column: pd.Series) -> bool:
-    """True where all cells are times, and not numbers."""
+    """Returns whether all cells of a column are times, and not numbers."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return True
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
         return False
-    return bool(len(column)) and all(is_time(str(cell)) for cell in column.head(50)) and bool(time_formats(column))
+    dates = all(starts_with_date(str(cell)) for cell in column.head(50))
+    return bool(len(column)) and dates and bool(find_time_formats(column))
 
 
 def looks_like_dates_and_times(dates: pd.Series, clock: pd.Series) -> bool:
-    """True for a column of dates alone and one of times of the day that are times together, in every row."""
+    """Returns whether one column holds dates alone and another the times of day that belong to them, in every row."""
     if not len(dates) or dates.isna().any() or clock.isna().any():
         return False
-    if looks_like_times(clock) and _all_fit(clock):  # 10.05.20 may be a date itself
+    if looks_like_times(clock) and _all_parse(clock):  # 10.05.20 may be a date itself
         return False
-    for column, form in ((dates, _DATE), (clock, _TIME_OF_DAY)):
-        if not column.astype(str).str.strip().str.fullmatch(form).all():
+    for column, pattern in ((dates, _DATE), (clock, _TIME_OF_DAY)):
+        if not column.astype(str).str.strip().str.fullmatch(pattern).all():
             return False
-    return _all_fit(joined(dates, clock))
+    return _all_parse(join_dates_and_times(dates, clock))
 
 
-def _all_fit(times: pd.Series) -> bool:
-    return bool(parse_times(times, time_formats(times)[0]).notna().all())
+def _all_parse(times: pd.Series) -> bool:
+    return bool(parse_times(times, find_time_formats(times)[0]).notna().all())
 
 
-def joined(dates: pd.Series, clock: pd.Series) -> pd.Series:
-    """Dates and the times of the day beside them as one column of text; NaN where one of them is missing."""
-    times = clock.astype(str).str.strip().str.replace(_DOTTED, r"\1:\2:\3", regex=True)
-    times = times.str.replace(_HALF, r" \1", regex=True)
+def join_dates_and_times(dates: pd.Series, clock: pd.Series) -> pd.Series:
+    """Joins dates and times of day into one column of text; NaN where either is missing."""
+    times = clock.astype(str).str.strip().str.replace(_TIME_WITH_DOTS, r"\1:\2:\3", regex=True)
+    times = times.str.replace(_AM_OR_PM, r" \1", regex=True)
     return (dates.astype(str).str.strip() + " " + times).where(dates.notna() & clock.notna())
 
 
-def time_formats(column: pd.Series) -> list[str]:
-    """The formats that all times of a column may have: two where nothing tells days from months.
+def find_time_formats(column: pd.Series) -> list[str]:
+    """Finds the formats that fit all times of a column: two if nothing distinguishes days from months.
 
     Returns:
-      'ISO8601', the unit of numbers since 1970 ('s', 'ms', 'us', 'ns', by their size), or formats of strptime.
+      'ISO8601'; a unit of numbers since 1970 ('s', 'ms', 'us' or 'ns', by their size); or formats of strptime.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return ["ISO8601"]
     numbers = pd.to_numeric(column, errors="coerce")
     if len(numbers) and numbers.notna().all():
         largest = float(numbers.abs().max())
-        return [next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")]
-    known = column.dropna().astype(str).str.strip()
-    if not len(known):
+        return [next((unit for unit, limit in _UNITS if largest < limit), "ns")]
+    filled = column.dropna().astype(str).str.strip()
+    if not len(filled):
         return []
-    if not parse_times(known, "ISO8601").isna().any():
+
+    def fits(time_format: str) -> bool:
+        return bool(parse_times(filled, time_format).notna().all())
+
+    if fits("ISO8601"):
         return ["ISO8601"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas says that it guesses the one where the other was asked for
-        guesses = {guess_datetime_format(text, dayfirst=first) for text in known[:1] for first in (False, True)}
-    likely = sorted(guess for guess in guesses if guess and not re.match("%Y.%d", guess))  # nobody writes that
-    fitting = [guess for guess in likely if not parse_times(known, guess).isna().any()]
-    return fitting or [one for one in _UNGUESSED if not parse_times(known, one).isna().any()] or ["ISO8601"]
+        warnings.simplefilter("ignore")  # pandas warns when it guesses the other order of day and month
+        guesses = {guess_datetime_format(text, dayfirst=first) for text in filled[:1] for first in (False, True)}
+    likely = sorted(guess for guess in guesses if guess and not re.match("%Y.%d", guess))  # nobody writes year-day
+    return list(filter(fits, likely)) or list(filter(fits, _MORE_FORMATS)) or ["ISO8601"]
 
 
-# What pandas does not guess: years of two digits, and hours up to twelve.
-_UNGUESSED = tuple(
-    f"{day}{hour}"
-    for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d", "%Y/%m/%d")
-    for hour in ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
-)
-
-
-def parse_times(column: pd.Series, form: str) -> pd.Series:
-    """Times in UTC, in nanoseconds; NaT where there is none, or none that fits into the years 1678 to 2262.
+def parse_times(column: pd.Series, time_format: str) -> pd.Series:
+    """Parses a column of times into UTC with nanoseconds; NaT for any other cell, and outside the years 1678 to 2261.
 
     Args:
-      column: times or numbers.
-      form: from `time_formats`.
+      column: times, text or numbers.
+      time_format: one of `find_time_formats`.
     """
-    if form in ("s", "ms", "us", "ns"):
+    if time_format in dict(_UNITS):
         numbers = pd.to_numeric(column, errors="coerce")
-        times = pd.to_datetime(numbers, unit=form, errors="coerce", utc=True)
+        times = pd.to_datetime(numbers, unit=time_format, errors="coerce", utc=True)
     elif pd.api.types.is_datetime64_any_dtype(column):
         times = pd.to_datetime(column, utc=True)
     else:
-        times = pd.to_datetime(column.astype(str).str.strip(), format=form or "ISO8601", errors="coerce", utc=True)
+        text = column.astype(str).str.strip()
+        times = pd.to_datetime(text, format=time_format or "ISO8601", errors="coerce", utc=True)
     times = times.dt.tz_localize(None)
     inside = (times >= pd.Timestamp.min.ceil("D")) & (times <= pd.Timestamp.max.floor("D"))
     return times.where(inside).astype("datetime64[ns]")

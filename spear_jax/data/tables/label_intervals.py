@@ -1,136 +1,168 @@
-"""Labels from a CSV of anomaly intervals, given in rows or in times."""
+"""Labels series by a CSV of anomaly intervals, in rows or in times."""
 
-import csv
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from etils import epath
 
 from spear_jax.data.series import Series
-from spear_jax.data.tables.cells import delimiter, no_field_too_many, parse_times, time_formats
+from spear_jax.data.tables.cells import find_delimiter, find_time_formats, parse_times, split_line
+from spear_jax.data.tables.columns import check_unique
+from spear_jax.data.tables.csv_format import refuse_extra_cells
 from spear_jax.errors import InputError, one_line
 
+_ROW_NUMBER = re.compile("-?[0-9]{1,8}")
+_DAY_FIRST, _MONTH_FIRST = "day first", "month first"
 
-def with_intervals(series: Sequence[Series], path: str) -> tuple[list[Series], list[str]]:
+Times: TypeAlias = Mapping[str, pd.Timestamp]  # by the cell's text
+
+
+def label_by_intervals(recorded: Sequence[Series], path: str) -> tuple[list[Series], list[str]]:
     """Labels series by the intervals in a CSV.
 
+    Args:
+      recorded: the series.
+      path: a CSV with the columns start and end (rows from 0, or times; both belong to the interval) and, if there are
+        several groups of series, series (a name, group or column).
+
     Returns:
-      The series, and what is odd about the file.
+      The labelled series, and remarks on the file.
 
     Raises:
-      InputError: the file cannot be used, or an interval lies outside its series or ends before it begins.
+      InputError: the file cannot be read, or an interval lies outside its series or ends before it begins.
     """
     if not path:
         raise InputError(
             "config.data.intervals is empty; data.labels=intervals needs a CSV with the columns start, end"
         )
-    place = epath.Path(path).expanduser()
+    file = epath.Path(path).expanduser()
     try:
-        with place.open("rb") as file:
-            line = file.readline(1 << 16).decode("utf-8-sig")
-            file.seek(0)
-            sign = delimiter(line)
-            form = {"dtype": str, "keep_default_na": False, "sep": sign, "skipinitialspace": True, "index_col": False}
-            with no_field_too_many():
-                table = pd.read_csv(file, **form)
-    except (OSError, ValueError) as fault:
-        raise InputError(f"{place}: cannot be read as CSV ({one_line(fault)})") from fault
-    names = [name.strip() for name in next(csv.reader([line], delimiter=sign), [])]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{place}: two columns are named {name!r}")
-    several = len({one.group or one.name for one in series}) > 1
-    for column in ("start", "end", *(["series"] if several else [])):
-        if column not in table:
-            raise InputError(f"{place}: no column {column!r}; found {', '.join(map(str, table.columns))}")
-    readings = _readings(table, f"{place}")
-    labelled: list[list[Series]] = []
-    faults: list[InputError] = []
-    for reading in readings:
+        table = _read(file)
+        several = len({series.group or series.name for series in recorded}) > 1
+        for column in ("start", "end", *(["series"] if several else [])):
+            if column not in table:
+                raise InputError(f"no column {column!r}; found {', '.join(map(str, table.columns))}")
+        labelled, ambiguous = _label_by_table(recorded, table)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    remark = f"{file}: days are taken to stand before months; the other way around would fit as well"
+    return labelled, [remark] if ambiguous else []
+
+
+def _read(file: epath.Path) -> pd.DataFrame:
+    try:
+        with file.open("rb") as raw:
+            header = raw.readline(1 << 16).decode("utf-8-sig")
+            raw.seek(0)
+            delimiter = find_delimiter(header)
+            with refuse_extra_cells():
+                table = pd.read_csv(
+                    raw, dtype=str, keep_default_na=False, sep=delimiter, skipinitialspace=True, index_col=False
+                )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as CSV ({one_line(error)})") from error
+    check_unique([name.strip() for name in split_line(header, delimiter)])
+    return table
+
+
+def _label_by_table(recorded: Sequence[Series], table: pd.DataFrame) -> tuple[list[Series], bool]:
+    """Labels series by the order of day and month under which all intervals are valid; the day first if both are.
+
+    Returns:
+      The labelled series, and whether the other order would give other labels.
+    """
+    labellings: list[list[Series]] = []
+    errors: list[InputError] = []
+    for times in _parse_times(table):
         try:
-            labelled.append(_labelled(series, table, reading, f"{place}"))
-        except InputError as fault:
-            faults.append(fault)
-    if not labelled:
-        raise faults[0]
-    first, other = labelled[0], labelled[-1]
-    if all(np.array_equal(one.labels, also.labels) for one, also in zip(first, other, strict=True)):
-        return first, []
-    return first, [f"{place}: days are taken to stand before months; the other way around would fit as well"]
+            labellings.append(_label(recorded, table, times))
+        except InputError as error:
+            errors.append(error)
+    if not labellings:
+        raise errors[0]
+    first, last = labellings[0], labellings[-1]
+    ambiguous = any(not np.array_equal(a.labels, b.labels) for a, b in zip(first, last, strict=True))
+    return first, ambiguous
 
 
-_DAY_FIRST, _MONTH_FIRST = "days before months", "months before days"
-
-
-def _readings(table: pd.DataFrame, where: str) -> list[dict[str, pd.Timestamp]]:
-    """The times of all cells that are no row numbers, once for each order of day and month that all cells can have."""
-    found: dict[str, dict[str, pd.Timestamp]] = {_DAY_FIRST: {}, _MONTH_FIRST: {}}
+def _parse_times(table: pd.DataFrame) -> list[Times]:
+    """Parses the cells that are not row numbers, once for each order of day and month that fits all of them."""
+    times_by_order: dict[str, dict[str, pd.Timestamp]] = {_DAY_FIRST: {}, _MONTH_FIRST: {}}
     for number, row in enumerate(table.to_dict("records"), 1):
-        for end in ("start", "end"):
-            text = row[end]
-            if _ROW.fullmatch(text.strip()):
+        for column in ("start", "end"):
+            text = row[column]
+            if _ROW_NUMBER.fullmatch(text.strip()):
                 continue
             cell = pd.Series([text])
-            for form in time_formats(cell):
-                time = parse_times(cell, form)[0]
-                for order, times in found.items():
-                    if not pd.isna(time) and _order(form) in ("", order):
+            for time_format in find_time_formats(cell):
+                time = parse_times(cell, time_format)[0]
+                for order, times in times_by_order.items():
+                    if not pd.isna(time) and _order(time_format) in ("", order):
                         times[text] = time
-            if not any(text in times for times in found.values()):
-                raise InputError(f"{where}: row {number}, column {end!r}: {text!r} is neither a row number nor a time")
-    everything = set().union(*found.values())
-    whole = [times for times in found.values() if set(times) == everything]
-    if not whole:
-        one, other = (next(text for text in everything if text not in times) for times in found.values())
-        raise InputError(f"{where}: {one!r} has the month first and {other!r} the day; needed is one order")
-    return whole
+            if not any(text in times for times in times_by_order.values()):
+                raise InputError(f"row {number}, column {column!r}: {text!r} is neither a row number nor a time")
+    texts = set().union(*times_by_order.values())
+    complete = [times for times in times_by_order.values() if set(times) == texts]
+    if not complete:
+        month_first, day_first = (
+            next(text for text in texts if text not in times) for times in times_by_order.values()
+        )
+        raise InputError(f"{month_first!r} has the month first and {day_first!r} the day; needed is one order")
+    return list(complete)
 
 
-def _order(form: str) -> str:
-    """Which of day and month a format has first; '' where nobody could mistake them."""
-    day, month = form.find("%d"), form.find("%m")
-    if day < 0 or month < 0 or form.startswith("%Y"):
+def _order(time_format: str) -> str:
+    """Returns which of day and month comes first in a format; '' if they cannot be confused."""
+    day, month = time_format.find("%d"), time_format.find("%m")
+    if day < 0 or month < 0 or time_format.startswith("%Y"):
         return ""
     return _DAY_FIRST if day < month else _MONTH_FIRST
 
 
-def _labelled(
-    series: Sequence[Series], table: pd.DataFrame, times: Mapping[str, pd.Timestamp], place: str
-) -> list[Series]:
-    labels = {one.name: np.zeros(len(one), bool) for one in series}
+def _label(recorded: Sequence[Series], table: pd.DataFrame, times: Times) -> list[Series]:
+    labels = {series.name: np.zeros(len(series), bool) for series in recorded}
     for number, row in enumerate(table.to_dict("records"), 1):
-        where = f"{place}: row {number}"
-        asked = row.get("series", "")
-        chosen = [one for one in series if asked in ("", one.name, one.group, one.column)]
+        name = row.get("series", "")
+        chosen = [series for series in recorded if name in ("", series.name, series.group, series.column)]
         if not chosen:
-            raise InputError(f"{where}: no series is named {asked!r}; there are {', '.join(labels)}")
-        for one in chosen:
-            first, last = (_position(one, row[end], times, f"{where}, column {end!r}", end) for end in ("start", "end"))
-            if not 0 <= first <= last < len(one):
+            raise InputError(f"row {number}: no series is named {name!r}; there are {', '.join(labels)}")
+        for series in chosen:
+            first = _find_row(series, row["start"], times, "start", number)
+            last = _find_row(series, row["end"], times, "end", number)
+            if not 0 <= first <= last < len(series):
                 raise InputError(
-                    f"{where}: {row['start']!r} to {row['end']!r} is no interval in series {one.name!r}, which has"
-                    f" {_extent(one)}"
+                    f"row {number}: {row['start']!r} to {row['end']!r} is not an interval in series {series.name!r},"
+                    f" which has {_extent(series)}"
                 )
-            labels[one.name][first : last + 1] = True
-    return [dataclasses.replace(one, labels=labels[one.name], labelled=True) for one in series]
+            labels[series.name][first : last + 1] = True
+    return [dataclasses.replace(series, labels=labels[series.name], labelled=True) for series in recorded]
 
 
-_ROW = re.compile("-?[0-9]{1,8}")
+def _find_row(series: Series, text: str, times: Times, column: Literal["start", "end"], number: int) -> int:
+    """Returns the row that a number or time names: the first at or after a start, the last at or before an end.
 
+    Args:
+      series: the series.
+      text: the cell.
+      times: the cells that are times.
+      column: of the cell.
+      number: the row of the cell, for messages.
 
-def _position(series: Series, text: str, times: Mapping[str, pd.Timestamp], where: str, end: str) -> int:
-    """The row that a number or a time names: the first at or after a start, the last at or before an end."""
+    Returns:
+      The row in the series; -1 for a time outside it.
+    """
     if text not in times:
         return int(text)
     if not len(series.timestamps):
-        raise InputError(f"{where}: is a time, but series {series.name!r} has no time stamps")
+        raise InputError(f"row {number}, column {column!r}: is a time, but series {series.name!r} has no time stamps")
     stamps, time = series.timestamps.astype("datetime64[ns]"), times[text].to_datetime64()
     if not stamps.min() <= time <= stamps.max():
         return -1
-    if end == "start":
+    if column == "start":
         return int(np.argmax(stamps >= time))
     return len(stamps) - 1 - int(np.argmax((stamps <= time)[::-1]))
 

@@ -1,176 +1,186 @@
-"""Rows of a CSV as they come."""
+"""Reads the rows of a CSV as they arrive."""
 
 import io
 import itertools
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.tables.cells import no_field_too_many, parse_times
-from spear_jax.data.tables.file import CHUNK_ROWS, SNIFFED_BYTES, UNREADABLE, File, shown
-from spear_jax.data.tables.rows import Columns, Remarks, Rows
+from spear_jax.data.tables.cells import parse_times
+from spear_jax.data.tables.columns import UNNAMED, Columns
+from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
+from spear_jax.data.tables.file import UNREADABLE, name_series
+from spear_jax.data.tables.remarks import Remarks
+from spear_jax.data.tables.rows import RowParser, Rows, first_cell
 from spear_jax.errors import InputError, one_line
 
-_WAKES = 1.0  # seconds
+_WAKE_SECONDS = 1.0
 
 
-class LiveFile(File):
-    """A CSV that is still being written: its rows are given out as they come, those that came together at once.
+class LiveTable:
+    """A CSV that is still being written: rows are parsed as they arrive, those that arrive together at once.
 
-    A row is a line. Delimiter and columns are recognized by the first row, and times too, unless it leaves open which
-    number is the month: the first later row that tells decides.
+    A row is a line. Delimiter, columns and time format are recognized by the first row. If that does not distinguish
+    days from months, the first later row that does decides.
+
+    Attributes:
+      path: 'standard input', for messages.
+      name: of the table, in the names of its series.
+      columns: the roles of the columns.
+      series_names: a name per value column.
+      error: why `chunks` ended before the end of the input, if it did.
     """
 
     def __init__(
         self,
         raw: io.RawIOBase,
-        say: Callable[[str], None] = lambda remark: None,
+        report: Callable[[str], None] = lambda remark: None,
         *,
-        time: str = "",
-        values: Sequence[str] = (),
-        label: str = "",
+        named: Columns = UNNAMED,
+        usual: Columns = UNNAMED,
         labelled: bool = True,
-        usual: Columns | None = None,
     ) -> None:
         """Waits for the line of column names and the first row.
 
         Args:
-          raw: where the lines come from; has a file descriptor.
-          say: gets what is odd about the rows, as soon as it is seen.
-          time: see `File`.
-          values: see `File`.
-          label: see `File`.
-          labelled: see `File`.
-          usual: see `File`.
+          raw: the input; has a file descriptor.
+          report: receives remarks on the rows, as soon as they come up.
+          named: see `choose_columns`.
+          usual: see `choose_columns`.
+          labelled: whether labels are read; if not, their column may hold anything.
 
         Raises:
-          InputError: see `File`.
+          InputError: it is not a CSV, or lacks a column.
         """
-        self._raw, self._names, self._first = raw, _line(raw), _line(raw)
-        self._ended, self._say = False, say
-        self.fault: InputError | None = None
-        super().__init__(
-            epath.Path("standard input"),
-            "input",
-            time=time,
-            values=values,
-            label=label,
-            labelled=labelled,
-            usual=usual,
-        )
+        self.path, self.name = epath.Path("standard input"), "input"
+        self.error: InputError | None = None
+        self._raw, self._report, self._ended = raw, report, False
+        self._header, self._first_row = _read_line(raw), _read_line(raw)
+        try:
+            self._csv = CsvFormat.sniff(self._header + self._first_row)
+            head = self._frame(self._first_row) if self._first_row.strip() else pd.DataFrame()
+            self._parser = _LiveRowParser(head, self._csv, report, named=named, usual=usual, labelled=labelled)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+        except UNREADABLE as error:
+            raise InputError(f"{self.path}: cannot be read as CSV ({one_line(error)})") from error
+        self.columns = self._parser.columns
+        self.series_names = name_series(self.name, self.columns)
 
-    def _size(self) -> int:
-        return 0
+    def chunks(self) -> Iterator[Rows]:
+        """Yields rows as they arrive, up to the first that cannot be parsed; `error` then names it.
 
-    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
-        """The rows as they come, up to the first that cannot be read: `fault` then says why.
-
-        What is odd is said once when it is first seen, and at the end where there was more of it.
+        A remark is reported when it first comes up, and at the end if its numbers have changed.
         """
-        if len(self._time_formats) > 1:
-            used, other = self._time_formats
-            self._say(f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)")
-        self.remarks = Remarks(self.columns, [self._doubt])
-        said: list[str] = []
-        for chunk in self._readable():
-            self.remarks.add(chunk)
-            for remark in self.remarks.news():
-                self._say(f"up to row {chunk.first + len(chunk.values)}: {remark}")
-                said.append(remark)
+        if len(self._parser.time_formats) > 1:
+            used, other = self._parser.time_formats
+            self._report(
+                f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)"
+            )
+        remarks = Remarks(self.columns)
+        reported: list[str] = []
+        for chunk in self._parsed():
+            remarks.add(chunk, [self._parser.decimal_remark])
+            for remark in remarks.news():
+                self._report(f"up to row {chunk.first + len(chunk)}: {remark}")
+                reported.append(remark)
             yield chunk
-        for remark in self.remarks:
-            if remark not in said:
-                self._say(remark)
-
-    def _readable(self) -> Iterator[Rows]:
-        first = 0
-        for lines in self._come():
-            try:
-                given = [self._rows(self._frame(lines), first)]
-            except UNREADABLE:
-                given = self._one_by_one(lines, first)
-            yield from given
-            if self.fault:
-                return
-            first += sum(len(one.values) for one in given)
-
-    def _one_by_one(self, lines: bytes, first: int) -> list[Rows]:
-        """The rows before the one that cannot be read."""
-        given: list[Rows] = []
-        for line in filter(bytes.strip, lines.splitlines(keepends=True)):
-            row = first + len(given)
-            try:
-                given.append(self._rows(self._frame(line), row))
-            except InputError as fault:
-                self.fault = fault
-                break
-            except UNREADABLE as fault:
-                self.fault = InputError(f"{self.path}: row {row + 1}: cannot be read as CSV ({one_line(fault)})")
-                break
-        return given
-
-    def _settled(self, formats: list[str]) -> list[str]:
-        return formats  # rows that come later cannot be looked at
-
-    def _times(self, column: pd.Series, first: int) -> np.ndarray:
-        if len(self._time_formats) > 1:
-            used, other = self._time_formats
-            fits, fits_other = (parse_times(column, form).notna() for form in (used, other))
-            if fits_other.all() and not fits.all():
-                place = int(fits.to_numpy().argmin())
-                self._say(
-                    f"row {first + place + 1}: {shown(column.iloc[place])} is no {used}; from row {first + 1} on times"
-                    f" are read as {other}: before it, day and month were taken for one another"
-                )
-                self._time_formats = [other]
-            elif fits.all() and not fits_other.all():
-                self._time_formats = [used]
-        return super()._times(column, first)
+        for remark in remarks:
+            if remark not in reported:
+                self._report(remark)
 
     def end(self) -> None:
-        """Ends the file behind the last whole line that has come; a signal may call it while a row is waited for."""
+        """Ends the input behind the last complete line; a signal handler may call this while a row is waited for."""
         self._ended = True
 
-    def _beginning(self) -> bytes:
-        return self._names + self._first
+    def _parsed(self) -> Iterator[Rows]:
+        first = 0
+        for lines in self._lines():
+            try:
+                chunks = [self._parser.parse(self._frame(lines), first)]
+            except UNREADABLE:
+                chunks = self._parse_line_by_line(lines, first)
+            yield from chunks
+            if self.error:
+                return
+            first += sum(map(len, chunks))
 
-    def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
-        if self._first.strip():
-            yield self._frame(self._first)
+    def _parse_line_by_line(self, lines: bytes, first: int) -> list[Rows]:
+        """Parses the lines up to the first that cannot be parsed."""
+        chunks: list[Rows] = []
+        for line in filter(bytes.strip, lines.splitlines(keepends=True)):
+            row = first + len(chunks)
+            try:
+                chunks.append(self._parser.parse(self._frame(line), row))
+            except InputError as error:
+                self.error = InputError(f"{self.path}: {error}")
+                break
+            except UNREADABLE as error:
+                self.error = InputError(f"{self.path}: row {row + 1}: cannot be read as CSV ({one_line(error)})")
+                break
+        return chunks
 
     def _frame(self, lines: bytes) -> pd.DataFrame:
-        source = io.BytesIO(self._names + lines)
-        with no_field_too_many():
-            frame = pd.read_csv(source, **self._format, encoding="utf-8-sig", low_memory=False)
-        return frame.rename(columns=str.strip)
+        return next(self._csv.read(io.BytesIO(self._header + lines), len(lines)))
 
-    def _come(self) -> Iterator[bytes]:
-        """Whole lines, those that came together at once."""
+    def _lines(self) -> Iterator[bytes]:
+        """Yields complete lines, those that arrived together at once."""
         begun = b""
-        for came in itertools.chain([self._first], self._pieces()):
-            # What follows the last line break is a row of which more is to come.
-            whole, newline, begun = (begun + came).rpartition(b"\n")
-            if whole.strip():
-                yield whole + newline
+        for piece in itertools.chain([self._first_row], self._pieces()):
+            complete, newline, begun = (begun + piece).rpartition(b"\n")
+            if complete.strip():
+                yield complete + newline
         if begun.strip() and not self._ended:
             yield begun
 
     def _pieces(self) -> Iterator[bytes]:
+        """Yields bytes as they arrive."""
         while not self._ended:
-            # Wakes by itself too: a signal's handler runs here, though another thread may have been interrupted.
-            if select.select([self._raw], [], [], _WAKES)[0]:
-                if not (came := self._raw.read(SNIFFED_BYTES)):
+            # Wakes without input too: a signal's handler runs in this thread, though another may be interrupted.
+            if select.select([self._raw], [], [], _WAKE_SECONDS)[0]:
+                if not (piece := self._raw.read(SNIFFED_BYTES)):
                     return
-                yield came
+                yield piece
         if select.select([self._raw], [], [], 0)[0]:
             yield self._raw.read(SNIFFED_BYTES)
 
 
-def _line(raw: io.RawIOBase) -> bytes:
-    """The next line that is not blank; nothing at the end."""
+class _LiveRowParser(RowParser):
+    """A parser whose time format is settled by the first row that distinguishes days from months."""
+
+    def __init__(
+        self,
+        head: pd.DataFrame,
+        csv_format: CsvFormat,
+        report: Callable[[str], None],
+        *,
+        named: Columns,
+        usual: Columns,
+        labelled: bool,
+    ) -> None:
+        super().__init__(head, csv_format, named=named, usual=usual, labelled=labelled)
+        self._report = report
+
+    def settle_time_format(self, stamps: pd.Series, first: int) -> None:
+        if len(self.time_formats) < 2:
+            return
+        used, other = self.time_formats
+        fits, fits_other = (parse_times(stamps, time_format).notna() for time_format in (used, other))
+        if fits_other.all() and not fits.all():
+            row, cell = first_cell(stamps, ~fits, first)
+            self._report(
+                f"row {row}: {cell} does not fit {used}; from row {first + 1} on times are read as {other}: day and"
+                " month were confused before it"
+            )
+            self.time_formats = [other]
+        elif fits.all() and not fits_other.all():
+            self.time_formats = [used]
+
+
+def _read_line(raw: io.RawIOBase) -> bytes:
+    """Reads the next line that is not blank; nothing at the end of the input."""
     while (line := raw.readline()) and not line.strip():
         pass
     return line

@@ -1,47 +1,36 @@
-"""Rows of a table, and what is odd about them."""
+"""Parses frames of raw cells into rows of numbers, times and labels."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-_A_COUNTER = 20  # rows that show one
+from spear_jax.data.series import LARGEST
+from spear_jax.data.tables.cells import (
+    find_decimal_sign,
+    find_time_formats,
+    join_dates_and_times,
+    parse_numbers,
+    parse_times,
+)
+from spear_jax.data.tables.columns import Columns, choose_columns
+from spear_jax.data.tables.csv_format import CsvFormat
+from spear_jax.errors import InputError
 
-
-_LONG_AGO = pd.Timestamp("1980-01-01").value
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Which columns of a table are what.
-
-    Attributes:
-      time: the column of time stamps, or ''.
-      values: the columns of values.
-      label: the column of labels, or ''.
-      left_out: columns of anything else.
-      clock: the column of times of the day, where `time` is one of dates alone and both are there; or ''.
-    """
-
-    time: str
-    values: tuple[str, ...]
-    label: str
-    left_out: tuple[str, ...]
-    clock: str = ""
+_LABELS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of a file.
+    """Consecutive rows of a table.
 
     Attributes:
-      first: number of the first row, from 0.
-      times: in nanoseconds since 1970; empty where there are none.
+      first: the number of the first row, from 0.
+      times: in nanoseconds since 1970; empty without a column of times.
       values: a column per series; NaN where missing, infinite, or beyond `LARGEST`.
-      labels: True where anomalous; None without a label column, or where it is not read.
-      infinite: how many values were infinite or beyond.
+      labels: True where anomalous; None without a column of labels, or if labels are not read.
+      infinite: the number of values that were infinite or beyond `LARGEST`.
     """
 
     first: int
@@ -50,87 +39,131 @@ class Rows:
     labels: Bool[np.ndarray, "rows"] | None
     infinite: int
 
+    def __len__(self) -> int:
+        return len(self.values)
 
-class Remarks:
-    """What is odd about the rows of a file, gathered chunk by chunk."""
 
-    _ENOUGH = 100  # steps between time stamps that show which one is usual
+class RowParser:
+    """Parses the frames of one table.
 
-    def __init__(self, columns: Columns, beforehand: Sequence[str] = ()) -> None:
-        """Nothing seen yet, but for what was odd beforehand."""
-        self._columns, self.beforehand = columns, list(beforehand)
-        self._rows = self._infinite = 0
-        self._counts = np.ones(len(columns.values), bool)  # whether a column only rises, by whole numbers
-        self._before = np.full((1, len(columns.values)), np.nan)  # the last row
-        self._least = np.full(len(columns.values), np.inf)
-        self._most = np.full(len(columns.values), -np.inf)
-        self._last = np.zeros(0, np.int64)  # the last time stamp, if any
-        self._early = np.zeros(0, np.int64)  # nanoseconds between the first rows
-        self._usual = 0.0  # their median
-        self._twice = self._back = self._gaps = 0
-        self._told: set[int] = set()
+    Attributes:
+      columns: the roles of the table's columns.
+      time_formats: the formats that the times may have: two as long as nothing distinguishes days from months, of which
+        the first is used.
+      decimal_remark: a sentence if the decimal sign is a guess, else ''.
+    """
 
-    def add(self, rows: Rows) -> None:
-        """Looks at the next chunk."""
-        self._infinite += rows.infinite
-        known = np.isfinite(rows.values)
-        rises = np.diff(np.concatenate([self._before[: self._rows and 1], rows.values]), axis=0)
-        self._counts &= ((rises >= 1) & (rises == np.round(rises))).all(axis=0)
-        self._before = rows.values[-1:] if len(rows.values) else self._before
-        self._rows += len(rows.values)
-        self._least = np.minimum(self._least, rows.values.min(axis=0, initial=np.inf, where=known))
-        self._most = np.maximum(self._most, rows.values.max(axis=0, initial=-np.inf, where=known))
-        steps = np.diff(np.concatenate([self._last, rows.times]))
-        self._last = rows.times[-1:]
-        forward = steps > 0
-        if forward.any() and len(self._early) < self._ENOUGH:
-            self._early = np.concatenate([self._early, steps[forward]])
-            self._usual = float(np.median(self._early))
-        self._twice += int((steps == 0).sum())
-        self._back += int((steps < 0).sum())
-        self._gaps += int((steps > 1.5 * self._usual).sum()) if self._usual else 0
+    def __init__(
+        self,
+        head: pd.DataFrame,
+        csv_format: CsvFormat | None,
+        *,
+        named: Columns,
+        usual: Columns,
+        labelled: bool,
+    ) -> None:
+        """Chooses columns and time format by the first rows.
 
-    def _so_far(self) -> list[str]:
-        """What the last row need not have come for, a sentence each; '' where there is nothing to say."""
-        left_out = ", ".join(self._columns.left_out)
-        time, clock = self._columns.time, self._columns.clock
-        both = f"times are those of {time!r} and {clock!r} together" if clock else ""
-        counted = (
-            (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
-            (self._twice, "time stamps come twice"),
-            (self._back, "time stamps step back; rows keep the file's order, which should be that of time"),
-            (self._gaps, f"gaps, where the usual step is {self._usual / 1e9:g} s"),
+        Args:
+          head: the first rows.
+          csv_format: the format of a CSV; None for Parquet.
+          named: see `choose_columns`.
+          usual: see `choose_columns`.
+          labelled: whether labels are read; if not, their column may hold anything.
+
+        Raises:
+          InputError: see `choose_columns`.
+        """
+        self._csv, self._labelled = csv_format, labelled
+        self._decimal = csv_format.decimal if csv_format else "."
+        self.decimal_remark = csv_format.remark if csv_format else ""
+        self.columns = choose_columns(head, named, usual, self._decimal or ".")
+        # One format for all rows: if each cell had its own, 12/01 and 13/01 would be months apart.
+        self.time_formats = find_time_formats(self.stamps(head)) if self.columns.time else []
+
+    @property
+    def time_remark(self) -> str:
+        """A sentence if nothing distinguishes days from months, else ''."""
+        if len(self.time_formats) < 2:
+            return ""
+        used, other = self.time_formats
+        return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
+
+    def stamps(self, frame: pd.DataFrame) -> pd.Series:
+        """Returns the times of a frame as they are written."""
+        columns = self.columns
+        if columns.clock:
+            return join_dates_and_times(frame[columns.time], frame[columns.clock])
+        return frame[columns.time]
+
+    def settle_time_format(self, stamps: pd.Series, first: int) -> None:
+        """Called with the times of each frame before they are parsed; may change `time_formats`."""
+
+    def parse(self, frame: pd.DataFrame, first: int) -> Rows:
+        """Parses a frame.
+
+        Args:
+          frame: raw cells.
+          first: the number of its first row, from 0.
+
+        Raises:
+          InputError: a cell cannot be parsed; names row and column.
+        """
+        columns = self.columns
+        if not self._decimal:
+            self._find_decimal_sign(frame)
+        values = np.stack([self._parse_values(frame[name], first) for name in columns.values], axis=1)
+        infinite = np.abs(values) > LARGEST
+        return Rows(
+            first=first,
+            times=self._parse_times(self.stamps(frame), first) if columns.time else np.zeros(0, np.int64),
+            values=np.where(infinite, np.nan, values),
+            labels=_parse_labels(frame[columns.label], first) if columns.label and self._labelled else None,
+            infinite=int(infinite.sum()),
         )
-        return [
-            *self.beforehand,
-            both,
-            f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
-            *(f"{count} {what}" if count else "" for count, what in counted),
-        ]
 
-    def news(self) -> Iterator[str]:
-        """A sentence for each kind of thing that was not odd before this was last called."""
-        for kind, remark in enumerate(self._so_far()):
-            if remark and kind not in self._told:
-                self._told.add(kind)
-                yield remark
+    def _find_decimal_sign(self, frame: pd.DataFrame) -> None:
+        """Settles the decimal sign if a number in these rows reveals it."""
+        assert self._csv  # a CSV of which all cells are text
+        cells = frame[list(self.columns.values)].fillna("").to_numpy().tolist()
+        self._decimal, remark = find_decimal_sign(cells, self._csv.delimiter)
+        if self._decimal:
+            self.decimal_remark = remark
 
-    def __iter__(self) -> Iterator[str]:
-        """A sentence each."""
-        if not self._rows:
-            yield "no rows: left out"
-            return
-        yield from filter(None, self._so_far())
-        if len(self._last) and 0 <= self._last[0] < _LONG_AGO:
-            yield f"the times end in {pd.Timestamp(self._last[0]).year}: are they seconds since 1970?"
-        for name, least, most in zip(self._columns.values, self._least, self._most, strict=True):
-            if least > most:
-                yield f"column {name!r} has no value at all"
-            elif least == most:
-                yield f"column {name!r} is constant ({least:g})"
-        for name, counts in zip(self._columns.values, self._counts, strict=True):
-            if counts and self._rows >= _A_COUNTER:
-                yield (
-                    f"column {name!r} only rises, by whole numbers: a counter, or times? data.value_columns names the"
-                    " columns of values"
-                )
+    def _parse_values(self, column: pd.Series, first: int) -> Float[np.ndarray, "rows"]:
+        decimal = self._decimal or "."
+        numbers = parse_numbers(column, decimal)
+        wrong = numbers.isna() & column.notna() & (column.astype(str).str.strip().str.lower() != "nan")
+        if wrong.any():
+            row, cell = first_cell(column, wrong, first)
+            hint = f" (the decimal sign is {decimal!r})" if self._csv else ""
+            raise InputError(f"row {row}, column {column.name!r}: {cell} is not a number{hint}")
+        return numbers.to_numpy(np.float64)
+
+    def _parse_times(self, column: pd.Series, first: int) -> Int[np.ndarray, "rows"]:
+        self.settle_time_format(column, first)
+        time_format = next(iter(self.time_formats), "")
+        times = parse_times(column, time_format)
+        if times.isna().any():
+            row, cell = first_cell(column, times.isna(), first)
+            time, clock = self.columns.time, self.columns.clock
+            names = f"{time!r} with {clock!r}" if clock else repr(time)
+            hint = f" of the form {time_format}, as in the first rows" if "%" in time_format else ""
+            hint += f"; data.timestamp_column={time} takes the dates alone" if clock else ""
+            raise InputError(f"row {row}, column {names}: {cell} is not a time{hint}")
+        return times.to_numpy("datetime64[ns]").astype(np.int64)
+
+
+def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:
+    labels = column.astype(str).str.strip().str.lower().map(_LABELS)
+    if labels.isna().any():
+        row, cell = first_cell(column, labels.isna(), first)
+        raise InputError(f"row {row}, column {column.name!r}: label is {cell}; allowed are 0 and 1")
+    return labels.to_numpy(bool)
+
+
+def first_cell(column: pd.Series, wrong: pd.Series, first: int) -> tuple[int, str]:
+    """Returns the row, counted from 1, and the text of the first cell that is wrong."""
+    position = int(wrong.to_numpy().argmax())
+    cell = column.iloc[position]
+    return first + position + 1, repr(cell) if isinstance(cell, str) else str(cell)

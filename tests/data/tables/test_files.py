@@ -127,7 +127,7 @@ def days_that_could_be_months(tmp_path: Path, *more: str) -> Path:
 
 def test_a_time_of_another_form_than_the_first_ones_is_named(tmp_path: Path) -> None:
     path = days_that_could_be_months(tmp_path, "25/03/2020 10:00", "03/25/2020 10:00")
-    said = r"row 1202, column 'time': '03/25/2020 10:00' is no time of the form %d/%m/%Y %H:%M, as in the first rows"
+    said = r"row 1202, column 'time': '03/25/2020 10:00' is not a time of the form %d/%m/%Y %H:%M, as in the first rows"
     with pytest.raises(InputError, match=said):
         files.load_files(str(path), labels="rules")
 
@@ -174,8 +174,8 @@ def test_numbers_are_read_by_one_decimal_sign(tmp_path: Path, text: str, expecte
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("Fehler;1", "row 12, column 'a': 'Fehler' is no number (the decimal sign is ',')"),
-        ("1.5;1", "'1.5' is no number"),
+        ("Fehler;1", "row 12, column 'a': 'Fehler' is not a number (the decimal sign is ',')"),
+        ("1.5;1", "'1.5' is not a number"),
     ],
 )
 def test_one_cell_that_is_no_number_does_not_drop_its_column(tmp_path: Path, row: str, said: str) -> None:
@@ -290,7 +290,7 @@ def test_a_time_that_is_missing_beside_its_date_is_named(tmp_path: Path) -> None
     rows = [f"2024-01-02,{i // 60:02d}:{i % 60:02d},{i % 7}.5" for i in range(1200)]
     rows[1100] = "2024-01-02,,1.5"
     (tmp_path / "own.csv").write_text("\n".join(["date,time,a", *rows]))
-    said = "row 1101, column 'date' with 'time': nan is no time; data.timestamp_column=date takes the dates alone"
+    said = "row 1101, column 'date' with 'time': nan is not a time; data.timestamp_column=date takes the dates alone"
     with pytest.raises(InputError, match=said):
         files.load_files(str(tmp_path / "own.csv"), labels="rules")
 
@@ -472,8 +472,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text(path.read_text().replace(ROW_7 + ",", ROW_7 + ",high")),
         "own.csv: row 7, column 'pump': 'high",
     ),
-    "no time": (rewrite(ROW_7, "half past"), "own.csv: row 7, column 'time': 'half past' is no time"),
-    "a missing time": (rewrite(ROW_7, ""), "own.csv: row 7, column 'time': nan is no time"),
+    "no time": (rewrite(ROW_7, "half past"), "own.csv: row 7, column 'time': 'half past' is not a time"),
+    "a missing time": (rewrite(ROW_7, ""), "own.csv: row 7, column 'time': nan is not a time"),
     "label 2": (
         lambda path: path.write_text(path.read_text().replace(",1\n", ",2\n", 1)),
         "own.csv: row 18, column 'label': label is 2; allowed are 0 and 1",
@@ -534,11 +534,11 @@ def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) 
         ("begin,end\n1,2\n", "marks.csv: no column 'start'; found begin, end"),
         (
             "start,end\n5,4\n",
-            "marks.csv: row 1: '5' to '4' is no interval in series 'own/pump', which has rows 0 to 39",
+            "marks.csv: row 1: '5' to '4' is not an interval in series 'own/pump', which has rows 0 to 39",
         ),
-        ("start,end\n1,2\n30,40\n", "marks.csv: row 2: '30' to '40' is no interval"),
-        ("start,end\n-1,2\n", "marks.csv: row 1: '-1' to '2' is no interval"),
-        ("start,end\n2023-01-01,2024-03-01 01:00\n", "row 1: '2023-01-01' to '2024-03-01 01:00' is no interval"),
+        ("start,end\n1,2\n30,40\n", "marks.csv: row 2: '30' to '40' is not an interval"),
+        ("start,end\n-1,2\n", "marks.csv: row 1: '-1' to '2' is not an interval"),
+        ("start,end\n2023-01-01,2024-03-01 01:00\n", "row 1: '2023-01-01' to '2024-03-01 01:00' is not an interval"),
         ("start,end\nsoon,later\n", "marks.csv: row 1, column 'start': 'soon' is neither a row number nor a time"),
         ("start,end\n--5,6\n", "marks.csv: row 1, column 'start': '--5' is neither a row number nor a time"),
         ("start,end\n²,6\n", "marks.csv: row 1, column 'start': '²' is neither a row number nor a time"),
