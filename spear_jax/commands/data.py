@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from spear_jax import parallel
 from spear_jax.data import Series, build_dataset, load_series, prepare_dataset
 from spear_jax.parallel import plain_warnings
-from spear_jax.report import divided, explain
+from spear_jax.report import describe_notes, describe_splits
 
 MOST_ROWS = 30
 
@@ -72,7 +72,7 @@ def preview_data(config: ConfigDict) -> None:
         parallel.say(f"WARNING: {warning}")
     with plain_warnings():
         dataset = build_dataset(config, loaded)
-    for line in (*divided(dataset), *explain(dataset.notes)):
+    for line in (*describe_splits(dataset), *describe_notes(dataset.notes)):
         parallel.say(line)
     for warning in dataset.warnings[len(loaded.warnings) :]:
         parallel.say(f"WARNING: {warning}")

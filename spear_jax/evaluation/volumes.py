@@ -140,7 +140,7 @@ def _check_arguments(
 
 
 def _last_of_ties(ranked: Num[np.ndarray, "steps"], thresholds: int | None) -> Int[np.ndarray, "thresholds"]:
-    """Returns the last index of each group of equal scores, which share a prediction; of all or of evenly ranked ones."""
+    """Returns the last index of each group of equal scores, which share a prediction; all or evenly ranked ones."""
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     if thresholds is None:
         return last

@@ -1,16 +1,17 @@
 """Shows results: tables, pictures, one page."""
 
+from spear_jax.report.introduction import describe_notes, describe_splits, introduce
 from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened
 from spear_jax.report.page import write_report
 from spear_jax.report.score_figure import Envelopes
-from spear_jax.report.terminal import divided, explain, introduce, results_table
+from spear_jax.report.terminal import results_table
 
 __all__ = [
     "COLUMNS",
     "NAMES",
     "Envelopes",
-    "divided",
-    "explain",
+    "describe_notes",
+    "describe_splits",
     "format_number",
     "introduce",
     "results_table",

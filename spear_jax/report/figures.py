@@ -1,4 +1,4 @@
-"""The figures of one run."""
+"""The figures of a run, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,56 +17,38 @@ from sklearn.metrics import brier_score_loss, precision_recall_curve, roc_curve
 from spear_jax.data import StepScores
 from spear_jax.evaluation import Threshold
 
-WIDTH = 7.0  # inches: what is written in a figure can still be read on a phone
-
-
+WIDTH = 7.0  # inches; text in a figure this wide is still readable on a phone
 STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-
-
 VALUE, SCORE, ANOMALY = "#1f4e79", "#d9730d", "#c00000"
+LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
 
-
-ABOVE: dict[str, Any] = {
-    "loc": "lower left",
-    "bbox_to_anchor": (0, 1),
-    "ncols": 4,
-    "fontsize": 9,
-}  # of a legend
-
-
-SHOWN = 4  # series
-
-
-COLUMNS = 700  # of a line; where a series has more steps, each shows the smallest and the largest of its steps
-
-
+SERIES = 4  # shown at most
+COLUMNS = 700  # of a line; each column of a longer series shows the extremes of its steps
 POINTS = 2000  # of a curve
+BINS = 10  # of scores in the reliability diagram
 
 
-BINS = 10  # of scores
+def draw_series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -> Figure:
+    """Draws values with labelled intervals above scores with predicted intervals, for a few series.
 
-
-def series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -> Figure:
-    """Values with labelled intervals, and below them scores with predicted ones, of a few series.
-
-    Those with anomalies come first, longer ones before shorter.
+    Series with anomalies come first, longer ones before shorter ones.
 
     Args:
-      steps: of the test part.
-      threshold: a step whose score is at least this one is predicted.
-      names: of the series that `steps` counts in.
+      steps: the steps of the test split.
+      threshold: its threshold.
+      names: names of the series, indexed by `steps.series`.
     """
-    found, size = np.unique(steps.series, return_counts=True)
-    anomalous = np.array([steps.label[steps.series == one].any() for one in found])
-    shown = found[np.lexsort((-size, ~anomalous))][:SHOWN]
+    numbers, sizes = np.unique(steps.series, return_counts=True)
+    anomalous = np.array([steps.label[steps.series == number].any() for number in numbers])
+    shown = numbers[np.lexsort((-sizes, ~anomalous))][:SERIES]
     figure = Figure(figsize=(WIDTH, 0.6 + 2.4 * len(shown)), layout="constrained")
     axes = figure.subplots(2 * len(shown), 1, height_ratios=[3, 2] * len(shown))
-    for upper, lower, one in zip(axes[::2], axes[1::2], shown, strict=True):
-        here = steps.series == one
+    for upper, lower, number in zip(axes[::2], axes[1::2], shown, strict=True):
+        here = steps.series == number
         x = steps.step[here]
         _line(upper, x, steps.value[here], color=VALUE, label="value")
         _intervals(upper, x, steps.label[here], color=ANOMALY, label="labelled anomaly")
-        upper.set_title(names[one], loc="left", fontsize=10, parse_math=False)  # a name may hold dollar signs
+        upper.set_title(names[number], loc="left", fontsize=10, parse_math=False)  # a name may contain dollar signs
         upper.set_ylabel("value")
         upper.sharex(lower)
         upper.tick_params(labelbottom=False)
@@ -86,7 +68,7 @@ def series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -> Fig
 def _line(
     axis: Axes, x: Int[np.ndarray, "steps"], y: Float[np.ndarray, "steps"], *, color: str, label: str | None = None
 ) -> None:
-    """A line of any length, broken where steps are missing (those of another split, or unrecorded ones)."""
+    """Draws a line of any length, broken where steps are missing (from another split, or not recorded)."""
     span = int(x[-1] - x[0]) + 1
     columns = min(span, COLUMNS)
     column = (x - x[0]) * columns // span
@@ -98,7 +80,7 @@ def _line(
 def _intervals(
     axis: Axes, x: Int[np.ndarray, "steps"], flags: Bool[np.ndarray, "steps"], *, color: str, label: str
 ) -> None:
-    """Shades intervals; the edge keeps a single step among thousands visible."""
+    """Shades intervals; their edge keeps a single step among thousands visible."""
     marked = x[flags]
     runs = np.split(marked, np.flatnonzero(np.diff(marked) > 1) + 1) if len(marked) else []
     spans = [(run[0] - 0.5, run[-1] - run[0] + 1) for run in runs]
@@ -107,12 +89,12 @@ def _intervals(
     )
 
 
-def learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
-    """Loss of training and validation, and AUROC and AUPR of validation, by optimizer step.
+def draw_learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
+    """Draws training and validation loss above validation AUROC and AUPR, by optimizer step.
 
     Args:
       log: the lines of metrics.jsonl.
-      best_step: of the evaluation whose parameters were kept.
+      best_step: the step whose parameters were kept.
     """
     train = pd.DataFrame([line for line in log if line["kind"] == "train"])
     evaluations = pd.DataFrame([line for line in log if line["kind"] == "evaluation"])
@@ -122,42 +104,39 @@ def learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
     loss.plot(evaluations["step"], evaluations["loss"], "o-", ms=3, lw=1, color="0.3", label="train, epoch")
     loss.plot(evaluations["step"], evaluations["validation_loss"], "o-", ms=3, lw=1, color=SCORE, label="validation")
     loss.set_ylabel("loss")
-    for name, shown, color in (("auroc", "AUROC", VALUE), ("aupr", "AUPR", SCORE)):
+    for name, label, color in (("auroc", "AUROC", VALUE), ("aupr", "AUPR", SCORE)):
         values = evaluations[f"validation_{name}"].astype(float)
-        ranking.plot(evaluations["step"], values, "o-", ms=3, lw=1, color=color, label=f"validation {shown}")
+        ranking.plot(evaluations["step"], values, "o-", ms=3, lw=1, color=color, label=f"validation {label}")
     base_rate = evaluations["validation_base_rate"].iloc[-1]
     ranking.axhline(base_rate, ls=":", lw=1, color=SCORE, label=f"base rate {base_rate:.3f}")
     ranking.set(ylim=(0, 1), xlabel="optimizer step")
-    for axis, label in ((loss, f"best step, {best_step}"), (ranking, None)):
-        axis.axvline(best_step, ls="--", lw=1, color="black", label=label)
-        axis.legend(**ABOVE)
+    for axis, title in ((loss, f"best step, {best_step}"), (ranking, None)):
+        axis.axvline(best_step, ls="--", lw=1, color="black", label=title)
+        axis.legend(**LEGEND)
     return figure
 
 
-def ranking_curves(
-    methods: Mapping[str, StepScores], metrics: Mapping[str, Mapping[str, float | None]], base_rate: float
+def draw_ranking_curves(
+    scores: Mapping[str, StepScores], metrics: Mapping[str, Mapping[str, float | None]], base_rate: float
 ) -> Figure:
-    """Precision-recall and ROC curves.
+    """Draws precision-recall and ROC curves.
 
     Args:
-      methods: scores of the method, first, and of its controls, by what they are called; both classes are in them.
-      metrics: AUROC and AUPR of each.
-      base_rate: what the precision of scores without information is.
+      scores: scores of the method (first) and of its controls, by name; with both classes.
+      metrics: AUROC and AUPR by name.
+      base_rate: the precision of scores without information.
     """
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, (name, steps) in enumerate(methods.items()):
+    for i, (name, steps) in enumerate(scores.items()):
         precision, recall, _ = precision_recall_curve(steps.label, steps.score, drop_intermediate=True)
         false, true, _ = roc_curve(steps.label, steps.score)
-        look: dict[str, Any] = {
-            "color": (SCORE, "C0", "C2", "C4", "C5")[i],
-            "lw": 1 if i else 2,
-            "zorder": 2 if i else 3,
-        }
+        color = (SCORE, "C0", "C2", "C4", "C5")[i]
+        style: dict[str, Any] = {"color": color, "lw": 1 if i else 2, "zorder": 2 if i else 3}
         label = f"{name}: AUPR {metrics[name]['aupr']:.3f}, AUROC {metrics[name]['auroc']:.3f}"
-        precision[-1] = precision[-2]  # at recall 0 there is no threshold, and sklearn says 1
-        left.plot(*_thinned(recall, precision), drawstyle="steps-post", label=label, **look)
-        right.plot(*_thinned(false, true), **look)
+        precision[-1] = precision[-2]  # scikit-learn defines precision as 1 at recall 0, where there is no threshold
+        left.plot(*_thinned(recall, precision), drawstyle="steps-post", label=label, **style)
+        right.plot(*_thinned(false, true), **style)
     left.axhline(base_rate, ls=":", color="black", label=f"no information: base rate {base_rate:.3f}, AUROC 0.5")
     right.plot([0, 1], [0, 1], ls=":", color="black")
     left.set(xlabel="recall", ylabel="precision", title="precision-recall", xlim=(0, 1), ylim=(0, 1.02))
@@ -167,16 +146,16 @@ def ranking_curves(
 
 
 def _thinned(*curve: np.ndarray) -> list[np.ndarray]:
-    kept = np.unique(np.linspace(0, len(curve[0]) - 1, POINTS).astype(int))
-    return [one[kept] for one in curve]
+    chosen = np.unique(np.linspace(0, len(curve[0]) - 1, POINTS).astype(int))
+    return [coordinates[chosen] for coordinates in curve]
 
 
-def reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> Figure:
-    """The share of anomalies among steps of about equal score, how many such steps there are, and the Brier score.
+def draw_reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> Figure:
+    """Draws a reliability diagram with the Brier score, above a histogram of the scores.
 
     Args:
       labels: True where anomalous.
-      scores: in [0, 1].
+      scores: scores in [0, 1].
     """
     share, mean = calibration_curve(labels, scores, n_bins=BINS)
     rate = labels.mean()
@@ -186,28 +165,28 @@ def reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray, "st
     upper.plot(mean, share, "o-", color=SCORE, label="share of anomalous steps")
     upper.set(ylabel="anomalous", xlim=(0, 1), ylim=(0, 1.02))
     figure.suptitle(
-        f"Brier score {brier_score_loss(labels, scores):.4f}; of always saying the base rate, {rate:.3f}:"
+        f"Brier score {brier_score_loss(labels, scores):.4f}; of a constant score equal to the base rate, {rate:.3f}:"
         f" {rate * (1 - rate):.4f}",
         fontsize=10,
     )
     edges = np.linspace(0, 1, BINS + 1)
     lower.hist([scores[~labels], scores[labels]], edges, color=[VALUE, ANOMALY], label=["normal", "anomalous"])
     lower.set(xlabel="score", ylabel="steps", yscale="log")
-    lower.set_ylim(bottom=0.8)  # one step can be seen
+    lower.set_ylim(bottom=0.8)  # so that a single step is visible
     for axis in (upper, lower):
-        axis.legend(**ABOVE)
+        axis.legend(**LEGEND)
     return figure
 
 
-def prompt_movement(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
-    """The distance of each prompt vector from where training began, by optimizer step.
+def draw_prompt_movement(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
+    """Draws the distance of each prompt vector from its initial value, by optimizer step.
 
     Args:
       log: the lines of metrics.jsonl.
-      best_step: of the evaluation whose parameters were kept.
+      best_step: the step whose parameters were kept.
     """
-    found = [(line["step"], line["prompt_moved"]) for line in log if line.get("prompt_moved")]
-    steps, moved = np.array([0] + [step for step, _ in found]), np.array([moved for _, moved in found])
+    lines = [line for line in log if line.get("prompt_moved")]
+    steps, moved = np.array([0, *(line["step"] for line in lines)]), np.array([line["prompt_moved"] for line in lines])
     moved = np.concatenate([np.zeros((1, moved.shape[1])), moved])
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axis = figure.subplots()
@@ -216,21 +195,21 @@ def prompt_movement(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
     for number in np.argsort(-moved[-1])[:1]:
         axis.annotate(f" vector {number + 1}", (steps[-1], moved[-1, number]), fontsize=8, va="center")
     axis.axvline(best_step, ls="--", lw=1, color="black", label=f"best step, {best_step}")
-    axis.set(xlabel="optimizer step", ylabel="distance from start")
+    axis.set(xlabel="optimizer step", ylabel="distance from initial value")
     axis.set_ylim(bottom=0)
     axis.legend(loc="upper left")
     return figure
 
 
-def attention(
+def draw_attention(
     values: Float[np.ndarray, "time"],
     labels: Bool[np.ndarray, "time"],
     weights: Float[np.ndarray, "layers time prompt"],
 ) -> Figure:
-    """How much the steps of a window look at the prompt: at all of it, and at each vector in each layer.
+    """Draws the attention of a window's steps to the prompt: to all of it, and to each vector in each layer.
 
     Args:
-      values: of the window, as recorded.
+      values: the window as recorded.
       labels: True where anomalous.
       weights: softmax weights, averaged over heads.
     """
@@ -238,8 +217,8 @@ def attention(
     columns = min(3, layers)
     rows = -(-layers // columns)
     figure = Figure(figsize=(WIDTH, 3.6 + 1.25 * rows), layout="constrained")
-    whole, each = figure.subfigures(2, 1, height_ratios=[3.6, 1.25 * rows], squeeze=False)[:, 0]
-    top, share = whole.subplots(2, 1, sharex=True)
+    total, by_vector = figure.subfigures(2, 1, height_ratios=[3.6, 1.25 * rows], squeeze=False)[:, 0]
+    top, share = total.subplots(2, 1, sharex=True)
     x = np.arange(time)
     _line(top, x, values, color=VALUE)
     _intervals(top, x, labels, color=ANOMALY, label="labelled anomaly")
@@ -247,8 +226,8 @@ def attention(
     image = share.imshow(100 * weights.sum(axis=2), aspect="auto", vmin=0, extent=(-0.5, time - 0.5, layers + 0.5, 0.5))
     share.set(xlabel="step of the window", ylabel="layer")
     share.yaxis.set_major_locator(MaxNLocator(integer=True))
-    whole.colorbar(image, ax=share, label="% on the prompt")
-    panels = each.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    total.colorbar(image, ax=share, label="% on the prompt")
+    panels = by_vector.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     scale = LogNorm(max(weights.max() / 1000, 1e-6), max(weights.max(), 1e-5), clip=True)
     for axis, number in zip(panels.flat, range(rows * columns), strict=True):
         if number >= layers:
@@ -258,7 +237,7 @@ def attention(
         axis.set_title(f"layer {number + 1}", fontsize=8)
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.tick_params(labelsize=7)
-    each.supxlabel("step of the window", fontsize=9)
-    each.supylabel("prompt vector", fontsize=9)
-    each.colorbar(image, ax=panels, label="weight")
+    by_vector.supxlabel("step of the window", fontsize=9)
+    by_vector.supylabel("prompt vector", fontsize=9)
+    by_vector.colorbar(image, ax=panels, label="weight")
     return figure

@@ -1,11 +1,11 @@
-"""Names metrics and controls as tables and pictures show them."""
+"""Names of controls and metrics as tables and figures show them."""
 
 from collections.abc import Sequence
 
 
 def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
-    """The first three tokens and the last; those of one number side by side."""
-    words = [one if isinstance(one, str) else "+".join(one) for one in tokens]
+    """Abbreviates a list to its first three tokens and its last; joins the tokens of one number with a plus sign."""
+    words = [token if isinstance(token, str) else "+".join(token) for token in tokens]
     return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])
 
 
@@ -16,7 +16,6 @@ NAMES = {
     "rolling_zscore": "rolling z-score",
     "head_only": "head only (m = 0)",
 }
-
 
 COLUMNS = {
     "auroc": "AUROC",
@@ -34,15 +33,16 @@ COLUMNS = {
     "detection_delay": "delay",
 }
 
+# The columns of the table that a run prints.
+PRINTED = ("auroc", "aupr", "vus_pr", "f1", "event_f1")
 
-# Of single steps; the other columns are of intervals.
+# Point-wise metrics; the others are interval metrics.
 STEPWISE = ("auroc", "aupr", "f1", "precision", "recall", "accuracy")
 
-
-# Alarms that touch no anomaly, per 10 000 steps; mean steps from the start of an anomaly that is found to its alarm.
+# False alarms per 10,000 steps; mean steps from the start of a detected anomaly to its first alarm.
 DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
 
 
 def format_number(column: str, value: float | None) -> str:
-    """A metric as tables show it; '-' where it is undefined."""
+    """Formats a metric for a table; '-' where it is undefined."""
     return "-" if value is None else format(value, DIGITS.get(column, ".3f"))

@@ -1,4 +1,4 @@
-"""The figure of scored series of any length: what is drawn is bounded, whatever came."""
+"""The figure of scored series, drawn from a bounded summary of series of any length."""
 
 import io
 import textwrap
@@ -16,32 +16,28 @@ from spear_jax.storage import write_whole
 matplotlib.use("Agg")
 
 
-SHOWN = 6
-
-
+SERIES = 6  # shown at most
 BUCKETS = 4096
-
-
 ALARM = "#7a3b9e"
 
 
 class Envelope:
-    """Extremes of a series over stretches of equal length: at most `BUCKETS` of them, which grow with the series."""
+    """Extremes of a series in at most `BUCKETS` buckets of equal width, which grows with the series."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
-        self.width = 1  # steps in a stretch
-        self._rows = np.zeros((0, 3))  # lowest value, highest value, highest score of each stretch
-        self._count = 0  # steps seen
+        """Starts with no steps."""
+        self.width = 1  # steps in a bucket
+        self._rows = np.zeros((0, 3))  # lowest value, highest value, highest score of each bucket
+        self._count = 0  # steps so far
 
     def add(self, values: Float[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> None:
-        """Takes the next steps; NaN where a value is missing."""
-        place = (self._count + np.arange(len(values))) // self.width
+        """Adds the next steps; NaN where a value is missing."""
+        bucket = (self._count + np.arange(len(values))) // self.width
         self._count += len(values)
-        grown = np.full((int(place[-1]) + 1, 3), np.nan)
+        grown = np.full((int(bucket[-1]) + 1, 3), np.nan)
         grown[: len(self._rows)] = self._rows
-        for column, (extreme, found) in enumerate(((np.fmin, values), (np.fmax, values), (np.fmax, scores))):
-            extreme.at(grown[:, column], place, found)
+        for column, (extreme, numbers) in enumerate(((np.fmin, values), (np.fmax, values), (np.fmax, scores))):
+            extreme.at(grown[:, column], bucket, numbers)
         self._rows = grown
         while len(self._rows) > BUCKETS:
             even = np.pad(self._rows, ((0, len(self._rows) % 2), (0, 0)), constant_values=np.nan)
@@ -50,27 +46,27 @@ class Envelope:
             self.width *= 2
 
     @property
-    def steps(self) -> Int[np.ndarray, "stretches"]:
-        """The first step of each stretch."""
+    def steps(self) -> Int[np.ndarray, "buckets"]:
+        """The first step of each bucket."""
         return np.arange(len(self._rows)) * self.width
 
     @property
-    def extremes(self) -> Float[np.ndarray, "stretches 3"]:
-        """Lowest value, highest value and highest score of each stretch; NaN where nothing is known."""
+    def extremes(self) -> Float[np.ndarray, "buckets 3"]:
+        """Lowest value, highest value and highest score of each bucket; NaN where all are missing."""
         return self._rows
 
 
 class Envelopes:
-    """The envelopes of the first few series, and their figure."""
+    """Envelopes of the first few series, and their figure."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Starts with no series."""
         self._series: dict[str, Envelope] = {}
 
     def add(self, table: pd.DataFrame) -> None:
-        """Takes rows with the columns series, value and score."""
+        """Adds rows with the columns series, value and score."""
         for name, part in table.groupby("series", sort=False):
-            if str(name) in self._series or len(self._series) < SHOWN:
+            if str(name) in self._series or len(self._series) < SERIES:
                 envelope = self._series.setdefault(str(name), Envelope())
                 envelope.add(part["value"].to_numpy(float), part["score"].to_numpy(float))
 
@@ -78,22 +74,22 @@ class Envelopes:
         """Draws values, scores, threshold and alarms, a row per series.
 
         Args:
-          path: of the PNG.
-          threshold: of the scores.
-          alarms: with the columns series, start and end.
-          warnings: stand below.
+          path: where the PNG goes.
+          threshold: the threshold of the scores.
+          alarms: a table with the columns series, start and end.
+          warnings: shown below the figure.
         """
         figure, axes = plt.subplots(
             len(self._series), 1, figsize=(12, 0.6 + 2.4 * len(self._series)), squeeze=False, layout="constrained"
         )
         for axis, (name, envelope) in zip(axes[:, 0], self._series.items(), strict=True):
             x, (low, high, score) = envelope.steps, envelope.extremes.T
-            if np.isfinite(low).any():  # several columns combined have no one value
+            if np.isfinite(low).any():  # combined columns have no single value
                 axis.fill_between(x, low, high, color="#1f4e79", lw=0.8, label="value")
                 axis.set_ylabel("value")
             else:
                 axis.set_yticks([])
-            axis.set_title(name, loc="left", fontsize=10, parse_math=False)  # a name may hold dollar signs
+            axis.set_title(name, loc="left", fontsize=10, parse_math=False)  # a name may contain dollar signs
             axis.margins(x=0)
             right = axis.twinx()
             right.plot(x, score, lw=0.8, color="#d9730d", label="score")
@@ -101,7 +97,7 @@ class Envelopes:
             right.set_ylim(0, 1)
             right.set_ylabel("score")
             spans = alarms.loc[alarms["series"] == name, ["start", "end"]].to_numpy()
-            # At least a stretch wide, however long the series is.
+            # At least one bucket wide, so that it stays visible however long the series.
             bars = [(start - 0.5, max(end + 1 - start, envelope.width)) for start, end in spans]
             axis.broken_barh(bars, (0, 1), transform=axis.get_xaxis_transform(), color=ALARM, alpha=0.25, lw=0.6)
         axes[-1, 0].set_xlabel("row")

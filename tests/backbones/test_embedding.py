@@ -7,7 +7,7 @@ from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
 from spear_jax.model.embedding import KINDS, bin_table, initial_prompt
-from spear_jax.report.terminal import bins_explained
+from spear_jax.report.introduction import describe_embedding
 
 N = 50
 SETTINGS = {"length_scale": 0.2, "first_row": 100, "seed": 0}
@@ -40,15 +40,15 @@ def test_a_row_per_bin_and_one_for_missing_values(backbone, kind):
 
 
 def test_each_kind_is_said_in_words(backbone):
-    said = {kind: bins_explained(bin_table(kind, N, backbone, **SETTINGS)[1], kind == "trained") for kind in KINDS}
+    said = {kind: describe_embedding(bin_table(kind, N, backbone, **SETTINGS)[1], kind == "trained") for kind in KINDS}
     assert len(set(said.values())) == len(KINDS)
     for kind, words in said.items():
-        assert words.endswith("; a missing value has the row of [MASK]")
+        assert words.endswith("; missing values use the row of [MASK]")
         assert ("; trained from there;" in words) == (kind == "trained")
         assert ("; frozen;" in words) == (kind != "trained")
         assert not set('{}"') & set(words)
-    assert "smooth in the bin's value (length scale 0.2)" in said["ordinal"]
-    assert "from number 100 on" in said["consecutive"]
+    assert "a smooth function of the bin (length scale 0.2)" in said["ordinal"]
+    assert "from number 100" in said["consecutive"]
     assert "rows of the numbers 0 1 2 ... 49" in said["numbers"]
 
 

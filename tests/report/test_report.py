@@ -97,7 +97,7 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(finished: Run) -> None
 def test_the_page_says_what_results_json_says(finished: Run) -> None:
     page, content = Page(finished.workdir / "report.html"), results(finished.workdir)
     expected = {"SPEAR": content["test"]} | {NAMES[name]: one["test"] for name, one in content["controls"].items()}
-    tables = {"step by step": list(STEPWISE), "intervals": [column for column in COLUMNS if column not in STEPWISE]}
+    tables = {"point-wise": list(STEPWISE), "intervals": [column for column in COLUMNS if column not in STEPWISE]}
     rows = iter(page.rows)
     for kind, columns in tables.items():
         assert next(rows) == [f"test, {kind}", *(COLUMNS[column] for column in columns)]
@@ -114,9 +114,9 @@ def test_the_page_says_what_results_json_says(finished: Run) -> None:
     rule = content["alarms"]
     assert f"gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}" in page.text
     assert "The weights of random:tiny are RANDOM" in page.text
-    assert f"{content['parameters']['trainable']:,} numbers" in page.text
+    assert f"{content['parameters']['trainable']:,} parameters" in page.text
     assert f"Threshold {content['threshold']['value']:.4g}: rule “best_f1”" in page.text
-    assert "chosen on the validation part of synthetic" in page.text
+    assert "chosen on the validation split of synthetic" in page.text
     for name, version in content["versions"].items():
         assert [name, version] in page.rows
     assert "words near the prompt would mean nothing" in page.text
@@ -224,7 +224,7 @@ def test_the_log_has_the_way_of_each_prompt_vector(spear: Spear, tmp_path: Path)
     for line in lines:
         now = read_trainable(tmp_path / "run" / "checkpoints" / str(line["step"]))["prompt"]["vectors"]
         np.testing.assert_allclose(line["prompt_moved"], np.linalg.norm(now - start, axis=1), rtol=1e-5)
-    (axis,) = figures.prompt_movement(lines, best_step=lines[0]["step"]).axes
+    (axis,) = figures.draw_prompt_movement(lines, best_step=lines[0]["step"]).axes
     drawn = np.array([line.get_ydata() for line in axis.lines[:4]])
     np.testing.assert_allclose(drawn, np.array([[0.0] * 4] + [line["prompt_moved"] for line in lines]).T)
 
@@ -244,7 +244,7 @@ def steps_of(*lengths: int) -> StepScores:
 def test_a_single_step_among_thousands_is_drawn() -> None:
     steps = steps_of(20_000)
     steps.value[12_345], steps.label[12_345], steps.score[12_345] = 100, True, 0.9
-    values, scores = figures.series(steps, Threshold(0.8, "best_f1"), ["A-1"]).axes
+    values, scores = figures.draw_series(steps, Threshold(0.8, "best_f1"), ["A-1"]).axes
     for axis, largest in ((values, 100), (scores, 0.9)):
         x, y = axis.lines[0].get_data()
         assert len(y) <= 2 * figures.COLUMNS
@@ -259,7 +259,7 @@ def test_a_line_is_broken_where_steps_belong_to_another_split() -> None:
     steps = steps_of(300)
     kept = (steps.step < 100) | (steps.step >= 200)
     part = StepScores(*(getattr(steps, name)[kept] for name in ("series", "step", "value", "label", "score")))
-    x, y = figures.series(part, Threshold(0.8, "best_f1"), ["A-1"]).axes[0].lines[0].get_data()
+    x, y = figures.draw_series(part, Threshold(0.8, "best_f1"), ["A-1"]).axes[0].lines[0].get_data()
     assert np.isnan(y[(x >= 100) & (x < 200)]).all()
     np.testing.assert_allclose(y[x < 100][::2], steps.value[:100])
 
@@ -267,7 +267,7 @@ def test_a_line_is_broken_where_steps_belong_to_another_split() -> None:
 def test_series_with_anomalies_come_first_and_longer_ones_before_shorter() -> None:
     steps = steps_of(50, 40, 60, 30, 70, 20)
     steps.label[(steps.series == 3) | (steps.series == 0)] = True
-    figure = figures.series(steps, Threshold(0.4, "best_f1"), list("ABCDEF"))
+    figure = figures.draw_series(steps, Threshold(0.4, "best_f1"), list("ABCDEF"))
     assert [axis.get_title(loc="left") for axis in figure.axes[::2]] == ["A", "D", "E", "C"]
 
 
@@ -279,7 +279,7 @@ def test_areas_below_the_curves_are_the_metrics(finished: Run) -> None:
 
     auroc, aupr = ranking_metrics(steps.label, steps.score)
     metrics = {"SPEAR": {"auroc": auroc, "aupr": aupr}}
-    left, right = figures.ranking_curves({"SPEAR": steps}, metrics, 0.1).axes
+    left, right = figures.draw_ranking_curves({"SPEAR": steps}, metrics, 0.1).axes
     recall, precision = left.lines[0].get_data()
     assert left.lines[0].get_drawstyle() == "steps-post"
     assert math.isclose(-np.sum(np.diff(recall) * precision[:-1]), aupr)
@@ -291,7 +291,7 @@ def test_reliability_of_scores_that_are_probabilities_lies_on_the_diagonal() -> 
     rng = np.random.default_rng(0)
     scores = rng.random(200_000)
     labels = rng.random(200_000) < scores
-    figure = figures.reliability(labels, scores)
+    figure = figures.draw_reliability(labels, scores)
     x, y = figure.axes[0].lines[1].get_data()
     assert len(x) == figures.BINS
     np.testing.assert_allclose(x, y, atol=0.02)
@@ -300,7 +300,7 @@ def test_reliability_of_scores_that_are_probabilities_lies_on_the_diagonal() -> 
 
 def test_attention_of_every_layer_is_drawn() -> None:
     weights = np.random.default_rng(0).random((7, 20, 4))
-    figure = figures.attention(np.arange(20.0), np.arange(20) < 3, weights)
+    figure = figures.draw_attention(np.arange(20.0), np.arange(20) < 3, weights)
     images = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     np.testing.assert_allclose(images[0], 100 * weights.sum(axis=2))
     for layer, image in zip(weights, images[1:], strict=True):

@@ -1,38 +1,44 @@
-"""The table that a run ends with."""
+"""The table that a run ends with, and the lines that it begins with."""
 
 import pytest
 from conftest import REPOSITORY, Run, results
 
-from spear_jax.report.labels import COLUMNS, DIGITS, format_number
-from spear_jax.report.terminal import explained, results_table
+from spear_jax.report.labels import COLUMNS, DIGITS, PRINTED, format_number
+from spear_jax.report.terminal import LEGEND, results_table
 
 pytestmark = pytest.mark.one_python
 
 
-def test_columns_whose_names_say_little_are_explained(finished: Run) -> None:
+def test_table_has_six_columns_and_the_controls_on_test_data(finished: Run) -> None:
     content = results(finished.workdir)
-    said = results_table(content)
-    assert said in finished.outcome.out
-    for name in ("VUS-PR", "VUS-ROC", "affil. F1", "false al.", "delay"):
-        assert name in COLUMNS.values()
-        assert name in said.partition("a '-' is undefined")[2]
-    assert "alarms: " not in results_table({key: part for key, part in content.items() if key != "alarms"})
+    table = results_table(content)
+    assert table in finished.outcome.out
+    header = next(line for line in table.splitlines() if "AUROC" in line)
+    assert header.split("  ")[-1] == COLUMNS[PRINTED[-1]]
+    assert len(PRINTED) == 5
+    assert table.count("random scores") == 1
+    (row,) = (line for line in table.splitlines() if line.startswith("random scores"))
+    numbers = content["controls"]["random_scores"]["test"]
+    assert row.split()[2:] == [format_number(column, numbers[column]) for column in PRINTED]
+
+
+def test_columns_whose_names_say_little_are_explained(finished: Run) -> None:
+    legend = finished.outcome.out.partition("'-' means undefined")[2]
+    for column in ("vus_pr", "event_f1"):
+        assert LEGEND[column] in legend
+        assert LEGEND[column].startswith(COLUMNS[column])
 
 
 def test_a_number_of_alarms_has_one_decimal() -> None:
-    assert [format_number(column, 2.0) for column in ("auroc", "false_alarms", "detection_delay")] == [
-        "2.000",
-        "2.0",
-        "2.0",
-    ]
+    shown = [format_number(column, 2.0) for column in ("auroc", "false_alarms", "detection_delay")]
+    assert shown == ["2.000", "2.0", "2.0"]
     assert format_number("delay", None) == "-"
     assert set(DIGITS) <= set(COLUMNS)
 
 
-def test_the_readme_shows_what_is_said_today(finished: Run) -> None:
-    printed = (REPOSITORY / "README.md").read_text().partition("It\nprints (")[2].split("```")[1].splitlines()
-    for line in explained({"alarms": {"merge_gap": 0, "min_length": 1}}):
-        assert line in printed
-    (said,) = (line for line in finished.outcome.out.splitlines() if line.startswith("bins' vectors: "))
-    (shown_there,) = (line for line in printed if line.startswith("bins' vectors: "))
-    assert shown_there == said.replace("frozen", "trained from there")  # the quickstart trains them, this run does not
+def test_readme_shows_the_lines_printed_today(finished: Run) -> None:
+    readme = (REPOSITORY / "README.md").read_text().splitlines()
+    for column in PRINTED:
+        assert LEGEND.get(column, "") in "\n".join(readme)
+    (line,) = (line for line in finished.outcome.out.splitlines() if line.startswith("bin embeddings: "))
+    assert line.replace("frozen", "trained from there") in readme  # the quickstart trains them, this run does not

@@ -1,0 +1,106 @@
+"""Lines that a run prints before it begins: backbone, trainable parts, data and devices."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from spear_jax import parallel
+from spear_jax.backbones import Backbone
+from spear_jax.config import METHODS
+from spear_jax.data import Dataset, stitch
+from spear_jax.model import PlacedModel, count
+from spear_jax.report.labels import shortened
+
+_FATE = {"fine_tuning": "all weights trained", "lora": "frozen except for low-rank updates"}
+
+
+def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: PlacedModel | None) -> None:
+    """Prints which parts are about to be trained, on which data.
+
+    Args:
+      config: a complete config.
+      dataset: the data set of the run.
+      backbone: None for a method without one.
+      model: None for a method that is not trained step by step.
+    """
+    if backbone is not None:
+        weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
+        dtype = backbone.dtype if backbone.int8 == "none" else f"{backbone.dtype}, int8 by {backbone.int8}"
+        attention = "causal" if backbone.causal else "bidirectional"
+        fate = _FATE.get(config.method, "frozen")
+        parallel.say(f"backbone {backbone.name} ({weights}, {dtype}, {attention}): {fate}")
+    if model is None:
+        parallel.say(f"{METHODS[config.method].title}: not trained step by step")
+    else:
+        sizes = " + ".join(f"{name} {count(part):,}" for name, part in sorted(model.trainable.items()))
+        parallel.say(f"trained: {sizes} = {count(model.trainable):,} parameters")
+        if model.embedding:
+            parallel.say(f"bin embeddings: {describe_embedding(model.embedding, 'embedding' in model.trainable)}")
+    for line in (*describe_splits(dataset), *describe_notes(dataset.notes)):
+        parallel.say(line)
+    for warning in dataset.warnings:
+        parallel.say(f"WARNING: {warning}")
+    parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
+
+
+def describe_embedding(notes: Mapping[str, Any], trained: bool) -> str:
+    """Describes the origin of the bin embeddings.
+
+    Args:
+      notes: the notes of `bin_table`.
+      trained: whether they are trained with the prompt.
+    """
+    kind = notes["kind"]
+    tokens = shortened(notes.get("tokens", ()))  # results.json has all of them
+    if kind == "numbers":
+        averaged = notes["numbers_of_several_tokens"]
+        origin = f"vocabulary rows of the numbers {tokens}"
+        origin += f" ({averaged} of them the mean of several tokens)" if averaged else ""
+    elif kind == "spread":
+        origin = f"evenly spaced vocabulary rows, {tokens}"
+    elif kind == "consecutive":
+        origin = f"consecutive vocabulary rows from number {notes['first_row']}, {tokens}"
+    elif kind == "random":
+        origin = "random, with the mean and standard deviation of the vocabulary"
+    else:
+        origin = f"a smooth function of the bin (length scale {notes['length_scale']:g})"
+    fate = "trained from there" if trained else "frozen"
+    return f"{origin}; {fate}; missing values use the row of {notes['missing']}"
+
+
+def describe_notes(notes: Mapping[str, Any]) -> list[str]:
+    """Describes how labels were made and windows synthesized, one line each."""
+    lines = []
+    for split, shares in notes["labels"].get("fired", {}).items():
+        rules = ", ".join(f"{rule} {share:.1%}" for rule, share in shares.items() if rule != "windows")
+        lines.append(
+            f"rules fired in {shares['windows']:.1%} of {split} windows ({rules}); they often do on autocorrelated data"
+        )
+    if "tsmote" in notes:
+        tsmote = notes["tsmote"]
+        if "skipped" in tsmote:
+            lines.append(f"T-SMOTE: no windows synthesized: {tsmote['skipped']}")
+        else:
+            lines.append(
+                f"T-SMOTE: {tsmote['synthesized']} windows synthesized from {tsmote['samples']} anomalies, up to"
+                f" {tsmote['last_lead']} steps before their end; trained on {tsmote['drawn']} anomalous windows"
+                f" ({tsmote['drawn_synthetic']} synthetic) and {tsmote['normal_windows']} normal ones"
+            )
+    return lines
+
+
+def describe_splits(dataset: Dataset) -> list[str]:
+    """Describes the size and base rate of each split, one line each."""
+    lines = []
+    for split, windows in dataset.windows.items():
+        # Stitched, so that a step in several overlapping windows counts once.
+        steps = stitch(windows, np.zeros(windows.real.shape), dataset.recorded)
+        lengths = sorted(set(dataset.examples[split].lengths.tolist()))
+        lines.append(
+            f"{split:>10}: {len(set(windows.series.tolist()))} series, {len(windows):,} windows of"
+            f" {' or '.join(map(str, lengths))}, {len(steps.step):,} steps, base rate {steps.label.mean():.3f}"
+        )
+    return lines
