@@ -191,10 +191,10 @@ def test_series_of_any_lengths(spear: Spear) -> None:
 
 def test_without_labels_it_learns_from_injected_anomalies_and_says_so(spear: Spear) -> None:
     values = np.sin(np.arange(600) / 5)
-    with pytest.warns(UserWarning, match="anomalies that were put in, not recorded"):
+    with pytest.warns(UserWarning, match="of injected anomalies, not recorded"):
         detector = tiny().fit(values)
     assert detector.decision_scores_.shape == (600,)
-    assert any("put in" in warning for warning in detector.detector_.warnings)
+    assert any("injected" in warning for warning in detector.detector_.warnings)
 
 
 def test_validation_data_decide_on_the_threshold(spear: Spear) -> None:

@@ -2,7 +2,7 @@
 
 from spear_jax.data.batches import Examples, TrainingCall, order_digest, scoring_batches, training_calls
 from spear_jax.data.dataset import Dataset, build_dataset
-from spear_jax.data.labels.context_rules import apply_rules
+from spear_jax.data.labels import apply_rules
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, from_first_value

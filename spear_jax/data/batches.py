@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.bins)
+
+    def select(self, rows: Int[np.ndarray, "selected"]) -> Self:
+        """Returns the windows in `rows`."""
+        arrays = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **arrays)
 
     def take(self, rows: Int[np.ndarray, "*batch"], length: int) -> dict[str, np.ndarray]:
         """Returns the first `length` steps of some windows, as the model's inputs, mask and targets.

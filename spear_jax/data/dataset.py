@@ -1,18 +1,20 @@
-"""One data set from its source to what the model reads."""
+"""Turns recorded series into what a model reads: split, scaled, labelled, cut into windows and quantized."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from spear_jax.data import splits, windows
+from spear_jax.data import labels
 from spear_jax.data.batches import Examples, padded_lengths
-from spear_jax.data.labels import labelling, tsmote
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
+from spear_jax.data.splits import LEAKS, split_series
+from spear_jax.data.windows import Windows, cut_windows
 from spear_jax.errors import InputError
 
 
@@ -21,21 +23,22 @@ class Dataset:
     """Recorded series and, per split, their windows, as values and as bins.
 
     Attributes:
-      name: of the data set, e.g. 'nasa'.
-      recorded: the series, with the labels that are learned and evaluated; windows count in this list.
+      name: name of the data set, e.g. 'nasa'.
+      recorded: the series, with the labels to learn and to evaluate by; `Windows.series` is an index into them.
       windows: raw values and labels by split.
       examples: what the model reads, by split.
-      training: what it is trained on: the train split, or what T-SMOTE made of it.
+      training: what the model is trained on: the train split, or what T-SMOTE and ablations made of it.
       quantizer: fitted on the training split.
-      typical_width: the scaler's stand-in for the range of a constant reference.
-      ranges: where 0 and 1 lie for each series that was trained on, if new values of it are to be scaled alike.
-      notes: what the results say of labels, lengths and synthesized windows.
+      typical_width: the scaler's substitute for the range of a constant reference.
+      ranges: the range that is scaled to [0, 1] of each trained series, where later values of it are to be scaled
+        alike.
+      notes: facts on labels, padding and synthesized windows, for the results.
       warnings: what every output has to say about these numbers.
     """
 
     name: str
     recorded: Sequence[Series]
-    windows: dict[str, windows.Windows]
+    windows: dict[str, Windows]
     examples: dict[str, Examples]
     training: Examples
     quantizer: Quantizer
@@ -46,7 +49,7 @@ class Dataset:
 
     @property
     def window(self) -> int:
-        """Steps in the longest window that the model reads."""
+        """Returns the steps in the longest window that the model reads."""
         return self.training.bins.shape[1]
 
 
@@ -54,30 +57,31 @@ def build_dataset(
     config: ConfigDict,
     loaded: LoadedSeries,
     *,
-    parts: Mapping[str, list[Series]] | None = None,
+    parts: Mapping[str, Sequence[Series]] | None = None,
     quantizer: Quantizer | None = None,
     typical_width: float = 0.0,
 ) -> Dataset:
-    """Splits, scales, cuts into windows and quantizes.
+    """Splits, scales, labels, cuts into windows and quantizes.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       loaded: the recorded series.
-      parts: stretches of them by split, if that is decided; a split may be missing. Else the config decides.
-      quantizer: a finished detector's; without it one is fitted on the training split.
-      typical_width: a finished detector's.
+      parts: stretches of them by split, where that is decided already; a split may be missing. By default the config
+        decides.
+      quantizer: a trained detector's; by default one is fitted on the training split.
+      typical_width: a trained detector's; see `Scaler`.
 
     Raises:
-      InputError: a split would be empty.
+      InputError: a split would be empty, a name occurs twice, or labels are missing.
     """
     data, recorded = config.data, loaded.series
-    _check(data, loaded)
-    window = data.window or max(len(one) for one in recorded)  # 0: each stretch whole, as one window
+    _check_series(data, loaded)
+    window = data.window or max(map(len, recorded))  # 0 takes each stretch as one window
     stride = data.stride if data.window else window
-    parts = parts or splits.split_series(
+    parts = parts or split_series(
         recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
     )
-    # Fitted before anything is injected: a scale of its own would give an injected anomaly away.
+    # Fitted before anomalies are injected: a range of its own would give an injected anomaly away.
     scaler = Scaler(
         config.quantizer.scale,
         recorded,
@@ -86,203 +90,128 @@ def build_dataset(
         margin=config.quantizer.margin,
         typical_width=typical_width,
     )
-    order = [one.name for one in recorded]
     if data.labels == "injected":
-        recorded = labelling.by_injection(data, recorded, parts)
-        parts = labelling.take_over(recorded, parts)
-    cut = {split: windows.cut_windows(part, order, window, stride) for split, part in parts.items()}
-    scaled = {split: scaler(part) for split, part in cut.items()}
+        recorded, parts = labels.label_by_injection(data, recorded, parts)
+
+    names = [series.name for series in recorded]
+    windows = {split: cut_windows(part, names, window, stride) for split, part in parts.items()}
+    scaled = {split: scaler(part) for split, part in windows.items()}
     notes: dict[str, Any] = {"labels": {"kind": data.labels}}
     if data.labels == "rules":
-        recorded, fired = labelling.by_rules(data, recorded, cut, scaled)
-        parts = labelling.take_over(recorded, parts)
-        cut = {split: windows.cut_windows(part, order, window, stride) for split, part in parts.items()}
-        notes["labels"]["fired"] = fired
+        recorded, windows, notes["labels"]["fired"] = labels.label_by_rules(data, recorded, windows, scaled)
     if quantizer is None:
         quantizer = Quantizer.fit(config.quantizer.kind, config.quantizer.bins, scaled["train"])
 
-    lengths, notes["padding"] = _lengths(cut)
-    examples = {split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in cut.items()}
+    lengths, notes["padding"] = _pad(windows)
+    examples = {
+        split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in windows.items()
+    }
     training = examples["train"]
     if config.tsmote.enabled:
-        part, values, notes["tsmote"] = _resample(config, scaler, parts["train"], order, cut["train"], scaled["train"])
+        stretches = labels.cut_again(recorded, parts["train"])
+        part, values, notes["tsmote"] = labels.resample(
+            config, scaler, stretches, names, windows["train"], scaled["train"]
+        )
         training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
     if config.train.labelled_share < 1:
         rng = np.random.default_rng((config.seed, 5))
-        training = _labelled(training, cut["train"], recorded, config.train.labelled_share, rng)
+        training = labels.keep_labelled_share(training, windows["train"], recorded, config.train.labelled_share, rng)
     if config.train.shuffled_labels:
-        training = _shuffled(training, np.random.default_rng((config.seed, 4)))
+        training = labels.shuffle_targets(training, np.random.default_rng((config.seed, 4)))
     return Dataset(
         name=loaded.name,
         recorded=recorded,
-        windows=cut,
+        windows=windows,
         examples=examples,
         training=training,
         quantizer=quantizer,
         typical_width=scaler.typical_width,
         ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
-        warnings=(*loaded.warnings, *_warnings(config, recorded), *_one_class(examples["train"])),
+        warnings=(*loaded.warnings, *_warnings(config, recorded), *_warn_of_one_class(examples["train"])),
     )
 
 
-def _ranges(
-    config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
-) -> dict[str, ScaleRange]:
-    """Of own series alone, of which more is to come: other sources are never seen again, or bring a reference."""
-    if config.data.name != "files" or config.quantizer.scale != "train":
-        return {}
-    trained = {one.name for one in train}
-    return {
-        one.name: ScaleRange(one.column, *limits)
-        for one, limits in zip(recorded, scaler.ranges, strict=True)
-        if one.name in trained
-    }
+def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
+    """Checks that names are unique, and that there are labels where they are to be read.
+
+    Raises:
+      InputError: a name occurs twice, or labels are missing.
+    """
+    names: set[str] = set()
+    for series in loaded.series:
+        if series.name in names:
+            raise InputError(f"two series are named {series.name!r}; rename one")
+        names.add(series.name)
+    if data.labels in ("recorded", "column", "intervals") and not all(series.labelled for series in loaded.series):
+        raise InputError(
+            f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed are rules (the context"
+            " rules label the series) and injected (known anomalies are put in)"
+        )
 
 
-def _lengths(cut: Mapping[str, windows.Windows]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The length that each window is read in, the same few for all splits; and what is said of the padding."""
-    read = padded_lengths(np.concatenate([part.lengths for part in cut.values()]))
-    ends = np.cumsum([len(part) for part in cut.values()])[:-1]
-    steps = sum(int(part.real.sum()) for part in cut.values())
-    said = {"lengths": sorted(set(read.tolist())), "share": 1 - steps / int(read.sum())}
-    return dict(zip(cut, np.split(read, ends), strict=True)), said
+def _pad(windows: Mapping[str, Windows]) -> tuple[dict[str, Int[np.ndarray, "windows"]], dict[str, Any]]:
+    """Returns the length that each window is padded to, from few lengths for all splits, and notes on the padding."""
+    lengths = padded_lengths(np.concatenate([part.lengths for part in windows.values()]))
+    ends = np.cumsum([len(part) for part in windows.values()])[:-1]
+    steps = sum(int(part.real.sum()) for part in windows.values())
+    notes = {"lengths": sorted(set(lengths.tolist())), "share": 1 - steps / int(lengths.sum())}
+    return dict(zip(windows, np.split(lengths, ends), strict=True)), notes
 
 
-def _examples(config: ConfigDict, part: windows.Windows, bins: np.ndarray, lengths: np.ndarray) -> Examples:
-    mask = part.real
+def _examples(
+    config: ConfigDict,
+    windows: Windows,
+    bins: Int[np.ndarray, "windows time"],
+    lengths: Int[np.ndarray, "windows"],
+) -> Examples:
+    mask = windows.real
     if config.quantizer.missing == "mask":
-        mask = mask & np.isfinite(part.values)
-    targets = part.labels
+        mask = mask & np.isfinite(windows.values)
+    targets = windows.labels
     if config.head.kind == "window":
         targets = np.broadcast_to(targets.any(axis=1, keepdims=True), targets.shape)
     return Examples(bins=bins, mask=mask, targets=targets.astype(np.float32), lengths=lengths)
 
 
-def _resample(
-    config: ConfigDict,
-    scaler: Scaler,
-    stretches: Sequence[Series],
-    names: Sequence[str],
-    train: windows.Windows,
-    scaled: np.ndarray,
-) -> tuple[windows.Windows, np.ndarray, dict[str, Any]]:
-    """T-SMOTE's training windows, their scaled values, and what it did."""
-    window = train.real.shape[1]
-    samples = tsmote.find_positive_samples(stretches, window, config.tsmote.max_lead)
-    normal = np.logical_not(train.labels.any(axis=1))
-    whole = normal & np.isfinite(scaled).all(axis=1)
-    first = (
-        windows.windows_at(stretches, names, samples.series, samples.end - window, window) if len(samples.end) else None
-    )
-    if first is not None:  # an anomaly with a gap in it is no sample
-        known = np.isfinite(first.values).all(axis=1)
-        samples = tsmote.PositiveSamples(samples.series[known], samples.end[known], samples.leads[known])
-    if not len(samples.end) or whole.sum() < 2:
-        return train, scaled, {"skipped": "too few anomaly intervals or normal windows without gaps"}
-    leads = int(samples.leads.max())
-    ends = samples.end[:, None] - np.arange(leads)
-    found = windows.windows_at(stretches, names, np.repeat(samples.series, leads), ends.reshape(-1) - window, window)
-    shape = (len(samples.end), leads, window)
-    values = scaler(found).reshape(shape)
-    drawn = tsmote.draw_samples(
-        np.where(np.arange(leads)[:, None] < samples.leads[:, None, None], values, np.nan),
-        found.labels.reshape(shape),
-        scaled[whole],
-        spy_share=config.tsmote.spy_share,
-        rng=np.random.default_rng((config.seed, 3)),
-    )
-    if drawn is None:
-        return train, scaled, {"skipped": "windows that end with an anomaly look no more anomalous than normal ones"}
-    kept = train.take(normal)
-    size = len(drawn.values)
-    positive = windows.Windows(
-        values=drawn.values.astype(train.values.dtype),
-        labels=drawn.labels,
-        real=np.ones(drawn.labels.shape, bool),
-        series=np.full(size, -1),
-        start=np.full(size, -1),
-    )
-    both = windows.concatenate([kept, positive])
-    return both, np.concatenate([scaled[normal], drawn.values.astype(scaled.dtype)]), drawn.report
-
-
-def _labelled(
-    training: Examples, cut: windows.Windows, recorded: Sequence[Series], share: float, rng: np.random.Generator
-) -> Examples:
-    """The windows of a share of the incidents, and a share of the windows without any.
-
-    An incident is a labelled interval. At least one of each is kept; a window in which a kept incident meets another
-    has both.
-    """
-    begins = [np.diff(one.labels.astype(np.int8), prepend=0) == 1 for one in recorded]
-    numbers = [np.where(one.labels, np.cumsum(begin), 0) for one, begin in zip(recorded, begins, strict=True)]
-    touched = [
-        {(series, number) for number in np.unique(numbers[series][start : start + length]).tolist() if number}
-        for series, start, length in zip(cut.series.tolist(), cut.start.tolist(), cut.lengths.tolist(), strict=True)
-    ]
-
-    def some(of: Sequence[Any]) -> list[Any]:
-        return [of[i] for i in rng.permutation(len(of))[: max(round(share * len(of)), 1)]]
-
-    chosen = set(some(sorted(set().union(*touched))))
-    normal = some([row for row, incidents in enumerate(touched) if not incidents])
-    rows = np.sort([*normal, *(row for row, incidents in enumerate(touched) if incidents & chosen)]).astype(int)
-    return Examples(*(getattr(training, field.name)[rows] for field in dataclasses.fields(Examples)))
-
-
-def _shuffled(training: Examples, rng: np.random.Generator) -> Examples:
-    """Every window gets the labels of another one of its length, so that the base rate stays and no padding is read."""
-    targets = training.targets.copy()
-    lengths = training.mask.sum(axis=1)
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        targets[rows] = targets[rng.permutation(rows)]
-    return dataclasses.replace(training, targets=targets)
+def _ranges(
+    config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
+) -> dict[str, ScaleRange]:
+    """Returns the ranges of own series only: series of other data sets never continue, or bring a reference."""
+    if config.data.name != "files" or config.quantizer.scale != "train":
+        return {}
+    trained = {stretch.name for stretch in train}
+    return {
+        series.name: ScaleRange(series.column, *limits)
+        for series, limits in zip(recorded, scaler.ranges, strict=True)
+        if series.name in trained
+    }
 
 
 def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]:
-    said = []
+    warnings = []
     if config.data.labels in ("rules", "injected"):
-        how = {"rules": "made by the context rules", "injected": "of anomalies that were put in"}[config.data.labels]
-        said.append(
-            f"data.labels={config.data.labels!r}: the labels of {', '.join(labelling.relabelled_splits(recorded))} are"
-            f" {how}, not recorded"
+        origin = {"rules": "made by the context rules", "injected": "of injected anomalies"}[config.data.labels]
+        warnings.append(
+            f"data.labels={config.data.labels!r}: the labels of {', '.join(labels.relabelled_splits(recorded))} are"
+            f" {origin}, not recorded"
         )
     if config.train.labelled_share < 1:
-        said.append(
-            f"train.labelled_share: {config.train.labelled_share:.1%} of the training part's incidents, and of its"
-            " windows without one, are learned from"
+        warnings.append(
+            f"train.labelled_share: training uses {config.train.labelled_share:.1%} of the training part's incidents,"
+            " and of its windows without one"
         )
     if config.train.shuffled_labels:
-        said.append("train.shuffled_labels: a control, trained on labels that belong to other windows")
+        warnings.append("train.shuffled_labels: a control, trained on labels that belong to other windows")
     if config.data.split == "random":
-        said.append(f"data.split='random': {splits.LEAKS}")
+        warnings.append(f"data.split='random': {LEAKS}")
     if config.quantizer.scale == "series":
-        said.append(LOOKS_AHEAD)
-    return tuple(said)
+        warnings.append(LOOKS_AHEAD)
+    return tuple(warnings)
 
 
-def _one_class(train: Examples) -> list[str]:
-    found = np.unique(train.targets[train.mask])
-    if len(found) != 1:
+def _warn_of_one_class(train: Examples) -> list[str]:
+    classes = np.unique(train.targets[train.mask])
+    if len(classes) != 1:
         return []
-    return [f"the training part has no {'normal' if found[0] else 'anomalous'} step: there is nothing to tell apart"]
-
-
-def _check(data: ConfigDict, loaded: LoadedSeries) -> None:
-    """Checks that every series can be told from the others by its name, and that there are labels.
-
-    Raises:
-      InputError: naming one that comes twice, or what labels there may be.
-    """
-    seen: set[str] = set()
-    for one in loaded.series:
-        if one.name in seen:
-            raise InputError(f"two series are named {one.name!r}")
-        seen.add(one.name)
-    if data.labels in ("recorded", "column", "intervals") and not all(one.labelled for one in loaded.series):
-        raise InputError(
-            f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed are rules (the context"
-            " rules label the series) and injected (known anomalies are put in)"
-        )
+    return [f"the training part has no {'normal' if classes[0] else 'anomalous'} step: there is nothing to tell apart"]

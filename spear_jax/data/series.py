@@ -1,10 +1,11 @@
 """A recorded series: what every data source yields and everything downstream reads."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from spear_jax.errors import InputError
 
@@ -57,6 +58,11 @@ class Series:
             start=self.start + begin,
             timestamps=self.timestamps[begin:end],
         )
+
+
+def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
+    """Returns where each series begins when all are laid end to end, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum([len(item) for item in series], dtype=int)])
 
 
 class LoadedSeries(NamedTuple):

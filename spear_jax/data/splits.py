@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from spear_jax.data.runs import find_runs
 from spear_jax.data.series import Series
+from spear_jax.data.windows import window_starts
 from spear_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -127,8 +129,7 @@ def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> 
 def _cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
     """Where the last part of a series begins: not in an anomaly, and with anomalies on both sides where it has two."""
     usual = round((1 - share) * len(labels))
-    change = np.diff(labels.astype(np.int8), prepend=0, append=0)
-    starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    starts, ends = find_runs(labels)
     if not len(starts):
         return usual
     if len(starts) == 1:  # it is learned from
@@ -171,11 +172,3 @@ def _by_window(
         split: [stretches[i] for i in sorted(part)]
         for split, part in zip(SPLITS, np.split(order, ends[:2]), strict=True)
     }
-
-
-def window_starts(length: int, window: int, stride: int) -> np.ndarray:
-    """First steps of the windows over `length` steps; the last window ends with the series."""
-    if length <= window:
-        return np.zeros(min(length, 1), int)
-    starts = np.arange(0, length - window + 1, stride)
-    return starts if starts[-1] == length - window else np.append(starts, length - window)

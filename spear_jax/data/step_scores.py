@@ -1,4 +1,4 @@
-"""Holds one score per time step: windows stitched, columns combined."""
+"""Scores per time step: stitched from windows, combined over columns."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from spear_jax.data.dataset import Dataset
-from spear_jax.data.series import Series
+from spear_jax.data.runs import find_equal_runs
+from spear_jax.data.series import Series, series_offsets
 from spear_jax.data.splits import SPLITS
 from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.windows import Windows, flat_steps
@@ -32,70 +33,14 @@ class StepScores:
     score: Float[np.ndarray, "steps"]
 
 
-def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
-    """Scores per window and step to one score per step: the mean where windows overlap.
-
-    Args:
-      windows: the windows that were scored.
-      scores: a score per step of every window; what stands in padding is not read.
-      recorded: the recorded series that `windows.series` counts in.
-
-    Returns:
-      Every step that lies in a window, exactly once.
-    """
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    place, flat = flat_steps(windows, recorded)[windows.real], scores[windows.real]
-    sums = ScoreSums(int(offsets[-1]))
-    sums.add(place, flat[:, None])
-    covered = np.flatnonzero(sums.scored)
-    series = np.searchsorted(offsets, covered, side="right") - 1
-    return StepScores(
-        series=series,
-        step=covered - offsets[series],
-        value=np.concatenate([one.values for one in recorded])[covered],
-        label=np.concatenate([one.labels for one in recorded])[covered],
-        score=sums.means(covered)[:, 0],
-    )
-
-
-def combine_columns(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
-    """One score per row from the scores of several columns.
-
-    Args:
-      steps: a score per step of every column.
-      recorded: the columns; those of one file share a `group`.
-      how: 'max' or 'mean' over the columns.
-
-    Returns:
-      A score per row, with the series and the value of the group's first column; a row is anomalous if it is in any.
-    """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(one.group or one.name for one in recorded))}
-    group = np.array([numbers[one.group or one.name] for one in recorded])[steps.series]
-    order = np.lexsort((steps.series, steps.step, group))
-    group, step = group[order], steps.step[order]
-    first = np.flatnonzero(np.append(True, (np.diff(group) != 0) | (np.diff(step) != 0)))
-    score = steps.score[order]
-    if how == "max":
-        score = np.maximum.reduceat(score, first)
-    else:
-        score = np.add.reduceat(score, first) / np.diff(np.append(first, len(score)))
-    return StepScores(
-        series=steps.series[order][first],
-        step=step[first],
-        value=steps.value[order][first],
-        label=np.logical_or.reduceat(steps.label[order], first),
-        score=score,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class MethodScores:
-    """What a method says of every split.
+    """A method's scores of every split.
 
     Attributes:
       steps: one score per time step, by split.
-      windows: a window head's scores per window, by split; else empty.
-      controls: scores of controls that take the method's own model, by name and split.
+      windows: a window head's scores per window, by split; empty for other heads.
+      controls: scores of controls that use the method's own model, by name and split.
       warnings: what every output has to say about these scores.
     """
 
@@ -105,16 +50,72 @@ class MethodScores:
     warnings: tuple[str, ...] = ()
 
 
+def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
+    """Stitches scores per window into one score per step: the mean where windows overlap.
+
+    Args:
+      windows: the windows that were scored.
+      scores: a score per step of every window; those of padding do not count.
+      recorded: the recorded series, to which `windows.series` is an index.
+
+    Returns:
+      Every step that lies in a window, exactly once.
+    """
+    sums = ScoreSums(sum(map(len, recorded)))
+    sums.add(flat_steps(windows, recorded), scores[windows.real][:, None])
+    covered = np.flatnonzero(sums.scored)
+    return _at_flat_steps(covered, sums.means(covered)[:, 0], recorded)
+
+
 def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
-    """One score per time step and split, from one per step of every window."""
+    """Stitches the windows of every split; see `stitch`."""
     return {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
 
 
 def scores_by_split(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
-    """One score per time step and split, from one per step of all recorded series, laid end to end."""
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
-    found = stitch_splits(dataset, {split: np.zeros(dataset.windows[split].real.shape) for split in SPLITS})
-    return {
-        split: dataclasses.replace(steps, score=scores[offsets[steps.series] + steps.step])
-        for split, steps in found.items()
-    }
+    """Divides scores of all recorded series, laid end to end, into those of each split."""
+    covered = {split: np.unique(flat_steps(dataset.windows[split], dataset.recorded)) for split in SPLITS}
+    return {split: _at_flat_steps(steps, scores[steps], dataset.recorded) for split, steps in covered.items()}
+
+
+def combine_columns(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
+    """Combines the scores of several columns into one score per row.
+
+    Args:
+      steps: a score per step of every column.
+      recorded: the columns; those of one file share a `group`.
+      how: 'max' or 'mean' over the columns.
+
+    Returns:
+      A score per row, with the series and the value of the group's first column. A row is anomalous if it is anomalous
+      in any column.
+    """
+    names = [series.group or series.name for series in recorded]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    group = np.array([numbers[name] for name in names])[steps.series]
+    order = np.lexsort((steps.series, steps.step, group))
+    first, end = find_equal_runs(group[order], steps.step[order])
+    score = steps.score[order]
+    combined = np.maximum.reduceat(score, first) if how == "max" else np.add.reduceat(score, first) / (end - first)
+    return StepScores(
+        series=steps.series[order][first],
+        step=steps.step[order][first],
+        value=steps.value[order][first],
+        label=np.logical_or.reduceat(steps.label[order], first),
+        score=combined,
+    )
+
+
+def _at_flat_steps(
+    steps: Int[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"], recorded: Sequence[Series]
+) -> StepScores:
+    """Returns the scores of steps that are counted over all recorded series, laid end to end."""
+    offsets = series_offsets(recorded)
+    series = np.searchsorted(offsets, steps, side="right") - 1
+    return StepScores(
+        series=series,
+        step=steps - offsets[series],
+        value=np.concatenate([item.values for item in recorded])[steps],
+        label=np.concatenate([item.labels for item in recorded])[steps],
+        score=scores,
+    )

@@ -1,4 +1,4 @@
-"""Windows of equal length cut from stretches of series, and scores per window put back in their places."""
+"""Cuts stretches of series into windows of equal length."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from spear_jax.data.series import Series
-from spear_jax.data.splits import window_starts
+from spear_jax.data.series import Series, series_offsets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +14,11 @@ class Windows:
     """Windows of one split, padded on the right where a stretch is shorter than a window.
 
     Attributes:
-      values: scaled or raw values; NaN where nothing was recorded and in padding.
+      values: values in the source's own unit; NaN where nothing was recorded, and in padding.
       labels: True where the step is anomalous.
       real: True where the step exists, False in padding.
-      series: index of the recorded series.
-      start: the window's first step in the recorded series.
+      series: index of the recorded series; -1 for a synthesized window.
+      start: the window's first step in the recorded series; -1 for a synthesized window.
     """
 
     values: Float[np.ndarray, "windows time"]
@@ -33,12 +32,20 @@ class Windows:
 
     @property
     def lengths(self) -> Int[np.ndarray, "windows"]:
-        """Real steps of each window; padding stands behind them."""
+        """Returns the number of real steps of each window; they come before its padding."""
         return self.real.sum(axis=1)
 
-    def take(self, chosen: Bool[np.ndarray, "windows"]) -> "Windows":
-        """Some of the windows."""
+    def select(self, chosen: Bool[np.ndarray, "windows"]) -> "Windows":
+        """Returns the windows that are chosen."""
         return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
+
+def window_starts(length: int, window: int, stride: int) -> Int[np.ndarray, "windows"]:
+    """Returns the first steps of the windows over `length` steps; the last window ends with the series."""
+    if length <= window:
+        return np.zeros(min(length, 1), int)
+    starts = np.arange(0, length - window + 1, stride)
+    return starts if starts[-1] == length - window else np.append(starts, length - window)
 
 
 def cut_windows(stretches: Sequence[Series], names: Sequence[str], window: int, stride: int) -> Windows:
@@ -46,22 +53,22 @@ def cut_windows(stretches: Sequence[Series], names: Sequence[str], window: int, 
 
     Args:
       stretches: stretches of recorded series, of any length.
-      names: names of the recorded series; a stretch is found in them by its name.
+      names: names of the recorded series, in the order in which `Windows.series` counts them.
       window: steps in a window.
       stride: steps from one window to the next.
 
     Returns:
       All windows, in the order of the stretches.
     """
-    index = {name: i for i, name in enumerate(names)}
+    numbers = {name: i for i, name in enumerate(names)}
     values, labels, real, series, start = [], [], [], [], []
     for stretch in stretches:
         starts = window_starts(len(stretch), window, stride)
         padding = (0, max(window - len(stretch), 0))
-        values.append(_rows(np.pad(stretch.values, padding, constant_values=np.nan), window, starts))
-        labels.append(_rows(np.pad(stretch.labels, padding), window, starts))
-        real.append(_rows(np.pad(np.ones(len(stretch), bool), padding), window, starts))
-        series.append(np.full(len(starts), index[stretch.name]))
+        values.append(_cut(np.pad(stretch.values, padding, constant_values=np.nan), window, starts))
+        labels.append(_cut(np.pad(stretch.labels, padding), window, starts))
+        real.append(_cut(np.pad(np.ones(len(stretch), bool), padding), window, starts))
+        series.append(np.full(len(starts), numbers[stretch.name]))
         start.append(stretch.start + starts)
     return Windows(
         values=np.concatenate(values),
@@ -79,40 +86,35 @@ def windows_at(
     starts: Int[np.ndarray, "windows"],
     window: int,
 ) -> Windows:
-    """Windows at given places.
+    """Cuts one window at each of the given places.
 
     Args:
       stretches: stretches of recorded series.
       names: names of the recorded series.
-      numbers: which stretch each window lies in.
-      starts: first step of each window in its stretch; windows that begin before it are padding throughout.
+      numbers: index of the stretch that each window lies in.
+      starts: first step of each window in its stretch; a window that would begin before its stretch is all padding.
       window: steps in a window.
     """
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in stretches])])
-    steps = (offsets[numbers] + np.maximum(starts, 0))[:, None] + np.arange(window)
+    steps = (series_offsets(stretches)[numbers] + np.maximum(starts, 0))[:, None] + np.arange(window)
     real = np.broadcast_to((starts >= 0)[:, None], steps.shape)
-    index = {name: i for i, name in enumerate(names)}
-    values = np.concatenate([one.values for one in stretches])[steps]
+    indices = {name: i for i, name in enumerate(names)}
+    values = np.concatenate([stretch.values for stretch in stretches])[steps]
     return Windows(
         values=np.where(real, values, np.nan).astype(values.dtype),
-        labels=np.concatenate([one.labels for one in stretches])[steps] & real,
+        labels=np.concatenate([stretch.labels for stretch in stretches])[steps] & real,
         real=real,
-        series=np.array([index[one.name] for one in stretches])[numbers],
-        start=np.array([one.start for one in stretches])[numbers] + starts,
+        series=np.array([indices[stretch.name] for stretch in stretches])[numbers],
+        start=np.array([stretch.start for stretch in stretches])[numbers] + starts,
     )
 
 
-def concatenate(parts: Sequence[Windows]) -> Windows:
-    """Windows of equal length, one after the other."""
-    fields = [field.name for field in dataclasses.fields(Windows)]
-    return Windows(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+def flat_steps(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "real_steps"]:
+    """Returns the place of each real step of the windows when the recorded series are laid end to end."""
+    steps = (series_offsets(recorded)[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])
+    return steps[windows.real]
 
 
-def _rows(steps: np.ndarray, window: int, starts: Int[np.ndarray, "windows"]) -> Shaped[np.ndarray, "windows time"]:
+def _cut(
+    steps: Shaped[np.ndarray, "time"], window: int, starts: Int[np.ndarray, "windows"]
+) -> Shaped[np.ndarray, "windows window"]:
     return np.lib.stride_tricks.sliding_window_view(steps, window)[starts]
-
-
-def flat_steps(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "windows time"]:
-    """Where each step of each window lies in the recorded series, laid end to end; meaningless in padding."""
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    return (offsets[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])

@@ -1,7 +1,6 @@
 """Scores to results.json: one table of honest numbers, with the controls beside it."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine_columns
+from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine_columns, find_equal_runs
 from spear_jax.evaluation import alarms, thresholds
 from spear_jax.evaluation.bootstrap import confidence_intervals
 from spear_jax.evaluation.controls import _controls
@@ -153,8 +152,8 @@ def interval_metrics(steps: StepScores, threshold: Threshold) -> list[dict[str, 
 
 
 def _stretches(steps: StepScores) -> list[slice]:
-    cut = np.flatnonzero((np.diff(steps.series) != 0) | (np.diff(steps.step) != 1)) + 1
-    return [slice(begin, end) for begin, end in itertools.pairwise([0, *cut.tolist(), len(steps.series)])]
+    starts, ends = find_equal_runs(steps.series, steps.step - np.arange(len(steps.step)))
+    return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
 def _window_metrics(

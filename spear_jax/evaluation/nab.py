@@ -7,7 +7,6 @@ before. The first 15 % of a file, 750 rows at most, count nothing. The sum over 
 all gives 0 and a detection at the first row of each window, and nowhere else, 100.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from spear_jax.data import Dataset, StepScores
+from spear_jax.data import Dataset, StepScores, find_equal_runs, find_runs
 
 PROBATION_SHARE, PROBATION_ROWS = 0.15, 750
 
@@ -103,8 +102,7 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
 
 def _worth(labels: Bool[np.ndarray, "rows"]) -> tuple[Float[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
     """What a detection is worth at each row, before the profile's weights, and the window it lies in or -1."""
-    edges = np.diff(labels.astype(np.int8), prepend=0, append=0)
-    first, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)  # [first, end)
+    first, end = find_runs(labels)
     rows = np.arange(len(labels))
     before = np.searchsorted(first, rows, side="right") - 1  # the last window that began
     window = np.where(labels, before, -1)
@@ -153,5 +151,4 @@ def _nab_scores(
 
 def _runs(series: np.ndarray) -> list[slice]:
     """Where each series begins and ends among steps in order of series."""
-    edges = [0, *(np.flatnonzero(np.diff(series)) + 1).tolist(), len(series)]
-    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
+    return [slice(start, end) for start, end in zip(*find_equal_runs(series), strict=True)]

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, precision_recall_curve, roc_curve
 
-from spear_jax.data import StepScores
+from spear_jax.data import StepScores, find_equal_runs
 from spear_jax.evaluation import Threshold
 
 WIDTH = 7.0  # inches; text in a figure this wide is still readable on a phone
@@ -82,8 +82,8 @@ def _intervals(
 ) -> None:
     """Shades intervals; their edge keeps a single step among thousands visible."""
     marked = x[flags]
-    runs = np.split(marked, np.flatnonzero(np.diff(marked) > 1) + 1) if len(marked) else []
-    spans = [(run[0] - 0.5, run[-1] - run[0] + 1) for run in runs]
+    starts, ends = find_equal_runs(marked - np.arange(len(marked)))  # consecutive steps
+    spans = [(marked[start] - 0.5, end - start) for start, end in zip(starts, ends, strict=True)]
     axis.broken_barh(
         spans, (0, 1), transform=axis.get_xaxis_transform(), color=color, alpha=0.2, lw=0.6, zorder=0, label=label
     )

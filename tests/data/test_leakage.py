@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spear_jax.config import default_config, load_config
 from spear_jax.data import dataset, sources
 from spear_jax.data.series import LoadedSeries, Series
+from spear_jax.data.windows import Windows
 
 REAL = os.environ.get("SPEAR_DATA_DIR", "")
 NAMES = ("nasa", "nab", "mimic_iv", "files", "synthetic")
@@ -46,7 +47,7 @@ def build(loaded: LoadedSeries, split: str, **fields: object) -> dataset.Dataset
     return dataset.build_dataset(config, loaded)
 
 
-def steps(part: dataset.windows.Windows) -> set[tuple[int, int]]:
+def steps(part: Windows) -> set[tuple[int, int]]:
     """(series, step) of every real step in the windows."""
     return {
         (int(series), int(begin) + int(t))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_jax.data.series import Series
-from spear_jax.data.splits import SPLITS, split_series, window_starts
-from spear_jax.data.windows import cut_windows
+from spear_jax.data.splits import SPLITS, split_series
+from spear_jax.data.windows import cut_windows, window_starts
 from spear_jax.errors import InputError
 
 FRACTIONS = (0.6, 0.2, 0.2)

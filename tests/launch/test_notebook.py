@@ -82,7 +82,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
             assert f"{file}: columns that are left out (no numbers, or another label): room" in printed
             assert f"{file}: 800 rows, labels: {label}" in printed
             assert "series scored" in printed
-            assert ("anomalies that were put in" in printed) == (label == "none")
+            assert ("of injected anomalies" in printed) == (label == "none")
 
 
 def test_it_copies_no_code_and_holds_no_output() -> None:

@@ -1,8 +1,8 @@
-"""Labels for data that have none, or that are to be learned without those they have.
+"""Labels series by rules or by injected anomalies, instead of with recorded labels.
 
-`data.labels='rules'` labels windows by the context rules, 'injected' puts known anomalies into the series. Train and
-validation get such labels; test keeps recorded ones where there are any, so that it can be seen what the made-up ones
-are worth.
+`data.labels='rules'` labels windows by the context rules, 'injected' puts known anomalies into the series. The train
+and validation splits get such labels; the test split keeps recorded ones where there are any, so that results show what
+a detector trained on made-up labels is worth.
 """
 
 import dataclasses
@@ -10,22 +10,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax.data.labels import context_rules
+from spear_jax.data.labels.context_rules import RULES, apply_rules
 from spear_jax.data.labels.injection import inject
-from spear_jax.data.series import Series
+from spear_jax.data.series import Series, series_offsets
 from spear_jax.data.splits import SPLITS
 from spear_jax.data.windows import Windows, flat_steps
 
 
 def relabelled_splits(recorded: Sequence[Series]) -> tuple[str, ...]:
-    """The splits that get made-up labels."""
-    return SPLITS[:2] if all(one.labelled for one in recorded) else SPLITS
+    """Returns the splits that get new labels."""
+    return SPLITS[:2] if all(series.labelled for series in recorded) else SPLITS
 
 
-def by_injection(data: ConfigDict, recorded: Sequence[Series], parts: Mapping[str, Sequence[Series]]) -> list[Series]:
-    """Puts anomalies into the stretches of the splits that are relabelled.
+def label_by_injection(
+    data: ConfigDict, recorded: Sequence[Series], parts: Mapping[str, Sequence[Series]]
+) -> tuple[list[Series], dict[str, list[Series]]]:
+    """Puts anomalies into the stretches of the relabelled splits.
 
     Args:
       data: `config.data`.
@@ -33,77 +36,79 @@ def by_injection(data: ConfigDict, recorded: Sequence[Series], parts: Mapping[st
       parts: stretches of them by split.
 
     Returns:
-      The series with the changed values and their labels.
+      The series and the stretches with changed values and new labels.
     """
-    splits = [split for split in relabelled_splits(recorded) if split in parts]
-    whole = {one.name: dataclasses.replace(one, values=one.values.copy(), labels=one.labels.copy()) for one in recorded}
-    for split in splits:
-        for stretch in inject(parts[split], data.injected.rate, data.injected.seed):
-            here = slice(stretch.start, stretch.start + len(stretch))
-            whole[stretch.name].values[here] = stretch.values
-            whole[stretch.name].labels[here] = stretch.labels
-    # Where data.split='random' lets a window of the test overlap one of the others, the test stays as recorded.
-    for stretch in (one for split, part in parts.items() if split not in splits for one in part):
-        here = slice(stretch.start, stretch.start + len(stretch))
-        whole[stretch.name].values[here] = stretch.values
-        whole[stretch.name].labels[here] = stretch.labels
-    return [whole[one.name] for one in recorded]
+    changed = {
+        series.name: dataclasses.replace(series, values=series.values.copy(), labels=series.labels.copy())
+        for series in recorded
+    }
+    new = [split for split in relabelled_splits(recorded) if split in parts]
+    stretches = [stretch for split in new for stretch in inject(parts[split], data.injected.rate, data.injected.seed)]
+    # Last the stretches that stay as recorded: with data.split='random', a test window may overlap a changed one.
+    stretches += [stretch for split, part in parts.items() if split not in new for stretch in part]
+    for stretch in stretches:
+        steps = slice(stretch.start, stretch.start + len(stretch))
+        changed[stretch.name].values[steps] = stretch.values
+        changed[stretch.name].labels[steps] = stretch.labels
+    series_now = list(changed.values())
+    return series_now, {split: cut_again(series_now, part) for split, part in parts.items()}
 
 
-def by_rules(
+def label_by_rules(
     data: ConfigDict,
     recorded: Sequence[Series],
     windows: Mapping[str, Windows],
-    scaled: Mapping[str, np.ndarray],
-) -> tuple[list[Series], dict[str, Any]]:
+    scaled: Mapping[str, Float[np.ndarray, "windows time"]],
+) -> tuple[list[Series], dict[str, Windows], dict[str, Any]]:
     """Labels windows by the context rules; where windows overlap, a step is anomalous if it is in any of them.
 
     Args:
       data: `config.data`.
       recorded: the series as recorded.
-      windows: of each split.
+      windows: the windows of each split.
       scaled: their scaled values.
 
     Returns:
-      The series with the new labels, and how often each rule fired, by split.
+      The series and the windows with the new labels, and the share of windows in which each rule fired, by split.
     """
-    rules = data.rules
-    splits = [split for split in relabelled_splits(recorded) if split in windows]
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in recorded])])
-    labels = np.concatenate([one.labels for one in recorded])
+    steps = {split: flat_steps(part, recorded) for split, part in windows.items()}
+    recorded_labels = np.concatenate([series.labels for series in recorded])
+    labels = recorded_labels.copy()
+    new = [split for split in relabelled_splits(recorded) if split in windows]
+    for split in new:
+        labels[steps[split]] = False
     fired: dict[str, Any] = {}
-    kept = labels.copy()
-    for split in splits:
-        labels[flat_steps(windows[split], recorded)[windows[split].real]] = False
-    for split in splits:
-        part = windows[split]
-        found = context_rules.apply_rules(
-            scaled[split] if rules.values == "scaled" else part.values,
-            rules=tuple(name for name in context_rules.RULES if rules[name]),
-            slope=rules.slope,
-            deviations=rules.deviations,
-            p_value=rules.p_value,
-            correction=rules.correction,
+    for split in new:
+        found = apply_rules(
+            scaled[split] if data.rules.values == "scaled" else windows[split].values,
+            rules=tuple(name for name in RULES if data.rules[name]),
+            slope=data.rules.slope,
+            deviations=data.rules.deviations,
+            p_value=data.rules.p_value,
+            correction=data.rules.correction,
         )
-        labels[flat_steps(part, recorded)[part.real & found.steps]] = True
-        any_rule = np.any(list(found.fired.values()), axis=0)
-        fired[split] = {name: float(one.mean()) for name, one in found.fired.items()} | {
-            "windows": float(any_rule.mean())
-        }
-    for split in set(windows) - set(splits):
-        untouched = flat_steps(windows[split], recorded)[windows[split].real]
-        labels[untouched] = kept[untouched]
-    whole = [
-        dataclasses.replace(one, labels=labels[begin:end])
-        for one, begin, end in zip(recorded, offsets, offsets[1:], strict=False)
+        labels[steps[split][found.steps[windows[split].real]]] = True
+        fired[split] = {name: float(flags.mean()) for name, flags in found.fired.items()}
+        fired[split]["windows"] = float(np.any(list(found.fired.values()), axis=0).mean())
+    for split in windows.keys() - set(new):
+        labels[steps[split]] = recorded_labels[steps[split]]
+
+    bounds = series_offsets(recorded)
+    relabelled = [
+        dataclasses.replace(series, labels=labels[begin:end])
+        for series, begin, end in zip(recorded, bounds[:-1], bounds[1:], strict=True)
     ]
-    return whole, fired
+    return relabelled, {split: _with_labels(part, labels[steps[split]]) for split, part in windows.items()}, fired
 
 
-def take_over(recorded: Sequence[Series], parts: Mapping[str, Sequence[Series]]) -> dict[str, list[Series]]:
-    """The same stretches of series whose values or labels have changed."""
-    whole = {one.name: one for one in recorded}
-    return {
-        split: [whole[one.name].stretch(one.start, one.start + len(one)) for one in part]
-        for split, part in parts.items()
-    }
+def cut_again(recorded: Sequence[Series], stretches: Sequence[Series]) -> list[Series]:
+    """Returns the same stretches of series whose values or labels have changed."""
+    by_name = {series.name: series for series in recorded}
+    return [by_name[stretch.name].stretch(stretch.start, stretch.start + len(stretch)) for stretch in stretches]
+
+
+def _with_labels(windows: Windows, labels: np.ndarray) -> Windows:
+    """Writes the labels of all real steps, in order."""
+    of_steps = np.zeros(windows.real.shape, bool)
+    of_steps[windows.real] = labels
+    return dataclasses.replace(windows, labels=of_steps)

@@ -1,13 +1,13 @@
-"""T-SMOTE: more anomalous training windows, from the time before each anomaly's end.
+"""Synthesizes anomalous training windows with T-SMOTE, from the time before each anomaly's end.
 
-Zhao et al., IJCAI 2022, doi 10.24963/ijcai.2022/334, as rebuilt from digests of the paper (no official code is known).
-A positive sample ends with an anomaly interval; its window at leading time l ends l steps earlier, nearer to the
-border of the classes. Spies among the normal windows tell how far back a window still looks anomalous; between
-neighbouring leading times new windows are mixed; and as many positives as there are normal windows are drawn, those
-far from the border more often.
+Zhao et al., IJCAI 2022, doi 10.24963/ijcai.2022/334, rebuilt from digests of the paper (no official code is known). A
+positive sample ends with an anomaly interval; its window at leading time l ends l steps earlier, closer to the border
+between the classes. Spies among the normal windows tell how far back a window still looks anomalous; new windows are
+mixed between neighbouring leading times; and as many positives are drawn as there are normal windows, those far from
+the border more often.
 
-The paper has one label per window. Here each step of a mixed window takes the label that the parent of the larger
-weight has there.
+The paper has one label per window. Here each step of a mixed window takes its label from the parent of the larger
+weight.
 """
 
 import dataclasses
@@ -16,21 +16,25 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from ml_collections import ConfigDict
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from spear_jax.data.runs import find_runs
+from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
+from spear_jax.data.windows import Windows, windows_at
 
 
 @dataclasses.dataclass(frozen=True)
 class PositiveSamples:
-    """The windows of each positive sample by leading time.
+    """Places of the positive samples, each of which has a window per leading time.
 
     Attributes:
       series: index of the stretch that the sample lies in.
       end: the step after the window's last one, at leading time 0.
-      leads: how many leading times fit before the stretch begins, at least 1.
+      leads: number of leading times that fit before the stretch begins, at least 1.
     """
 
     series: Int[np.ndarray, "samples"]
@@ -40,14 +44,14 @@ class PositiveSamples:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnSamples:
-    """The new positive windows, and where they come from.
+    """New positive windows and their origin.
 
     Attributes:
-      values: as many windows as there are normal ones.
+      values: scaled values, as many windows as there are normal ones.
       labels: True where a step counts as anomalous.
-      sample: the positive sample behind each window.
-      lead: its leading time; of a mixed window that of the later parent, the other's is one more.
-      weight: of the later parent, in [0, 1]; 1 for a window that is not mixed.
+      sample: index of the positive sample that each window comes from.
+      lead: leading time of the window, or of the later parent of a mixed window; that of the other is one more.
+      weight: weight of the later parent in [0, 1]; 1 for a window that is not mixed.
       report: counts and figures for the results.
     """
 
@@ -59,22 +63,79 @@ class DrawnSamples:
     report: dict[str, Any]
 
 
-def find_positive_samples(stretches: Sequence[Series], window: int, max_lead: int) -> PositiveSamples:
-    """The positive samples: what ends with the last step of an anomaly interval and has room for a window.
+def resample(
+    config: ConfigDict,
+    scaler: Scaler,
+    stretches: Sequence[Series],
+    names: Sequence[str],
+    train: Windows,
+    scaled: Float[np.ndarray, "windows time"],
+) -> tuple[Windows, Float[np.ndarray, "resampled time"], dict[str, Any]]:
+    """Replaces the anomalous training windows by as many synthesized ones as there are normal windows.
 
     Args:
-      stretches: of the training split.
-      window: w, steps in a window.
-      max_lead: the largest leading time that is looked at.
+      config: `config.tsmote` and `config.seed` count.
+      scaler: scales the windows before each anomaly's end.
+      stretches: stretches of the training split.
+      names: names of the recorded series.
+      train: the training windows.
+      scaled: their scaled values.
+
+    Returns:
+      Windows, their scaled values, and a report for the results; the training windows themselves where there are too
+      few anomalies.
     """
-    found = []
-    for number, stretch in enumerate(stretches):
-        edges = np.diff(stretch.labels.astype(np.int8), append=0)
-        for end in np.flatnonzero(edges == -1) + 1:
-            if end >= window:
-                found.append((number, end, min(int(end) - window, max_lead) + 1))
-    samples = np.array(found, int).reshape(-1, 3)
-    return PositiveSamples(*samples.T)
+    window = train.real.shape[1]
+    normal = ~train.labels.any(axis=1)
+    complete = normal & np.isfinite(scaled).all(axis=1)
+    samples = find_positive_samples(stretches, window, config.tsmote.max_lead)
+    if len(samples.end):  # a window with a gap cannot be mixed
+        at_end = windows_at(stretches, names, samples.series, samples.end - window, window)
+        gapless = np.isfinite(at_end.values).all(axis=1)
+        samples = PositiveSamples(samples.series[gapless], samples.end[gapless], samples.leads[gapless])
+    if not len(samples.end) or complete.sum() < 2:
+        return train, scaled, {"skipped": "too few anomaly intervals or normal windows without gaps"}
+
+    lead = np.arange(samples.leads.max())
+    starts = samples.end[:, None] - lead - window
+    earlier = windows_at(stretches, names, np.repeat(samples.series, len(lead)), starts.reshape(-1), window)
+    shape = (*starts.shape, window)
+    fits = lead < samples.leads[:, None]
+    drawn = draw_samples(
+        np.where(fits[:, :, None], scaler(earlier).reshape(shape), np.nan),
+        earlier.labels.reshape(shape),
+        scaled[complete],
+        spy_share=config.tsmote.spy_share,
+        rng=np.random.default_rng((config.seed, 3)),
+    )
+    if drawn is None:
+        return train, scaled, {"skipped": "windows that end with an anomaly look no more anomalous than normal ones"}
+    nowhere = np.full(len(drawn.values), -1)
+    resampled = Windows(
+        values=np.concatenate([train.values[normal], drawn.values.astype(train.values.dtype)]),
+        labels=np.concatenate([train.labels[normal], drawn.labels]),
+        real=np.concatenate([train.real[normal], np.ones(drawn.labels.shape, bool)]),
+        series=np.concatenate([train.series[normal], nowhere]),
+        start=np.concatenate([train.start[normal], nowhere]),
+    )
+    return resampled, np.concatenate([scaled[normal], drawn.values.astype(scaled.dtype)]), drawn.report
+
+
+def find_positive_samples(stretches: Sequence[Series], window: int, max_lead: int) -> PositiveSamples:
+    """Finds the anomaly intervals that have room for a window up to their last step.
+
+    Args:
+      stretches: stretches of the training split.
+      window: w, steps in a window.
+      max_lead: the largest leading time.
+    """
+    samples = [
+        (number, end, min(end - window, max_lead) + 1)
+        for number, stretch in enumerate(stretches)
+        for end in find_runs(stretch.labels)[1].tolist()
+        if end >= window
+    ]
+    return PositiveSamples(*np.array(samples, int).reshape(-1, 3).T)
 
 
 def spy_threshold(
@@ -83,13 +144,13 @@ def spy_threshold(
     spy_share: float,
     rng: np.random.Generator,
 ) -> tuple[float, Any]:
-    """Step 1: what a spy among the positives scores at most, and the classifier that says so.
+    """Finds the highest score of a spy, a normal window among the positives (step 1 of the paper).
 
     Args:
       positives: windows at leading time 0.
       negatives: normal windows.
-      spy_share: share of them that is put among the positives.
-      rng: draws the spies and repeats the smaller class.
+      spy_share: share of the normal windows that is put among the positives.
+      rng: draws the spies and oversamples the smaller class.
 
     Returns:
       The threshold h, and a fitted classifier with `predict_proba`.
@@ -97,40 +158,42 @@ def spy_threshold(
     order = rng.permutation(len(negatives))
     count = max(1, round(spy_share * len(negatives)))
     spies, others = negatives[order[:count]], negatives[order[count:]]
-    disguised = np.concatenate([positives, spies])
-    size = max(len(disguised), len(others))
+    with_spies = np.concatenate([positives, spies])
+    size = max(len(with_spies), len(others))
 
-    def oversampled(windows: np.ndarray) -> np.ndarray:
+    def oversample(windows: np.ndarray) -> np.ndarray:
         return np.concatenate([windows, windows[rng.integers(0, len(windows), size - len(windows))]])
 
-    x = np.concatenate([oversampled(disguised), oversampled(others)])
+    x = np.concatenate([oversample(with_spies), oversample(others)])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     classifier.fit(x, np.repeat([1, 0], size))
     return float(classifier.predict_proba(spies)[:, 1].max()), classifier
 
 
 def last_lead(scores: Float[np.ndarray, "samples leads"], threshold: float) -> int:
-    """Step 1, its end: the last leading time before the mean score falls below the threshold; -1 if the first does.
+    """Returns the last leading time before the mean score falls below the threshold (end of step 1).
+
+    It is -1 where already the mean score of leading time 0 is below.
 
     Args:
       scores: NaN where no window fits; the mean is over the samples that have one.
       threshold: h.
     """
     for lead in range(scores.shape[1]):
-        known = np.isfinite(scores[:, lead])
-        if not known.any() or scores[known, lead].mean() < threshold:
+        exists = np.isfinite(scores[:, lead])
+        if not exists.any() or scores[exists, lead].mean() < threshold:
             return lead - 1
     return scores.shape[1] - 1
 
 
 def mixing_counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.ndarray, "samples leads"]:
-    """Step 2: windows to mix after each leading time: floor(r s / sum of the sample's s), r per sample in all.
+    """Returns how many windows to mix after each leading time: floor(r s / sum of the sample's s) (step 2).
 
-    A sample with more leading times than r = |normal| / |positive| gets none; only its own windows are drawn then.
+    A sample with more leading times than r = |normal| / |positive| may get none; then only its own windows are drawn.
     """
-    known = np.where(np.isfinite(scores), scores, 0.0)
-    total = known.sum(axis=1, keepdims=True)
-    return np.floor(ratio * known / np.where(total > 0, total, 1.0)).astype(int)
+    weights = np.where(np.isfinite(scores), scores, 0.0)
+    total = weights.sum(axis=1, keepdims=True)
+    return np.floor(ratio * weights / np.where(total > 0, total, 1.0)).astype(int)
 
 
 def draw_samples(
@@ -144,14 +207,14 @@ def draw_samples(
     """Synthesizes and draws as many positive windows as there are normal ones.
 
     Args:
-      windows: of each sample at each leading time; NaN throughout where none fits.
-      labels: of their steps.
+      windows: windows of each sample at each leading time; NaN throughout where none fits.
+      labels: labels of their steps.
       negatives: normal windows of the training split.
       spy_share: see `spy_threshold`.
-      rng: all that is random.
+      rng: source of all randomness.
 
     Returns:
-      The new positives; None where already the windows at leading time 0 look no more anomalous than a spy.
+      The new positives; None where even the windows at leading time 0 look no more anomalous than a spy.
     """
     ratio = len(negatives) / len(windows)
     threshold, classifier = spy_threshold(windows[:, 0], negatives, spy_share, rng)
@@ -176,7 +239,7 @@ def draw_samples(
 
     odds = np.maximum(0.0, score - threshold)
     if not odds.any():
-        odds = np.ones(len(odds))  # all on the threshold: none is farther from the border than another
+        odds = np.ones(len(odds))  # all are on the threshold, equally far from the border
     chosen = rng.choice(len(odds), size=len(negatives), p=odds / odds.sum())
     sample, lead, alpha = sample[chosen], lead[chosen], alpha[chosen]
     other = np.minimum(lead + 1, windows.shape[1] - 1)

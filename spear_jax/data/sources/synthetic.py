@@ -16,7 +16,7 @@ away: only its neighbours do.
 
 import numpy as np
 
-from spear_jax.data.labels.injection import draw_intervals, reflect
+from spear_jax.data.labels import draw_intervals, reflect
 from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 

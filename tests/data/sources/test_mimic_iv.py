@@ -82,7 +82,7 @@ def test_series(release: Path) -> None:
     assert not any(one.labelled for one in loaded.series)
     assert loaded.name == "mimic_iv"
     assert "data use agreement" in loaded.warnings[0]
-    assert loaded.warnings[1].startswith("1 stays are left out: fewer than 2 measurements")
+    assert loaded.warnings[1] == "stays left out for fewer than 2 measurements of every chosen signal: 1"
 
 
 @pytest.mark.parametrize(

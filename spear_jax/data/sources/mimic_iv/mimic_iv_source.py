@@ -98,7 +98,7 @@ def load_mimic_iv(
         series = sorted(series, key=lambda item: rank[item.name.partition("/")[2]])[:limit]
     warnings = [DEMO if demo else AGREEMENT]
     if empty_stays:
-        warnings.append(f"{empty_stays} stays are left out: fewer than {min_steps} measurements of every chosen signal")
+        warnings.append(f"stays left out for fewer than {min_steps} measurements of every chosen signal: {empty_stays}")
     return LoadedSeries("mimic_iv_demo" if demo else "mimic_iv", series, tuple(warnings))
 
 
