@@ -28,17 +28,6 @@ def write_whole(path: epath.Path, content: bytes) -> None:
         raise
 
 
-def check_scheme(what: str, path: str) -> None:
-    """Refuses URLs of a kind that is not read or written.
-
-    Raises:
-      InputError: it is one.
-    """
-    scheme, mark, _ = path.partition("://")
-    if mark and scheme != "gs":
-        raise InputError(f"{what}={path}: is neither a local path nor one that begins with gs://")
-
-
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file.
 

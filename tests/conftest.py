@@ -24,9 +24,9 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from spear_jax.config import reading
+from spear_jax.config import load_valid_config, to_json
 from spear_jax.data.sources import prepared
-from spear_jax.main import main
+from spear_jax.main import main, parse_flags
 
 SPLITS = ("train", "validation", "test")
 REPOSITORY = Path(__file__).parent.parent
@@ -163,8 +163,6 @@ def spear(tmp_path_factory: pytest.TempPathFactory) -> Spear:
     """Runs the program in this process and says what came of it."""
     import jax
 
-    from spear_jax.main import main
-
     # The runs compile the same few programs over and over.
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -262,20 +260,17 @@ def check_refusal(outcome: Outcome, *parts: object) -> None:
 
 def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
     """A folder as an interrupted run of this command leaves it before its first checkpoint."""
-    flags = main.parse(arguments)
-    config = reading.load_config(flags.config)
-    for field, text in flags.overrides.items():
-        reading.override(config, field, text)
-    reading.take_environment(config)
+    flags = parse_flags(arguments)
+    config = load_valid_config(flags.config, flags.overrides)
     workdir.mkdir()
-    (workdir / "config.json").write_text(reading.to_json(config))
+    (workdir / "config.json").write_text(to_json(config))
     (workdir / "metrics.jsonl").write_text("")
     return workdir
 
 
 def refuse_untouched(spear: Spear, arguments: tuple[str, ...], *parts: object) -> None:
     """The command is refused, in a new folder and in one that an interrupted run left."""
-    workdir = Path(main.parse(arguments).workdir)
+    workdir = Path(parse_flags(arguments).workdir)
     check_refusal(spear(*arguments), *parts)
     assert not workdir.exists()
     before = contents(begun(arguments, workdir))

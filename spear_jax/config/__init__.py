@@ -1,7 +1,7 @@
 """Every config field: default, allowed values and meaning; reading, checking and reusing configs."""
 
 from spear_jax.config.arguments import BACKBONES, MINILM, TINY, choose_backbone, variants
-from spear_jax.config.checks import check_length, validate
+from spear_jax.config.checks import check_length, check_scheme, load_valid_config, validate
 from spear_jax.config.fields import FIELDS, default_config, own_data_config
 from spear_jax.config.methods import METHODS, Method
 from spear_jax.config.reading import (
@@ -16,6 +16,7 @@ from spear_jax.config.reading import (
 from spear_jax.config.reuse import (
     EXTENDABLE,
     IRRELEVANT,
+    LOCAL,
     carry,
     check_evaluate_override,
     check_score_override,
@@ -28,6 +29,7 @@ __all__ = [
     "EXTENDABLE",
     "FIELDS",
     "IRRELEVANT",
+    "LOCAL",
     "METHODS",
     "MINILM",
     "TINY",
@@ -35,6 +37,7 @@ __all__ = [
     "carry",
     "check_evaluate_override",
     "check_length",
+    "check_scheme",
     "check_score_override",
     "choose_backbone",
     "default_config",
@@ -42,6 +45,7 @@ __all__ = [
     "find_file",
     "flatten",
     "load_config",
+    "load_valid_config",
     "override",
     "own_data_config",
     "packaged_configs",

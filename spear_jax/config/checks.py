@@ -1,12 +1,12 @@
 """Checks a config before anything is read or written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
-from spear_jax.config.reading import flatten, suggest
+from spear_jax.config.reading import flatten, load_config, override, suggest, take_environment
 from spear_jax.errors import InputError
 
 
@@ -26,9 +26,40 @@ def validate(config: ConfigDict) -> None:
         problem = field.problem(values[name])
         if problem:
             raise InputError(f"config.{name}={values[name]!r} {problem}")
+    for name in ("data.dir", "data.intervals"):
+        check_scheme(f"config.{name}", values[name])
     for conflicts in (_window_conflicts, _label_conflicts, _method_conflicts, _prompt_conflicts):
         for message in conflicts(config):
             raise InputError(message)
+
+
+def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
+    """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result.
+
+    Raises:
+      InputError: see `load_config`, `override` and `validate`.
+    """
+    config = load_config(path)
+    for name, text in overrides.items():
+        override(config, name, text)
+    validate(config)
+    take_environment(config)
+    return config
+
+
+def check_scheme(name: str, path: str) -> None:
+    """Checks that a path is local or on Google Cloud Storage.
+
+    Args:
+      name: the flag or field that the path comes from.
+      path: the path; others are refused by where they are read.
+
+    Raises:
+      InputError: it is a URL of another kind.
+    """
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme != "gs":
+        raise InputError(f"{name}={path} must be a local path or begin with gs://")
 
 
 def _window_conflicts(config: ConfigDict) -> Iterator[str]:

@@ -14,6 +14,10 @@ CARRIED = tuple(name for name, field in FIELDS.items() if field.carried)
 """Fields that a detector brings with it."""
 
 
+LOCAL = tuple(name for name, field in FIELDS.items() if field.carried and field.scoring != "never")
+"""Fields that a detector brings with it, but whose value may be replaced on the machine that uses it."""
+
+
 EXTENDABLE = tuple(name for name, field in FIELDS.items() if field.affects == "duration")
 """Fields that may change when a run is resumed, and then extend or shorten it."""
 
@@ -81,7 +85,7 @@ def check_evaluate_override(name: str, *, reuse_threshold: bool) -> None:
       InputError: the detector brings its own value, or nothing reads the field.
     """
     field = FIELDS[name]
-    if field.carried and field.scoring == "never":
+    if field.carried and name not in LOCAL:
         raise InputError(f"--config.{name} comes from the detector and cannot be overridden with --mode=evaluate")
     if field.stage == "training":
         raise InputError(f"--config.{name} has no effect with --mode=evaluate, which trains nothing")

@@ -20,11 +20,8 @@ from spear_jax.config import (
     IRRELEVANT,
     default_config,
     flatten,
-    load_config,
-    override,
-    take_environment,
+    load_valid_config,
     to_json,
-    validate,
 )
 from spear_jax.data import is_demo, mimic_iv_copy
 from spear_jax.errors import InputError
@@ -82,11 +79,7 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     for field in overrides:
         if row.evaluate and not field.startswith(("data.", "score.", "threshold.", "metrics.")):
             raise InputError(f"--config.{field}: the row {name!r} applies a detector as it is")
-    config = load_config(path)
-    for field, value in given.items():
-        override(config, field, str(value))
-    validate(config)
-    take_environment(config)
+    config = load_valid_config(path, {field: str(value) for field, value in given.items()})
     arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
     folder = run_name(config)
     if source:

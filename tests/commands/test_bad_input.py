@@ -344,7 +344,7 @@ def test_full_disk_is_said_and_the_same_command_goes_on(
     outcome = spear(*arguments)
     assert outcome.code == 1
     (line,) = [x for x in outcome.err.splitlines() if x.startswith("stopped: ")]
-    assert "No space left on device" in line and "the same command goes on" in line
+    assert "No space left on device" in line and "the same command resumes" in line
     assert not (run / "results.json").exists()
 
     small_disk("64m")

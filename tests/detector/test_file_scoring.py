@@ -188,7 +188,9 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     check_refusal(spear(*common), "--mode=score needs --input")
     check_refusal(spear("--mode=score", f"--input={table}", f"--workdir={out}"), "--mode=score needs --detector")
     check_refusal(spear(*common, f"--input={tmp_path / 'no.csv'}"), "no.csv: no such file or folder")
-    check_refusal(spear(*common, f"--input={table}", "--config=configs/nasa.py"), "--config is not of --mode=score")
+    check_refusal(
+        spear(*common, f"--input={table}", "--config=configs/nasa.py"), "--config only applies to --mode=train"
+    )
     check_refusal(
         spear(*common, f"--input={table}", "--config.prompt.length=3"),
         "--config.prompt.length cannot be overridden with --mode=score, only data.timestamp_column",

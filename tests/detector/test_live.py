@@ -267,7 +267,7 @@ def test_live_rows_are_scored_by_one_compiled_program(
 
 def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_path: Path, come: Come) -> None:
     common = ("--mode=score", f"--detector={finished.workdir}", "--input=-")
-    check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir is not of --input=-")
+    check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir does not apply to --input=-")
     for text, said in (
         ("", "standard input: is empty"),
         ("1,2\n3,4\n", "standard input: row 1 is '1,2'; needed is a line of column names"),

@@ -393,7 +393,7 @@ def test_what_was_answered_before_the_endpoint_broke_down_is_kept(
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 1
     assert outcome.err.startswith("stopped: ") and outcome.err.count("\n") == 1
-    for part in ("503", "127.0.0.1", "the same command goes on"):
+    for part in ("503", "127.0.0.1", "the same command resumes"):
         assert part in outcome.err
     assert KEY not in outcome.err + outcome.out
     assert len(list((tmp_path / "cache").glob("*.json"))) == 10

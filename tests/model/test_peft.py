@@ -399,7 +399,7 @@ def test_export_writes_to_a_new_folder_and_takes_no_config(spear: Spear, finishe
     check_refusal(spear(*common), "--mode=export needs --detector")
     check_refusal(spear(*common, f"--detector={finished.workdir}"), "random:tiny has random weights")
     given = (*common, f"--detector={finished.workdir}")
-    check_refusal(spear(*given, "--config.prompt.length=3"), "--config is not of --mode=export")
+    check_refusal(spear(*given, "--config.prompt.length=3"), "--config.prompt.length does not apply to --mode=export")
     check_refusal(spear(*common, f"--detector={tmp_path / 'nothing'}"), "no detector.json there")
     assert not out.exists()
     out.mkdir()

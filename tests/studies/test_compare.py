@@ -50,4 +50,4 @@ def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content:
         folder.mkdir()
         (folder / "other.json").write_text(json.dumps(content))
     check_refusal(spear("--mode=compare", f"--workdir={folder}"), f"--workdir={folder}: no results.json in it")
-    check_refusal(spear("--mode=compare", "--config=x", f"--workdir={folder}"), "--config is not of --mode=compare")
+    check_refusal(spear("--mode=compare", "--config=x", f"--workdir={folder}"), "--config only applies to --mode=train")

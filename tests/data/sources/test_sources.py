@@ -106,7 +106,7 @@ def test_labels_that_a_source_does_not_have(spear: Spear, nab: Path, tmp_path: P
         spear(*command("nab:debug", {"data.dir": nab, "data.combine": "max"}, workdir=tmp_path / "run")),
         "config.data.combine='max' only applies to config.data.name='files'",
     )
-    check_refusal(spear("--mode=preview"), "--config is missing")
+    check_refusal(spear("--mode=preview"), "--mode=preview needs --config")
 
 
 def test_figures_carry_the_warnings(spear: Spear, tmp_path: Path) -> None:

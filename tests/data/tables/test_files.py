@@ -646,7 +646,7 @@ def test_a_file_of_the_same_name_with_another_column_has_a_scale_of_its_own(spea
 
 @pytest.mark.parametrize("where", ["https://example.org/t.csv", "foo://x"])
 def test_other_urls_are_refused(spear: Spear, tmp_path: Path, where: str) -> None:
-    said = f"{where}: is neither a local path nor one that begins with gs://"
+    said = f"{where} must be a local path or begin with gs://"
     score = ("--mode=score", f"--workdir={tmp_path / 'o'}")
     check_refusal(spear(*score, "--detector=run", f"--input={where}"), f"--input={said}")
     check_refusal(spear(*score, f"--detector={where}", "--input=t.csv"), f"--detector={said}")
