@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +91,21 @@ def test_it_copies_no_code_and_holds_no_output() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "wheel", "asked"),
+    ("gpu", "beside", "package"),
     [
-        ("exit 0", False, "spear_jax[gpu] @ git+{repository}"),
-        ("exit 9", False, "spear_jax @ git+{repository}"),  # installed, but it finds no driver
-        ("", False, "spear_jax @ git+{repository}"),
-        ("exit 0", True, "spear_jax[gpu] @ {wheel}"),
+        ("exit 0", "", "spear_jax[gpu]"),
+        ("exit 9", "", "spear_jax"),  # installed, but it finds no driver
+        ("", "", "spear_jax"),
+        ("exit 0", "spear_jax-0.1.0-py3-none-any.whl", "spear_jax[gpu] @ {file}"),
+        ("", "pyproject.toml", "spear_jax @ {folder}"),
     ],
 )
-def test_it_installs_from_the_repository_or_a_wheel(tmp_path: Path, gpu: str, wheel: bool, asked: str) -> None:
-    """With a pip and an nvidia-smi that only say how they were called, and no spear_jax until that pip ran."""
-    file = tmp_path / "spear_jax-0.1.0-py3-none-any.whl"
-    if wheel:
-        file.touch()
+def test_it_installs_a_wheel_or_checkout_beside_it_or_the_package(
+    tmp_path: Path, gpu: str, beside: str, package: str
+) -> None:
+    """With a pip and an nvidia-smi that only record how they were called, and no spear_jax until that pip ran."""
+    if beside:
+        (tmp_path / beside).touch()
     if gpu:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\n{gpu}\n")
@@ -128,22 +129,5 @@ def test_it_installs_from_the_repository_or_a_wheel(tmp_path: Path, gpu: str, wh
     words = [sys.executable, "-m", "IPython", "--colors=NoColor", "first.ipy"]
     done = subprocess.run(words, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=120)
     assert "spear_jax installed, jax " in done.stdout, done.stdout + done.stderr
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = asked.format(repository=project["urls"]["Repository"], wheel=file.resolve().as_uri())
-    assert (tmp_path / "asked").read_text().splitlines() == ["install", "-q", wanted]
-
-
-def test_nothing_names_a_package_that_no_index_has() -> None:
-    for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "launch").iterdir()):
-        for line in path.read_text().splitlines():
-            assert "pip install" not in line or "spear_jax[" not in line.partition(" @ ")[0], f"{path.name}: {line}"
-            assert not line.strip().endswith(("pip install spear_jax", "pip install -q spear_jax")), path
-
-
-def test_the_readme_opens_it_in_colab() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    name = project["urls"]["Repository"].removeprefix("https://github.com/")
-    text = (REPOSITORY / "README.md").read_text()
-    badge = f"https://colab.research.google.com/github/{name}/blob/main/launch/colab.ipynb"
-    assert f"(https://colab.research.google.com/assets/colab-badge.svg)]({badge})" in text[: text.index("## ")]
-    assert "`launch/colab.ipynb`" in text.partition("## On other machines")[2]
+    expected = package.format(file=(tmp_path / beside).resolve().as_uri(), folder=tmp_path.resolve().as_uri())
+    assert (tmp_path / "asked").read_text().splitlines() == ["install", "-q", expected]
