@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from etils import epath
 
-from spear_jax import parallel
 from spear_jax.detector import Column, Detector, Scorer, Stream, rows_for_scale
 from spear_jax.methods import load_method_backbone
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1)
     flags = parser.parse_args()
     detector = Detector.load(epath.Path(flags.detector))
-    scorer = Scorer.place(detector, load_method_backbone(detector.config, parallel.make_mesh()), 1)
+    scorer = Scorer.place(detector, load_method_backbone(detector.config), 1)
     columns = [Column("series", "value")]
     values = np.cumsum(np.random.default_rng(0).normal(size=(flags.rows, 1)), axis=0)
 

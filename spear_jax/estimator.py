@@ -1,4 +1,4 @@
-"""SPEAR in the habits of scikit-learn and PyOD: fit, decision_function, predict."""
+"""SPEAR with the interface of scikit-learn and PyOD: fit, decision_function, predict."""
 
 import contextlib
 import dataclasses
@@ -17,156 +17,136 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spear_jax import parallel
-from spear_jax.config import MINILM, own_data_config, validate
+from spear_jax.config import MINILM, flatten, own_data_config, validate
 from spear_jax.data import (
     Dataset,
     LoadedSeries,
+    Series,
     Table,
     build_dataset,
-    combine_columns,
     hold_out,
     is_list_of_series,
     make_series,
-    read_array,
-    read_labels,
-    stitch,
+    read_arrays,
+    read_labels_of,
 )
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream, fit_scaler
 from spear_jax.errors import InputError
-from spear_jax.evaluation import alarm_rule_for, threshold_for, versions
-from spear_jax.methods import assemble_method, load_method_backbone
-from spear_jax.model import warn
-from spear_jax.training import train_model
+from spear_jax.evaluation import RunRecord, versions
+from spear_jax.methods import Fitted, fit, load_method_backbone
+from spear_jax.model import PlacedModel
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
-
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "time"]]
-
 
 Flags = Int[np.ndarray, "time"] | list[Int[np.ndarray, "time"]]
 
+EpochCallback = Callable[[dict[str, Any]], object]
 
+
+def _parameter(field: str, default: Any) -> Any:
+    """Declares a parameter of the detector that sets a config field."""
+    return dataclasses.field(default=default, metadata={"field": field})
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class SpearDetector(BaseEstimator):
-    """A frozen language model with a trained soft prompt, as a detector of anomalies in series of one's own.
+    """A frozen language model with a trained soft prompt, as an anomaly detector for one's own series.
 
-    A series is an array [time] or [time, columns], a list of numbers, or a frame of pandas or polars; several of any
-    lengths are a list of them. Each column is scored as a series of its own, and a row gets one score. NaN is missing.
-    What `set_params` changes takes effect with the next `fit`.
+    A series is an array [time] or [time, columns], a list of numbers, or a pandas or polars frame; several series, of
+    any lengths, are a list of these. Each column is scored as a series of its own, and each row gets one score. NaN is
+    a missing value. Parameters changed with `set_params` take effect with the next `fit`.
+
+    Args:
+      backbone: a Hugging Face id, a local folder, or 'random:tiny' (random weights, for tests).
+      prompt_length: m, the number of prompt vectors.
+      bins: N, the number of bins that values are quantized into.
+      window: steps that the model reads at once.
+      stride: steps from one training window to the next; 0 is half a window.
+      epochs: at most; training ends when validation has not improved for 8.
+      batch_size: windows in a training step.
+      prompt_learning_rate: of the prompt.
+      head_learning_rate: of the head, which starts from a logistic regression.
+      scale: what maps to 0 and 1: 'train' (the beginning of each series, see `quantizer.scale`), 'window', or 'series',
+        which looks ahead.
+      embedding: source of the bins' vectors, see `embedding.kind`; 'trained' trains them too.
+      head: 'step' or 'window'.
+      threshold_rule: 'best_f1', 'false_positive_rate' or 'precision', on validation data.
+      combine: 'max' or 'mean' of the columns' scores.
+      dtype: of the backbone, 'float32' or 'bfloat16'.
+      seed: of everything random.
+      verbose: print a line per epoch, and a progress bar on a terminal.
 
     Attributes:
-      detector_: what was trained: saved, loaded, and used by `python -m spear_jax.main --mode=score` too.
-      threshold_: a score of at least this is an anomaly; chosen on validation data.
-      decision_scores_: scores of the series that `fit` was given, validation data apart.
-      labels_: 0 and 1 for the same rows, at the threshold.
+      detector_: the trained detector, which `python -m spear_jax.main --mode=score` can apply too once it is saved.
+      threshold_: rows with at least this score are anomalous; chosen on validation data.
+      decision_scores_: scores of the series passed to `fit`, without validation data.
+      labels_: 0 or 1 for the same rows, at the threshold.
       history_: a dict for each epoch: loss, validation_loss, validation_auroc, validation_aupr, best, ...
-      n_features_in_: columns of values in the array or frame that `fit` was given; not there where it was given a
-        series [time] or a list.
+      n_features_in_: value columns of the array or frame passed to `fit`; absent after a series [time] or a list.
     """
 
-    def __init__(
-        self,
-        backbone: str = MINILM,
-        *,
-        prompt_length: int = 20,
-        bins: int = 100,
-        window: int = 128,
-        stride: int = 0,
-        epochs: int = 40,
-        batch_size: int = 32,
-        prompt_learning_rate: float = 3e-3,
-        head_learning_rate: float = 1e-3,
-        scale: str = "train",
-        embedding: str = "numbers",
-        head: str = "step",
-        threshold_rule: str = "best_f1",
-        combine: str = "max",
-        dtype: str = "float32",
-        seed: int = 0,
-        verbose: bool = True,
-    ) -> None:
-        """Nothing is loaded or checked yet.
-
-        Args:
-          backbone: a Hugging Face id, a local folder, or 'random:tiny' (random weights, for tests).
-          prompt_length: m, prompt vectors.
-          bins: N, bins that a value is quantized into.
-          window: steps that the model reads at once.
-          stride: steps from one training window to the next; 0 is half a window.
-          epochs: at most; training ends when validation has not improved for 8.
-          batch_size: windows in a training step.
-          prompt_learning_rate: of the prompt.
-          head_learning_rate: of the head, which starts from a logistic regression.
-          scale: where 0 and 1 of a series lie: 'train' (its beginning, see `quantizer.scale`), 'window', or 'series',
-            which looks ahead.
-          embedding: where the bins' vectors come from, see `embedding.kind`; 'trained' trains them too.
-          head: 'step' or 'window'.
-          threshold_rule: 'best_f1', 'false_positive_rate' or 'precision', on validation data.
-          combine: 'max' or 'mean' of the columns' scores.
-          dtype: of the backbone, 'float32' or 'bfloat16'.
-          seed: of all that is drawn.
-          verbose: a line per epoch, and a bar on a terminal.
-        """
-        self.backbone = backbone
-        self.prompt_length = prompt_length
-        self.bins = bins
-        self.window = window
-        self.stride = stride
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.prompt_learning_rate = prompt_learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.scale = scale
-        self.embedding = embedding
-        self.head = head
-        self.threshold_rule = threshold_rule
-        self.combine = combine
-        self.dtype = dtype
-        self.seed = seed
-        self.verbose = verbose
+    backbone: str = _parameter("backbone.name", MINILM)
+    _: dataclasses.KW_ONLY
+    prompt_length: int = _parameter("prompt.length", 20)
+    bins: int = _parameter("quantizer.bins", 100)
+    window: int = _parameter("data.window", 128)
+    stride: int = _parameter("data.stride", 0)
+    epochs: int = _parameter("train.epochs", 40)
+    batch_size: int = _parameter("train.batch_size", 32)
+    prompt_learning_rate: float = _parameter("train.prompt_learning_rate", 3e-3)
+    head_learning_rate: float = _parameter("train.head_learning_rate", 1e-3)
+    scale: str = _parameter("quantizer.scale", "train")
+    embedding: str = _parameter("embedding.kind", "numbers")
+    head: str = _parameter("head.kind", "step")
+    threshold_rule: str = _parameter("threshold.rule", "best_f1")
+    combine: str = _parameter("data.combine", "max")
+    dtype: str = _parameter("backbone.dtype", "float32")
+    seed: int = _parameter("seed", 0)
+    verbose: bool = True
 
     def fit(
         self,
         series: Any,
         labels: Any = None,
         validation: tuple[Any, Any] | None = None,
-        callback: Callable[[dict[str, Any]], object] | None = None,
+        callback: EpochCallback | None = None,
     ) -> "SpearDetector":
         """Trains prompt and head. Ctrl-C ends training and keeps the best prompt so far.
 
         Args:
           series: one or a list, see the class.
-          labels: 0 or 1 for each row, or a list of such. None: anomalies are put into copies of the series, and the
-            detector learns to find these; a warning says so.
-          validation: (series, labels) that decide on epoch and threshold. None: a quarter is held out: whole series
-            where both parts then have anomalies, else the end of each.
-          callback: is given a line of `history_` after each epoch.
+          labels: 0 or 1 for each row, or a list of such. None injects anomalies into copies of the series, which the
+            detector learns to find; a warning says so.
+          validation: (series, labels) that decide on epoch and threshold. None holds out a quarter: whole series if
+            both parts then have anomalies, else the end of each.
+          callback: called with a line of `history_` after each epoch.
 
         Returns:
-          Itself.
+          The detector itself.
 
         Raises:
-          InputError: a ValueError, for data or an argument that cannot be used.
+          InputError: a ValueError, for data or a parameter that cannot be used.
         """
         config = self._config(labels is not None)
-        tables = self._tables(series, "series", check=False)
-        recorded = make_series(tables, self._labels(labels, tables, "labels"))
+        tables = read_arrays(series, "series")
+        recorded = _labelled_series(tables, labels)
         if validation is None:
             parts = hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
         elif labels is None and validation[1] is not None:
             raise InputError(
-                "labels=None: anomalies are put into validation too, whose labels would not be read; give labels, or"
-                " validation=(series, None)"
+                "labels=None: anomalies are injected into the validation series too, so their labels would go unread;"
+                " give labels, or validation=(series, None)"
             )
         else:
-            held_out = self._tables(validation[0], "validation series", check=False)
-            own = make_series(held_out, self._labels(validation[1], held_out, "validation labels"), "validation ")
-            parts = {"train": recorded, "validation": own}
-            recorded = [*recorded, *own]
+            held_out = _labelled_series(read_arrays(validation[0], "validation series"), validation[1], "validation ")
+            parts = {"train": recorded, "validation": held_out}
+            recorded = [*recorded, *held_out]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
-            found = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
+            dataset = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
             self.history_: list[dict[str, Any]] = []
-            self._train(config, found, callback)
+            self._train(config, dataset, callback)
         for attribute in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(attribute, None)
         if not is_list_of_series(series) and np.ndim(series) == 2:
@@ -177,7 +157,7 @@ class SpearDetector(BaseEstimator):
         return self
 
     def decision_function(self, series: Any) -> Scores:
-        """P(anomalous) of each row, higher is more anomalous; a list for a list.
+        """Returns P(anomalous) of each row, higher is more anomalous; a list for a list.
 
         Args:
           series: see the class.
@@ -187,11 +167,11 @@ class SpearDetector(BaseEstimator):
           InputError: the series cannot be used.
         """
         check_is_fitted(self, "detector_")
-        found = [self._score(table) for table in self._tables(series, "series")]
-        return found if is_list_of_series(series) else found[0]
+        scores = [self._score(table) for table in self._tables(series)]
+        return scores if is_list_of_series(series) else scores[0]
 
     def predict(self, series: Any) -> Flags:
-        """1 for each row whose score is at least the threshold, else 0; a list for a list.
+        """Returns 1 for each row whose score is at least the threshold, else 0; a list for a list.
 
         Args:
           series: see the class.
@@ -203,22 +183,26 @@ class SpearDetector(BaseEstimator):
         return self._predicted(self.decision_function(series))
 
     def fit_predict(self, series: Any, labels: Any = None) -> Flags:
-        """`fit`, then what `predict` says of the same series."""
+        """Fits to series and returns the predictions for them, see `fit` and `predict`."""
         return self.fit(series, labels).labels_
 
     def intervals(self, series: Any) -> pd.DataFrame:
-        """The anomalies in series as intervals, short gaps closed and short alarms dropped as was best on validation.
+        """Returns the anomalies as intervals, with the merging of gaps and the minimum length that validation chose.
 
         Args:
           series: see the class.
 
         Returns:
-          A row each with series (its number in a list), start, end and peak (rows), start_time, end_time and peak_time
-          (NaT where rows have no times), steps, and score, that of the peak.
+          A row per interval: series (its number in a list), start, end and peak (rows), start_time, end_time and
+          peak_time (NaT without times), steps, and score, the highest one.
+
+        Raises:
+          NotFittedError: see `decision_function`.
+          InputError: see `decision_function`.
         """
         check_is_fitted(self, "detector_")
         alarms = AlarmTable(self.detector_.alarm_rule)
-        for number, table in enumerate(self._tables(series, "series")):
+        for number, table in enumerate(self._tables(series)):
             scores = self._score(table)
             times = table.times.view("datetime64[ns]") if len(table.times) else np.datetime64("NaT", "ns")
             rows = {"series": number, "step": np.arange(len(scores)), "timestamp": times, "score": scores}
@@ -226,32 +210,33 @@ class SpearDetector(BaseEstimator):
         return alarms.finish().astype({"series": int})
 
     def save(self, folder: str) -> None:
-        """Writes detector.json and detector.safetensors, all that scoring needs but the backbone.
+        """Writes detector.json and detector.safetensors, which hold all that scoring needs but the backbone.
 
         Args:
-          folder: is made where it is not there.
+          folder: made if it does not exist.
         """
         check_is_fitted(self, "detector_")
         self.detector_.save(epath.Path(folder), versions())
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":
-        """A detector that `save`, or a run of `spear_jax.main`, has written, here or on the Hugging Face Hub.
+        """Loads a detector that `save` or a run of `spear_jax.main` has written, here or on the Hugging Face Hub.
 
         Args:
-          folder: a detector or run folder; or, where there is none of this name, 'user/name' or 'user/name@revision' of
-            the Hub, or of the Hugging Face cache where the Hub cannot be asked.
+          folder: a detector or run folder; if there is none of this name, 'user/name' or 'user/name@revision' on the
+            Hub, or in the Hugging Face cache when offline.
 
         Raises:
-          InputError: it is not there, cannot be pulled, is of a newer version, or damaged.
+          InputError: it does not exist, cannot be downloaded, is of a newer version, or damaged.
         """
         detector = Detector.load(epath.Path(folder))
         for warning in detector.warnings:
             warnings.warn(f"the detector: {warning}", UserWarning, stacklevel=2)
-        config = detector.config
-        combine = config.data.combine if config.data.combine != "none" else "max"
-        given = {name: config[section][field] for name, (section, field) in _FIELDS.items()} | {"combine": combine}
-        loaded = cls(**given, seed=config.seed)
+        fields = flatten(detector.config)
+        parameters = {name: fields[field] for name, field in _config_fields().items()}
+        if parameters["combine"] == "none":
+            parameters["combine"] = "max"
+        loaded = cls(**parameters)
         loaded.detector_, loaded.threshold_ = detector, detector.threshold.value
         return loaded
 
@@ -261,60 +246,46 @@ class SpearDetector(BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # The backbone is loaded again where it is needed.
+        # The backbone is loaded again when it is needed.
         return {name: value for name, value in super().__getstate__().items() if name != "_scorer"}
 
     def _config(self, labelled: bool) -> ConfigDict:
-        """The config that the arguments mean, checked."""
+        """Returns the config that the parameters stand for, checked."""
         config = own_data_config()
         config.data.labels = "column" if labelled else "injected"
-        for name, (section, field) in (*_FIELDS.items(), ("seed", ("", "seed"))):
+        for name, field in _config_fields().items():
             value = getattr(self, name)
             try:
-                part = config[section] if section else config
-                part.update({field: value.item() if isinstance(value, np.generic) else value})
-            except TypeError as fault:
-                kind = type(part[field]).__name__
-                raise InputError(f"{name}={value!r}: is {type(value).__name__}; needed is {kind}") from fault
+                config.update_from_flattened_dict({field: value.item() if isinstance(value, np.generic) else value})
+            except TypeError as error:
+                kind = type(flatten(config)[field]).__name__
+                raise InputError(f"{name}={value!r}: is {type(value).__name__}; allowed is {kind}") from error
         if self.combine == "none":
-            raise InputError("combine='none': a row gets one score; allowed are max, mean")
+            raise InputError("combine='none': each row gets one score; allowed are max, mean")
         try:
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
             validate(config)
-        except InputError as fault:
-            said = str(fault)
-            for name, (section, field) in _FIELDS.items():
-                said = said.replace(f"config.{section}.{field}", name)
-            raise InputError(said) from fault
+        except InputError as error:
+            message = str(error)
+            for name, field in _config_fields().items():
+                message = message.replace(f"config.{field}", name)
+            raise InputError(message) from error
         return config
 
-    def _tables(self, series: Any, what: str, check: bool = True) -> list[Table]:
-        """Series as tables; where it is asked for, the columns of a single one must be those of `fit`."""
-        if is_list_of_series(series):
-            return [read_array(one, f"{what} {number}") for number, one in enumerate(series)]
-        table = read_array(series, what)
-        if check and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
-            validate_data(self, _features(table), reset=False, skip_check_array=True)
-        return [table]
+    def _tables(self, series: Any) -> list[Table]:
+        """Reads series to score; the columns of a single one must be those that `fit` has seen."""
+        tables = read_arrays(series, "series")
+        if not is_list_of_series(series) and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
+            validate_data(self, _features(tables[0]), reset=False, skip_check_array=True)
+        return tables
 
-    def _labels(self, labels: Any, tables: list[Table], what: str) -> list[np.ndarray] | None:
-        if labels is None:
-            return None
-        if len(tables) == 1 and not is_list_of_series(labels):
-            return [read_labels(labels, len(tables[0].values), what)]
-        if len(labels) != len(tables):
-            raise InputError(f"{what}: {len(labels)} for {len(tables)} series; needed is one for each")
-        return [
-            read_labels(one, len(table.values), f"{what} {number}")
-            for number, (one, table) in enumerate(zip(labels, tables, strict=True))
-        ]
+    def _train(self, config: ConfigDict, dataset: Dataset, callback: EpochCallback | None) -> None:
+        record = RunRecord()
+        record.add_dataset(dataset)
 
-    def _train(self, config: ConfigDict, data: Dataset, callback: Callable[[dict[str, Any]], object] | None) -> None:
-        backbone, model = assemble_method(config, data.window, parallel.make_mesh())
-        assert backbone is not None  # the method is SPEAR
-        data = dataclasses.replace(data, warnings=(*data.warnings, *warn(config, backbone)))
-        for warning in data.warnings:
-            warnings.warn(warning, UserWarning, stacklevel=3)
+        def on_start(model: PlacedModel | None) -> None:
+            for warning in record.warnings:
+                warnings.warn(warning, UserWarning, stacklevel=5)
 
         def on_epoch(line: dict[str, Any]) -> None:
             self.history_.append(line)
@@ -322,78 +293,66 @@ class SpearDetector(BaseEstimator):
                 callback(line)
 
         with tempfile.TemporaryDirectory() as folder:
-            result = train_model(model, data, config, epath.Path(folder), on_epoch)
-        if result.stopped == "signal":
+            fitted = fit(
+                config,
+                dataset,
+                record,
+                epath.Path(folder),
+                on_start=on_start,
+                on_epoch=on_epoch,
+                keep_stopped=True,
+            )
+        if record.training["stopped"] == "signal":
             warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
-        scores = result.model.score(data.examples["validation"])
-        steps = combine_columns(
-            stitch(data.windows["validation"], scores, data.recorded), data.recorded, config.data.combine
-        )
-        threshold = threshold_for(config, steps.label, steps.score)
-        self.detector_ = Detector.trained(
-            config,
-            model,
-            result.model.trainable,
-            data,
-            backbone=backbone.description(),
-            threshold=threshold,
-            alarm_rule=alarm_rule_for(config, steps, threshold),
-        )
+        assert isinstance(fitted, Fitted) and fitted.detector is not None  # since the method is SPEAR
+        self.detector_ = fitted.detector
         self.__dict__.pop("_scorer", None)
 
     def _score(self, table: Table) -> Float[np.ndarray, "time"]:
-        """The scores of a table's rows."""
+        """Scores the rows of a table."""
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
-            backbone = load_method_backbone(config, parallel.make_mesh())
+            backbone = load_method_backbone(config)
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
-        columns = [Column("", name) for name in _trained_as(table, self.detector_)]
+        columns = [Column("", name) for name in _training_columns(table, self.detector_)]
         looks_ahead = config.quantizer.scale == "series"
         scaler = fit_scaler(self.detector_, columns, table.values) if looks_ahead else None
         stream = Stream(self._scorer, columns, scaler=scaler)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
-        # A detector of the command line's may have kept its columns apart.
-        return getattr(scores, "mean" if config.data.combine == "mean" else "max")(axis=1)
+        # A detector that the command line trained may have kept its columns apart.
+        return scores.mean(axis=1) if config.data.combine == "mean" else scores.max(axis=1)
 
     def _predicted(self, scores: Scores) -> Flags:
         if isinstance(scores, list):
-            return [(one >= self.threshold_).astype(int) for one in scores]
+            return [(series_scores >= self.threshold_).astype(int) for series_scores in scores]
         return (scores >= self.threshold_).astype(int)
 
 
+def _config_fields() -> dict[str, str]:
+    """Returns the config field of each parameter that has one, by the parameter's name."""
+    parameters = dataclasses.fields(SpearDetector)
+    return {parameter.name: parameter.metadata["field"] for parameter in parameters if parameter.metadata}
+
+
+def _labelled_series(tables: list[Table], labels: Any, prefix: str = "") -> list[Series]:
+    """Returns a series per column of the tables, with the labels of its rows if there are any."""
+    row_labels = None if labels is None else read_labels_of(labels, tables, f"{prefix}labels")
+    return make_series(tables, row_labels, prefix)
+
+
 def _features(table: Table) -> Any:
-    """The values as scikit-learn counts and names features."""
+    """Returns the values in the form in which scikit-learn counts and names features."""
     return pd.DataFrame(table.values, columns=list(table.columns)) if table.named else table.values
 
 
-def _trained_as(table: Table, detector: Detector) -> tuple[str, ...]:
-    """What each column was called in the table that was trained on.
+def _training_columns(table: Table, detector: Detector) -> tuple[str, ...]:
+    """Returns the name that each column had in the training table, '' for a new one.
 
-    Where the one or the other has no names, columns are told by their place, if there are as many; '' is a new one.
+    If either table has no names, columns are matched by position, provided that there are equally many.
     """
-    own = tuple(one.column for one in detector.ranges.values())
-    unnamed = own == tuple(map(str, range(len(own))))
+    trained = tuple(column_range.column for column_range in detector.ranges.values())
+    unnamed = trained == tuple(map(str, range(len(trained))))
     if table.named and not unnamed:
         return table.columns
-    tables = {name.removesuffix(f"/{one.column}") for name, one in detector.ranges.items()}
-    return own if len(tables) == 1 and len(own) == len(table.columns) else ("",) * len(table.columns)
-
-
-# Arguments of the estimator -> section and name of the config's field.
-_FIELDS = {
-    "backbone": ("backbone", "name"),
-    "prompt_length": ("prompt", "length"),
-    "bins": ("quantizer", "bins"),
-    "window": ("data", "window"),
-    "stride": ("data", "stride"),
-    "epochs": ("train", "epochs"),
-    "batch_size": ("train", "batch_size"),
-    "prompt_learning_rate": ("train", "prompt_learning_rate"),
-    "head_learning_rate": ("train", "head_learning_rate"),
-    "scale": ("quantizer", "scale"),
-    "embedding": ("embedding", "kind"),
-    "head": ("head", "kind"),
-    "threshold_rule": ("threshold", "rule"),
-    "combine": ("data", "combine"),
-    "dtype": ("backbone", "dtype"),
-}
+    tables = {name.removesuffix(f"/{column_range.column}") for name, column_range in detector.ranges.items()}
+    return trained if len(tables) == 1 and len(trained) == len(table.columns) else ("",) * len(table.columns)

@@ -258,22 +258,22 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
         ({"scale": "all"}, None, None, "scale='all' must be one of train, series, window"),
         ({"combine": "none"}, None, None, "combine='none': .* allowed are max, mean"),
         ({"combine": "std"}, None, None, "combine='std' must be one of"),
-        ({"window": "32"}, None, None, "window='32': is str; needed is int"),
-        ({"seed": 0.5}, None, None, "seed=0.5: is float; needed is int"),
+        ({"window": "32"}, None, None, "window='32': is str; allowed is int"),
+        ({"seed": 0.5}, None, None, "seed=0.5: is float; allowed is int"),
         ({"window": 600}, None, None, "has 512 positions and 2 are prompt"),
         ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed are 0 and 1"),
         ({}, None, np.zeros(299), r"labels: has the shape \(299,\); needed is a label for each of the 300 rows"),
         ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),
         ({}, np.zeros((3, 3, 3)), None, "dim 3"),
         ({}, np.array(["a", "b"]), None, "could not convert string"),
-        ({}, [np.zeros(50), np.zeros(50)], [np.zeros(50)], "labels: 1 for 2 series"),
+        ({}, [np.zeros(50), np.zeros(50)], [np.zeros(50)], "labels: 1 for 2 series; needs one for each"),
         ({}, pd.DataFrame({"t": pd.to_datetime(["2025-01-01", None]), "x": [1, 2]}), [0, 1], "row 1 has no time"),
     ],
 )
 def test_bad_input_is_named(changed: dict[str, Any], series: Any, labels: Any, said: str) -> None:
     values, flags = make()
     with pytest.raises(ValueError, match=said):
-        tiny(**changed).fit(values if series is None else series, flags if labels is None else labels)
+        tiny().set_params(**changed).fit(values if series is None else series, flags if labels is None else labels)
 
 
 def test_columns_must_be_those_of_fit(fitted: SpearDetector) -> None:

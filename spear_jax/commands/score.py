@@ -194,6 +194,6 @@ def _named(config: ConfigDict) -> Columns:
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
     """The detector on the devices, and what has to be said about it."""
-    backbone = load_method_backbone(config, parallel.make_mesh())
+    backbone = load_method_backbone(config)
     looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
     return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]

@@ -6,10 +6,11 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to score time steps; `spear_jax.methods` holds the implementations.
+    """A way to score time steps.
 
     Attributes:
       title: its name in tables and figures.
+      module: of spear_jax.methods, which implements it in a function `start`.
       labels: True if it learns from the labels of the training split.
       backbone: 'frozen', 'adapted' (LoRA), 'trained' (all weights), or '' without a language model of ours.
       trains: regular expression for the parameters ('head/kernel') that the training loop changes; '' without the loop.
@@ -19,6 +20,7 @@ class Method:
     """
 
     title: str
+    module: str
     labels: bool = False
     backbone: Literal["", "frozen", "adapted", "trained"] = ""
     trains: str = ""
@@ -28,19 +30,19 @@ class Method:
 
 
 METHODS = {
-    "spear": Method("SPEAR", labels=True, backbone="frozen", trains=r"(prompt|head)/.*", prompt=True),
-    "lstm": Method("LSTM, both ways", labels=True, trains=r"network/.*", heads=("step",)),
-    "lstm_causal": Method("LSTM, causal", labels=True, trains=r"network/.*", heads=("step",)),
-    "fine_tuning": Method("fine-tuning", labels=True, backbone="trained", trains=r"(head|backbone)/.*"),
-    "lora": Method("LoRA", labels=True, backbone="adapted", trains=r"head/.*|.*/lora_[ab]"),
-    "isolation_forest": Method("isolation forest"),
-    "nearest_neighbours": Method("1-nearest neighbour"),
-    "matrix_profile": Method("matrix profile"),
-    "sub_pca": Method("sub-PCA"),
-    "logistic_regression": Method("logistic regression", labels=True),
-    "gradient_boosting": Method("gradient boosting", labels=True),
-    "zero_shot_masked": Method("zero-shot, masked", backbone="frozen", zero_shot=True),
-    "zero_shot_yes_no": Method("zero-shot, yes/no", backbone="frozen", zero_shot=True),
-    "zero_shot_surprise": Method("zero-shot, surprise", backbone="frozen", zero_shot=True),
-    "zero_shot_api": Method("zero-shot, API", zero_shot=True),
+    "spear": Method("SPEAR", "soft_prompt", labels=True, backbone="frozen", trains=r"(prompt|head)/.*", prompt=True),
+    "lstm": Method("LSTM, both ways", "lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "lstm_causal": Method("LSTM, causal", "lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "fine_tuning": Method("fine-tuning", "fine_tuning", labels=True, backbone="trained", trains=r"(head|backbone)/.*"),
+    "lora": Method("LoRA", "fine_tuning", labels=True, backbone="adapted", trains=r"head/.*|.*/lora_[ab]"),
+    "isolation_forest": Method("isolation forest", "unsupervised"),
+    "nearest_neighbours": Method("1-nearest neighbour", "unsupervised"),
+    "matrix_profile": Method("matrix profile", "unsupervised"),
+    "sub_pca": Method("sub-PCA", "unsupervised"),
+    "logistic_regression": Method("logistic regression", "supervised", labels=True),
+    "gradient_boosting": Method("gradient boosting", "supervised", labels=True),
+    "zero_shot_masked": Method("zero-shot, masked", "zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_yes_no": Method("zero-shot, yes/no", "zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_surprise": Method("zero-shot, surprise", "zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_api": Method("zero-shot, API", "zero_shot_api", zero_shot=True),
 }

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from spear_jax.data.dataset import Dataset
 from spear_jax.data.runs import find_equal_runs
 from spear_jax.data.series import Series, series_offsets
-from spear_jax.data.splits import SPLITS
 from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.windows import Windows, flat_steps
 
@@ -32,6 +31,22 @@ class StepScores:
     label: Bool[np.ndarray, "steps"]
     score: Float[np.ndarray, "steps"]
 
+    def take(self, steps: slice | Int[np.ndarray, "taken"]) -> "StepScores":
+        """Returns some of the steps."""
+        return StepScores(*(getattr(self, field.name)[steps] for field in dataclasses.fields(self)))
+
+    def by_series(self) -> list["StepScores"]:
+        """Returns the steps of each series."""
+        # Rows of combined columns belong to the first column that has a score, which may change along a file.
+        ordered = self.take(np.argsort(self.series, kind="stable"))
+        return [ordered.take(slice(*run)) for run in zip(*find_equal_runs(ordered.series), strict=True)]
+
+    def stretches(self) -> list["StepScores"]:
+        """Returns the longest runs of consecutive steps of one series; a split in time may leave gaps in a series."""
+        # Along consecutive steps, the step's number and its place in the array grow alike.
+        runs = find_equal_runs(self.series, self.step - np.arange(len(self.step)))
+        return [self.take(slice(*run)) for run in zip(*runs, strict=True)]
+
 
 @dataclasses.dataclass(frozen=True)
 class MethodScores:
@@ -41,13 +56,11 @@ class MethodScores:
       steps: one score per time step, by split.
       windows: a window head's scores per window, by split; empty for other heads.
       controls: scores of controls that use the method's own model, by name and split.
-      warnings: what every output has to say about these scores.
     """
 
     steps: dict[str, StepScores]
     windows: dict[str, Float[np.ndarray, "windows"]] = dataclasses.field(default_factory=dict)
     controls: dict[str, dict[str, StepScores]] = dataclasses.field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
@@ -68,13 +81,15 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
 
 
 def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
-    """Stitches the windows of every split; see `stitch`."""
-    return {split: stitch(dataset.windows[split], scores[split], dataset.recorded) for split in SPLITS}
+    """Stitches the windows of the scored splits; see `stitch`."""
+    return {
+        split: stitch(dataset.windows[split], split_scores, dataset.recorded) for split, split_scores in scores.items()
+    }
 
 
 def scores_by_split(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
     """Divides scores of all recorded series, laid end to end, into those of each split."""
-    covered = {split: np.unique(flat_steps(dataset.windows[split], dataset.recorded)) for split in SPLITS}
+    covered = {split: np.unique(flat_steps(windows, dataset.recorded)) for split, windows in dataset.windows.items()}
     return {split: _at_flat_steps(steps, scores[steps], dataset.recorded) for split, steps in covered.items()}
 
 

@@ -20,7 +20,7 @@ from spear_jax.config import read_stored, validate
 from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
-from spear_jax.evaluation import Rule, Threshold
+from spear_jax.evaluation import DecisionRule, Rule, RunRecord, Threshold
 from spear_jax.model import CONFIG, Params, PlacedModel, assemble_model, check, read_adapter, write_adapter
 from spear_jax.storage import read_json, write_whole
 from spear_jax.training import read_trainable
@@ -75,41 +75,35 @@ class Detector:
     def trained(
         cls,
         config: ConfigDict,
-        model: PlacedModel,
-        trainable: Params,
         dataset: Dataset,
-        *,
-        backbone: dict[str, Any],
-        threshold: Threshold,
-        alarm_rule: Rule,
-        test: dict[str, Any] | None = None,
+        untrained: PlacedModel,
+        model: PlacedModel,
+        rule: DecisionRule,
+        record: RunRecord,
     ) -> "Detector":
-        """What training ends with.
+        """Makes a detector of a trained model.
 
         Args:
           config: of the run.
-          model: as it was before training.
-          trainable: its trained parameters.
-          dataset: that it was trained on.
-          backbone: what is said of it, see `Backbone.description`.
-          threshold: chosen on the validation part.
-          alarm_rule: likewise.
-          test: metrics of the test part, of 'spear' and of each control, where there is one.
+          dataset: the data it was trained on.
+          untrained: the model before training.
+          model: the model after training.
+          rule: chosen on the validation split.
+          record: of the run.
         """
         return cls(
             config=config,
-            trainable=carried(model, trainable),
+            trainable=carried(untrained, model.trainable),
             quantizer=dataset.quantizer,
             typical_width=dataset.typical_width,
             ranges=dataset.ranges,
-            threshold=threshold,
-            alarm_rule=alarm_rule,
+            threshold=rule.threshold,
+            alarm_rule=rule.alarms,
             trained_on=dataset.name,
-            backbone=backbone,
-            table_sha256=table_sha256(model),
-            warnings=dataset.warnings,
-            embedding=model.embedding,
-            test=test or {},
+            backbone=record.backbone,
+            table_sha256=table_sha256(untrained),
+            warnings=tuple(record.warnings),
+            embedding=untrained.embedding,
         )
 
     def range_of(self, name: str, column: str) -> tuple[float, float] | None:

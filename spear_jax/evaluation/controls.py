@@ -1,4 +1,4 @@
-"""Cheap controls: what a result is worth that they reach too."""
+"""Scores the cheap controls: a method is worth something only where it beats them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,68 +13,77 @@ ZSCORE_STEPS = 64
 
 
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:
-    """P(anomaly | bin), counted on train: all that a step's own value can tell.
+    """Scores each step by P(anomaly | bin), counted on train: all that the value of a single step can tell.
 
     Args:
       train: the training split.
-      bins: N; the count for missing values stands behind.
+      bins: N; bin N holds missing values.
       examples: the windows to score.
 
     Returns:
-      A score per step. Counts are smoothed by one step at train's base rate, so an unseen bin gets that rate.
+      A score per step. Counts are smoothed by one step at the base rate of train, which an unseen bin therefore gets.
     """
-    seen = train.bins[train.mask]
-    total = np.bincount(seen, minlength=bins + 1)
-    anomalous = np.bincount(seen, train.targets[train.mask], minlength=bins + 1)
+    train_bins = train.bins[train.mask]
+    total = np.bincount(train_bins, minlength=bins + 1)
+    anomalous = np.bincount(train_bins, train.targets[train.mask], minlength=bins + 1)
     base_rate = anomalous.sum() / max(int(total.sum()), 1)
     return ((anomalous + base_rate) / (total + 1))[examples.bins]
 
 
 def rolling_zscore(series: Series, steps: int) -> Float[np.ndarray, "time"]:
-    """|x - mean| / standard deviation of the `steps` values before each step; NaN values are left out.
+    """Returns |x - mean| / standard deviation of the `steps` values before each step, NaN values left out.
 
-    The past of a series (`Series.reference`) comes before its first step where it has one.
+    A series' own past (`Series.reference`), if it has one, precedes its first step.
     """
     past = series.reference[-steps:]
     values = np.concatenate([past, series.values]).astype(np.float64)
-    known = np.isfinite(values)
-    centre = np.median(values[known]) if known.any() else 0.0
-    clean = np.where(known, values - centre, 0.0)
+    finite = np.isfinite(values)
+    centre = np.median(values[finite]) if finite.any() else 0.0
+    centred = np.where(finite, values - centre, 0.0)
 
-    def before(terms: np.ndarray) -> np.ndarray:
+    def sum_before(terms: Float[np.ndarray, "steps"]) -> Float[np.ndarray, "steps"]:
         total = np.concatenate([[0.0], np.cumsum(terms)])
         ends = np.arange(len(values))
         return total[ends] - total[np.maximum(ends - steps, 0)]
 
-    seen = before(known.astype(float))
-    count = np.maximum(seen, 1)
-    mean = before(clean) / count
-    variance = np.maximum(before(clean**2) / count - mean**2, 0)
-    # A constant past makes any change infinitely unusual; a floor at the series' own scale keeps that finite.
-    floor = 1e-3 * (clean[known].std() if known.any() else 0.0) + 1e-12
-    score = np.abs(clean - mean) / np.maximum(np.sqrt(variance), floor)
-    # Two values are the least that a deviation can be told from; before that, and where none was recorded, 0.
-    return np.where(known & (seen > 1.5), score, 0.0)[len(past) :]
+    recorded = sum_before(finite.astype(float))
+    count = np.maximum(recorded, 1)
+    mean = sum_before(centred) / count
+    variance = np.maximum(sum_before(centred**2) / count - mean**2, 0)
+    # After a constant past any change is infinitely unusual; a floor relative to the series' own scale keeps it finite.
+    floor = 1e-3 * (centred[finite].std() if finite.any() else 0.0) + 1e-12
+    score = np.abs(centred - mean) / np.maximum(np.sqrt(variance), floor)
+    # A deviation takes two values; a step with fewer before it, or without a value itself, scores 0.
+    return np.where(finite & (recorded > 1.5), score, 0.0)[len(past) :]
 
 
 def rolling_zscores(recorded: Sequence[Series], steps: int) -> Float[np.ndarray, "all_steps"]:
-    """Rolling z-scores of all series, one after the other."""
-    return np.concatenate([rolling_zscore(one, steps) for one in recorded])
+    """Concatenates the rolling z-scores of all series."""
+    return np.concatenate([rolling_zscore(series, steps) for series in recorded])
 
 
-def _controls(
+def score_controls(
     config: ConfigDict, dataset: Dataset, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, StepScores]]:
-    """The controls that stand beside every method, for the same steps."""
+    """Scores the controls that need no model.
+
+    Args:
+      config: a whole config.
+      dataset: the data.
+      steps: the steps to score, by split; their own scores are not used.
+
+    Returns:
+      Scores by control and split.
+    """
     rng = np.random.default_rng((config.seed, 2))
     bins = dataset.quantizer.bins
 
-    def scoring(score: Mapping[str, np.ndarray]) -> dict[str, StepScores]:
-        return {split: dataclasses.replace(steps[split], score=score[split]) for split in SPLITS}
+    def with_scores(scores: Mapping[str, Float[np.ndarray, "steps"]]) -> dict[str, StepScores]:
+        return {split: dataclasses.replace(steps[split], score=scores[split]) for split in SPLITS}
 
     return {
-        "random_scores": scoring({split: rng.random(len(steps[split].score)) for split in SPLITS}),
-        "always_normal": scoring({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
+        "random_scores": with_scores({split: rng.random(len(steps[split].score)) for split in SPLITS}),
+        "always_normal": with_scores({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
         "bin_lookup": stitch_splits(
             dataset, {split: bin_lookup(dataset.training, bins, dataset.examples[split]) for split in SPLITS}
         ),

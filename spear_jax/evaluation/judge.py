@@ -1,44 +1,60 @@
-"""Scores to results.json: one table of honest numbers, with the controls beside it."""
+"""Judges scores: metrics of a method and of its controls, each at a threshold chosen on validation data."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine_columns, find_equal_runs
+from spear_jax.data import SPLITS, Dataset, MethodScores, StepScores, combine_columns
 from spear_jax.evaluation import alarms, thresholds
 from spear_jax.evaluation.bootstrap import confidence_intervals
-from spear_jax.evaluation.controls import _controls
+from spear_jax.evaluation.controls import score_controls
 from spear_jax.evaluation.interval_metrics import mean_over_series, per_series_metrics, point_adjusted_at_k
-from spear_jax.evaluation.nab import _nab_scores
+from spear_jax.evaluation.nab import nab_scores
 from spear_jax.evaluation.pointwise import Metrics, point_metrics
 from spear_jax.evaluation.thresholds import Threshold
 
 
+class DecisionRule(NamedTuple):
+    """Turns scores into predicted steps, and those into alarms.
+
+    Attributes:
+      threshold: steps with at least this score are predicted anomalous.
+      alarms: makes alarms of predicted steps.
+      chosen_on: name of the data set on whose validation part both were chosen.
+    """
+
+    threshold: Threshold
+    alarms: alarms.Rule
+    chosen_on: str
+
+    def predict(self, steps: StepScores) -> np.ndarray:
+        """Returns True for each step that is predicted anomalous."""
+        return steps.score >= self.threshold.value
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Scores of every split and the numbers made from them.
+    """Scores of every split and the metrics computed from them.
 
     Attributes:
       steps: one score per time step, by split.
-      names: of the series that `steps` counts in; of the file where its columns have one score per row.
-      threshold: applied to them.
-      alarm_rule: makes alarms of what is predicted.
+      names: of the series that `steps.series` indexes; a file's name where its columns share one score per row.
+      rule: applied to the scores.
       metrics: per step, by split.
       window_metrics: per window, by split; empty for step heads.
-      controls: metrics of each control, by control and split, each at a threshold of its own from validation.
-      confidence: intervals of the metrics of validation and test, by split and metric.
-      nab_scores: of the model and the controls, where whole files of NAB were scored; else empty.
-      control_steps: the controls' scores on the test part, by control.
+      controls: metrics by control and split, each at its own threshold from validation.
+      confidence: confidence intervals by split and metric, for validation and test.
+      nab_scores: of the method and the controls, if whole files of NAB were scored; else empty.
+      control_steps: the controls' scores on the test split, by control.
     """
 
     steps: dict[str, StepScores]
     names: tuple[str, ...]
-    threshold: Threshold
-    alarm_rule: alarms.Rule
+    rule: DecisionRule
     metrics: dict[str, dict[str, float | None]]
     window_metrics: dict[str, Metrics]
     controls: dict[str, dict[str, dict[str, float | None]]]
@@ -50,116 +66,133 @@ class Evaluation:
 def judge_scores(
     config: ConfigDict,
     dataset: Dataset,
-    scored: MethodScores,
-    *,
-    threshold: Threshold | None = None,
-    alarm_rule: alarms.Rule | None = None,
+    scores: MethodScores,
+    rule: DecisionRule,
 ) -> Evaluation:
-    """Judges the scores of a method, and those of all controls.
+    """Judges the scores of a method and those of all controls.
 
     Args:
       config: a whole config.
-      dataset: what was scored.
-      scored: by the method.
-      threshold: a detector's own; without it one is chosen on the validation split.
-      alarm_rule: a detector's own, likewise.
+      dataset: the scored data.
+      scores: of the method, and of the controls that use its model.
+      rule: of the method, e.g. a detector's own.
     """
-
-    def combined(found: Mapping[str, StepScores]) -> dict[str, StepScores]:
-        if config.data.combine == "none":
-            return dict(found)
-        return {split: combine_columns(one, dataset.recorded, config.data.combine) for split, one in found.items()}
-
-    steps = combined(scored.steps)
-    threshold = threshold or threshold_for(config, steps["validation"].label, steps["validation"].score)
-    alarm_rule = alarm_rule or alarm_rule_for(config, steps["validation"], threshold)
+    steps = _combined(config, dataset, scores.steps)
     controls = {
-        name: combined(found) for name, found in {**_controls(config, dataset, scored.steps), **scored.controls}.items()
+        name: _combined(config, dataset, control)
+        for name, control in {**score_controls(config, dataset, scores.steps), **scores.controls}.items()
     }
-    apart = config.data.combine == "none"
+    by_column = config.data.combine == "none"
     return Evaluation(
         steps=steps,
-        names=tuple(one.name if apart else one.group or one.name for one in dataset.recorded),
-        threshold=threshold,
-        alarm_rule=alarm_rule,
-        metrics={split: step_metrics(config, split, steps[split], threshold, alarm_rule) for split in SPLITS},
-        window_metrics=_window_metrics(dataset, scored.windows, threshold) if scored.windows else {},
-        controls={name: _control_metrics(config, name, found) for name, found in controls.items()},
+        names=tuple(series.name if by_column else series.group or series.name for series in dataset.recorded),
+        rule=rule,
+        metrics={split: step_metrics(config, split, steps[split], rule) for split in SPLITS},
+        window_metrics=_window_metrics(dataset, scores.windows, rule.threshold) if scores.windows else {},
+        controls={name: _control_metrics(config, name, control) for name, control in controls.items()},
         confidence={
             split: confidence_intervals(
                 steps[split].series,
                 steps[split].label,
                 steps[split].score,
-                steps[split].score >= threshold.value,
-                interval_metrics(steps[split], threshold),
+                rule.predict(steps[split]),
+                interval_metrics_by_series(steps[split], rule.threshold),
                 seed=config.seed,
             )
             for split in ("validation", "test")
         },
-        nab_scores=_nab_scores(config, dataset, {config.method: steps, **controls}),
-        control_steps={name: found["test"] for name, found in controls.items()},
+        nab_scores=nab_scores(config, dataset, {config.method: steps, **controls}),
+        control_steps={name: control["test"] for name, control in controls.items()},
     )
 
 
-def threshold_for(config: ConfigDict, labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> Threshold:
-    """The threshold that the config's rule picks on validation scores."""
-    rule = config.threshold
-    return thresholds.choose_threshold(
-        rule.rule, labels, scores, false_positive_rate=rule.false_positive_rate, precision=rule.precision
-    )
+def choose_rule(config: ConfigDict, dataset: Dataset, validation: StepScores) -> DecisionRule:
+    """Chooses threshold and alarm rule on the validation split.
+
+    Args:
+      config: a whole config; its `alarms` may fix parts of the alarm rule.
+      dataset: the scored data.
+      validation: scores of its validation split, one per step of every column.
+    """
+    steps = _combined(config, dataset, {"validation": validation})["validation"]
+    return _choose_rule(config, dataset.name, steps)
 
 
-def alarm_rule_for(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
-    """The config's alarm rule; of what it leaves open, the best on validation."""
-    given = config.alarms
-    gaps = alarms.GAPS if given.merge_gap < 0 else (given.merge_gap,)
-    lengths = (given.min_length,) if given.min_length else alarms.LENGTHS
-    return alarms.choose_alarm_rule(_judged(validation, threshold), gaps, lengths)
+def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: DecisionRule) -> dict[str, float | None]:
+    """Returns the metrics of a split.
 
+    Args:
+      config: a whole config.
+      name: of the split, for warnings.
+      steps: its scores.
+      rule: applied to them.
 
-def _judged(steps: StepScores, threshold: Threshold) -> list[alarms.Stretch]:
-    predicted = steps.score >= threshold.value
-    return [alarms.Stretch(steps.label[here], steps.score[here], predicted[here]) for here in _stretches(steps)]
-
-
-def step_metrics(
-    config: ConfigDict, name: str, steps: StepScores, threshold: Threshold, alarm_rule: alarms.Rule
-) -> dict[str, float | None]:
-    """Metrics of a split: pooled over its steps, those of intervals as the mean over its stretches, and of alarms."""
-    predicted = steps.score >= threshold.value
-    pooled = point_metrics(name, steps.label, steps.score, predicted)
-    found = {
-        **cast(dict[str, float | None], pooled),
-        **mean_over_series(interval_metrics(steps, threshold)),
-        **alarms.alarm_metrics(_judged(steps, threshold), alarm_rule),
+    Returns:
+      Point-wise metrics are pooled over the steps, those of intervals averaged over the series, those of alarms counted
+      over all stretches.
+    """
+    predicted = rule.predict(steps)
+    metrics = {
+        **cast(dict[str, float | None], point_metrics(name, steps.label, steps.score, predicted)),
+        **mean_over_series(interval_metrics_by_series(steps, rule.threshold)),
+        **alarms.alarm_metrics(_alarm_stretches(steps, rule.threshold), rule.alarms),
     }
     k = config.metrics.point_adjusted_k
     if k >= 0:
-        every = [point_adjusted_at_k(steps.label[here], predicted[here], k).f1 for here in _stretches(steps)]
-        defined = [one for one in every if one is not None]
-        found[f"point_adjusted_f1_at_{k:g}"] = float(np.mean(defined)) if defined else None
-    return found
+        scores = [point_adjusted_at_k(stretch.label, rule.predict(stretch), k).f1 for stretch in steps.stretches()]
+        defined = [score for score in scores if score is not None]
+        metrics[f"point_adjusted_f1_at_{k:g}"] = float(np.mean(defined)) if defined else None
+    return metrics
 
 
-def interval_metrics(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
-    """Metrics of intervals of every series; where it has gaps, the mean over its stretches of consecutive steps."""
-    predicted = steps.score >= threshold.value
-    of_series: dict[int, list[dict[str, float | None]]] = {}
-    for here in _stretches(steps):
-        found = per_series_metrics(steps.label[here], steps.score[here], predicted[here])
-        of_series.setdefault(int(steps.series[here.start]), []).append(found)
-    return [mean_over_series(stretches) for stretches in of_series.values()]
+def interval_metrics_by_series(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
+    """Returns the interval metrics of each series; where it has gaps, their mean over its stretches."""
+    return [
+        mean_over_series(
+            [
+                per_series_metrics(stretch.label, stretch.score, stretch.score >= threshold.value)
+                for stretch in series.stretches()
+            ]
+        )
+        for series in steps.by_series()
+    ]
 
 
-def _stretches(steps: StepScores) -> list[slice]:
-    starts, ends = find_equal_runs(steps.series, steps.step - np.arange(len(steps.step)))
-    return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+def _combined(config: ConfigDict, dataset: Dataset, splits: Mapping[str, StepScores]) -> dict[str, StepScores]:
+    """Returns one score per row where the config combines the columns of a file, else one per step of every column."""
+    if config.data.combine == "none":
+        return dict(splits)
+    return {split: combine_columns(steps, dataset.recorded, config.data.combine) for split, steps in splits.items()}
+
+
+def _choose_rule(config: ConfigDict, dataset_name: str, validation: StepScores) -> DecisionRule:
+    threshold = thresholds.choose_threshold(
+        config.threshold.rule,
+        validation.label,
+        validation.score,
+        false_positive_rate=config.threshold.false_positive_rate,
+        precision=config.threshold.precision,
+    )
+    return DecisionRule(threshold, _choose_alarm_rule(config, validation, threshold), dataset_name)
+
+
+def _choose_alarm_rule(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
+    fixed = config.alarms
+    gaps = alarms.GAPS if fixed.merge_gap < 0 else (fixed.merge_gap,)
+    lengths = (fixed.min_length,) if fixed.min_length else alarms.LENGTHS
+    return alarms.choose_alarm_rule(_alarm_stretches(validation, threshold), gaps, lengths)
+
+
+def _alarm_stretches(steps: StepScores, threshold: Threshold) -> list[alarms.Stretch]:
+    return [
+        alarms.Stretch(stretch.label, stretch.score, stretch.score >= threshold.value) for stretch in steps.stretches()
+    ]
 
 
 def _window_metrics(
     dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]], threshold: Threshold
 ) -> dict[str, Metrics]:
-    """Metrics of windows at the threshold of the steps, the one that a detector carries."""
+    """Returns metrics of windows at the threshold of the steps, which is the one that a detector carries."""
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
     return {
         split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= threshold.value)
@@ -170,9 +203,10 @@ def _window_metrics(
 def _control_metrics(
     config: ConfigDict, name: str, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, float | None]]:
-    """Each control gets its own threshold and alarm rule from validation, as the model does."""
-    never = name == "always_normal"
-    validation = steps["validation"]
-    threshold = Threshold(np.inf, "never") if never else threshold_for(config, validation.label, validation.score)
-    rule = alarm_rule_for(config, validation, threshold)
-    return {split: step_metrics(config, f"{name}, {split}", steps[split], threshold, rule) for split in SPLITS}
+    """Returns a control's metrics, at its own threshold and alarm rule from validation."""
+    if name == "always_normal":
+        threshold = Threshold(np.inf, "never")
+        rule = DecisionRule(threshold, _choose_alarm_rule(config, steps["validation"], threshold), "")
+    else:
+        rule = _choose_rule(config, "", steps["validation"])
+    return {split: step_metrics(config, f"{name}, {split}", steps[split], rule) for split in SPLITS}

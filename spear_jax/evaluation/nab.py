@@ -1,10 +1,10 @@
-"""NAB's own score (Lavin and Ahmad, ICMLA 2015, arXiv:1510.03336): early detections count more, false ones cost.
+"""NAB's own score (Lavin and Ahmad, ICMLA 2015, arXiv:1510.03336): early detections earn more, false ones cost.
 
-A detection at relative position y of a labelled window (-1 its beginning, 0 its end) is worth sigma(y) = 2 / (1 +
-exp(5y)) - 1, over sigma(-1); only the earliest of a window counts, and a window without one costs A_FN. A false
-detection costs A_FP |sigma(y)| at y window widths after the last window's end, and A_FP where y >= 3 or no window came
-before. The first 15 % of a file, 750 rows at most, count nothing. The sum over files is mapped so that no detection at
-all gives 0 and a detection at the first row of each window, and nowhere else, 100.
+A detection at relative position y of a labelled window (-1 at its start, 0 at its end) earns sigma(y) / sigma(-1), with
+sigma(y) = 2 / (1 + exp(5y)) - 1. Only the earliest detection in a window counts, and a missed window costs A_FN. A
+false detection y window widths after the end of the last window costs A_FP |sigma(y)|; it costs A_FP if y >= 3 or no
+window came before. The first 15 % of a file, at most 750 rows, are not counted. The sum over all files is rescaled so
+that no detection at all scores 0, and detecting exactly the first row of each window scores 100.
 """
 
 import math
@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from spear_jax.data import Dataset, StepScores, find_equal_runs, find_runs
+from spear_jax.data import Dataset, StepScores, find_runs
 
 PROBATION_SHARE, PROBATION_ROWS = 0.15, 750
 
 
 class Profile(NamedTuple):
-    """What an application pays: for a missed window, for a false detection."""
+    """The cost of a missed window and of a false detection."""
 
     missed: float
     false: float
@@ -35,7 +35,7 @@ PROFILES = {
 
 
 class ScoredFile(NamedTuple):
-    """A whole file: True in the labelled windows, and a score per row."""
+    """A whole file: labels, True inside the labelled windows, and a score per row."""
 
     labels: Bool[np.ndarray, "rows"]
     scores: Float[np.ndarray, "rows"]
@@ -45,31 +45,31 @@ class Sweep(NamedTuple):
     """The NAB score as a function of the threshold.
 
     Attributes:
-      thresholds: descending; a row is detected if its score is at least the threshold. The first is infinite.
-      scores: NAB score at each, at most 100.
+      thresholds: descending from infinity; a row is detected if its score is at least the threshold.
+      scores: the NAB score at each threshold, at most 100.
     """
 
     thresholds: Float[np.ndarray, "thresholds"]
     scores: Float[np.ndarray, "thresholds"]
 
     def best(self) -> float:
-        """The highest of the best thresholds."""
+        """Returns the threshold with the best score; of several, the highest."""
         return float(self.thresholds[np.argmax(self.scores)])
 
     def at(self, threshold: float) -> float:
-        """The NAB score at a threshold."""
+        """Returns the NAB score at a threshold."""
         return float(self.scores[np.flatnonzero(self.thresholds >= threshold)[-1]])
 
 
 def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
-    """The NAB score of a detector at every threshold.
+    """Computes the NAB score of a detector at every threshold.
 
     Args:
-      files: whole files, from their first row on: the first rows are not counted.
+      files: whole files; their first rows are not counted.
       profile: one of `PROFILES`.
 
     Returns:
-      The sweep; None where no file has a window, since the score is undefined then.
+      The sweep; None if no file has a window, since the score is then undefined.
     """
     gains, scores, windows = [], [], 0
     for file in files:
@@ -82,7 +82,7 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
             windows += 1
             rows = np.flatnonzero(counted & (window == number))
             rows = rows[np.argsort(-file.scores[rows], kind="stable")]
-            # What each row adds to the best so far as the threshold sinks: the first also makes good for the miss.
+            # What each row adds to the best so far as the threshold falls; the first also refunds the cost of a miss.
             best = np.maximum.accumulate(worth[rows])
             gains.append(np.diff(best, prepend=-profile.missed))
             scores.append(file.scores[rows])
@@ -91,7 +91,7 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
     order = np.argsort(-np.concatenate(scores), kind="stable")
     sorted_scores = np.concatenate(scores)[order]
     totals = np.cumsum(np.concatenate(gains)[order]) - profile.missed * windows
-    last = np.append(np.diff(sorted_scores) != 0, True)  # rows of one score are detected together
+    last = np.append(np.diff(sorted_scores) != 0, True)  # rows with the same score are detected together
     nothing, perfect = -profile.missed * windows, float(windows)
     raw = np.concatenate([[nothing], totals[last]])
     return Sweep(
@@ -101,16 +101,16 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
 
 
 def _worth(labels: Bool[np.ndarray, "rows"]) -> tuple[Float[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
-    """What a detection is worth at each row, before the profile's weights, and the window it lies in or -1."""
+    """Returns the unweighted worth of a detection at each row, and the number of the window around the row or -1."""
     first, end = find_runs(labels)
     rows = np.arange(len(labels))
-    before = np.searchsorted(first, rows, side="right") - 1  # the last window that began
+    before = np.searchsorted(first, rows, side="right") - 1  # the last window to have started
     window = np.where(labels, before, -1)
     worth = np.full(len(labels), -1.0)
     if len(first):
         width, last = (end - first)[before], (end - 1)[before]
         inside = -(last - rows + 1) / width
-        # A window of one row has no width to measure by: whatever follows it is far away.
+        # A window of one row has no width, so every later row counts as far away.
         after = np.where(width > 1, np.abs(rows - last) / np.maximum(width - 1, 1), np.inf)
         past = np.where(before < 0, np.inf, after)
         worth = np.where(labels, _sigma(inside) / _sigma(np.full(1, -1.0)), np.where(past >= 3, -1.0, _sigma(past)))
@@ -121,22 +121,29 @@ def _sigma(position: Float[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows"]:
     return 2 / (1 + np.exp(np.minimum(5 * position, 50))) - 1
 
 
-def _nab_scores(
-    config: ConfigDict, dataset: Dataset, found: Mapping[str, Mapping[str, StepScores]]
+def nab_scores(
+    config: ConfigDict, dataset: Dataset, detectors: Mapping[str, Mapping[str, StepScores]]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """NAB's own score by detector and profile, with a threshold that is best on validation for each of them.
+    """Computes NAB's score by detector and profile, each at the threshold that is best on validation.
 
-    Defined for whole files with labelled windows only; where validation has none, or test, the score is None.
+    Args:
+      config: a whole config.
+      dataset: the scored data.
+      detectors: scores by detector and split.
+
+    Returns:
+      Scores of validation and test, None where the split has no labelled window; empty unless the data are whole files
+      of NAB with labelled windows.
     """
     data = config.data
     if dataset.name != "nab" or (data.split, data.labels, data.nab.labels) != ("series", "recorded", "windows"):
         return {}
 
     def files(steps: StepScores) -> list[ScoredFile]:
-        return [ScoredFile(steps.label[here], steps.score[here]) for here in _runs(steps.series)]
+        return [ScoredFile(series.label, series.score) for series in steps.by_series()]
 
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, steps in found.items():
+    for name, steps in detectors.items():
         scores[name] = {}
         for profile, costs in PROFILES.items():
             validation, test = (sweep(files(steps[split]), costs) for split in ("validation", "test"))
@@ -147,8 +154,3 @@ def _nab_scores(
                 "test": test.at(best) if test and best is not None else None,
             }
     return scores
-
-
-def _runs(series: np.ndarray) -> list[slice]:
-    """Where each series begins and ends among steps in order of series."""
-    return [slice(start, end) for start, end in zip(*find_equal_runs(series), strict=True)]

@@ -1,10 +1,10 @@
 """Composes results.json and writes a run's numbers."""
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +12,17 @@ import jax
 import numpy as np
 import pandas as pd
 from etils import epath
+from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from spear_jax.data import Dataset, StepScores
 from spear_jax.evaluation.interval_metrics import mean_over_series
-from spear_jax.evaluation.judge import Evaluation, interval_metrics
-from spear_jax.evaluation.pointwise import Metrics, point_metrics
+from spear_jax.evaluation.judge import Evaluation, interval_metrics_by_series
+from spear_jax.evaluation.pointwise import point_metrics
+from spear_jax.evaluation.record import RunRecord
 from spear_jax.storage import write_parquet, write_whole
 
 SCHEMA = 1
-
 
 PACKAGES = (
     "jax",
@@ -34,8 +35,7 @@ PACKAGES = (
     "spear_jax",
 )
 
-
-# Said of a method that trains no model of ours.
+# The model of a method that has none of ours.
 WITHOUT_MODEL = {
     "trained": [],
     "embedding": {},
@@ -43,29 +43,24 @@ WITHOUT_MODEL = {
 }
 
 
-def compose_results(
-    config: ConfigDict,
-    model: Mapping[str, Any],
-    backbone: Mapping[str, Any],
-    dataset: Dataset,
-    evaluation: Evaluation,
-    *,
-    command: str,
-    threshold_from: str,
-    seconds: Mapping[str, float],
-    cpu_seconds: float = 0.0,
-    training: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The content of results.json, as the contract names it; `cpu_seconds` are those of earlier processes."""
-    return {
+def compose_results(config: ConfigDict, dataset: Dataset, evaluation: Evaluation, record: RunRecord) -> dict[str, Any]:
+    """Returns the content of results.json.
+
+    Args:
+      config: a whole config.
+      dataset: the scored data.
+      evaluation: of the scores.
+      record: of the run.
+    """
+    content = {
         "schema": SCHEMA,
         "dataset": dataset.name,
-        "command": command,
+        "command": record.command,
         "seed": config.seed,
         "method": config.method,
-        "backbone": dict(backbone),
-        "warnings": list(dataset.warnings),
-        **dataset.notes,
+        "backbone": record.backbone,
+        "warnings": record.warnings,
+        **record.notes,
         "splits": {
             split: {
                 "series": len(np.unique(steps.series)),
@@ -76,28 +71,32 @@ def compose_results(
             for split, steps in evaluation.steps.items()
         },
         "threshold": {
-            **evaluation.threshold._asdict(),
+            **evaluation.rule.threshold._asdict(),
             "chosen_on": "validation",
-            "from": threshold_from,
+            "from": evaluation.rule.chosen_on,
         },
-        "alarms": evaluation.alarm_rule._asdict(),
+        "alarms": evaluation.rule.alarms._asdict(),
         **evaluation.metrics,
-        **({"windows": evaluation.window_metrics} if evaluation.window_metrics else {}),
+        "windows": evaluation.window_metrics,
         "confidence_intervals": evaluation.confidence,
         "per_series": "per_series.parquet",
         "controls": evaluation.controls,
-        **({"nab_score": evaluation.nab_scores} if evaluation.nab_scores else {}),
-        **(model or WITHOUT_MODEL),
-        "training": dict(training),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        # Of all cores: it does not mind what else the machine does.
-        "cpu_seconds": round(cpu_seconds + time.process_time(), 1),
+        "nab_score": evaluation.nab_scores,
+        **(record.model or WITHOUT_MODEL),
+        "training": record.training,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in record.seconds.items()},
+        # Summed over all cores, so other load on the machine does not change it.
+        "cpu_seconds": round(record.earlier_cpu_seconds + time.process_time(), 1),
         "versions": versions(),
+        "throughput": record.throughput,
+        "memory": record.memory,
     }
+    optional = ("windows", "nab_score", "throughput", "memory")
+    return {name: section for name, section in content.items() if section or name not in optional}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers were made with."""
+    """Returns the versions of the software and the kind of device behind the numbers."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -108,28 +107,39 @@ def versions() -> dict[str, str]:
 
 
 def per_series(evaluation: Evaluation) -> pd.DataFrame:
-    """The metrics of each series of each split, a row each."""
+    """Returns the metrics of each series of each split, one row each."""
     rows = []
     for split, steps in evaluation.steps.items():
-        for series in np.unique(steps.series):
-            here = steps.series == series
-            one = StepScores(*(getattr(steps, field.name)[here] for field in dataclasses.fields(StepScores)))
-            points = point_metrics_quietly(one.label, one.score, one.score >= evaluation.threshold.value)
-            intervals = mean_over_series(interval_metrics(one, evaluation.threshold))
-            rows.append(
-                {"split": split, "series": evaluation.names[series], "steps": len(one.score), **points, **intervals}
-            )
+        for series in steps.by_series():
+            with warnings.catch_warnings():
+                # Most series have one class only, which is no news.
+                warnings.simplefilter("ignore")
+                points = point_metrics("series", series.label, series.score, evaluation.rule.predict(series))
+            intervals = mean_over_series(interval_metrics_by_series(series, evaluation.rule.threshold))
+            name = evaluation.names[series.series[0]]
+            rows.append({"split": split, "series": name, "steps": len(series.score), **points, **intervals})
     return pd.DataFrame(rows)
 
 
 def write_results(
-    workdir: epath.Path, content: Mapping[str, Any], dataset: Dataset, evaluation: Evaluation, of_series: pd.DataFrame
+    workdir: epath.Path,
+    content: Mapping[str, Any],
+    dataset: Dataset,
+    evaluation: Evaluation,
+    series_metrics: pd.DataFrame,
 ) -> None:
-    """Writes scores, per-series numbers and, last of all, results.json."""
+    """Writes scores, metrics per series and, last of all, results.json.
+
+    Args:
+      workdir: the run's folder.
+      content: of results.json.
+      dataset: the scored data.
+      evaluation: of the scores.
+      series_metrics: from `per_series`.
+    """
     (workdir / "scores").mkdir(parents=True, exist_ok=True)
     names = np.array(evaluation.names, object)
     for split, steps in evaluation.steps.items():
-        predicted = steps.score >= evaluation.threshold.value
         frame = pd.DataFrame(
             {
                 "series": pd.Categorical(names[steps.series], categories=list(dict.fromkeys(evaluation.names))),
@@ -137,28 +147,19 @@ def write_results(
                 "timestamp": _timestamps(dataset, steps),
                 "value": steps.value,
                 "score": steps.score.astype(np.float32),
-                "predicted": predicted,
+                "predicted": evaluation.rule.predict(steps),
                 "label": steps.label,
             }
         )
-        write_parquet(workdir / "scores" / f"{split}.parquet", frame, dataset.warnings)
-    write_parquet(workdir / "per_series.parquet", of_series, dataset.warnings)
+        write_parquet(workdir / "scores" / f"{split}.parquet", frame, content["warnings"])
+    write_parquet(workdir / "per_series.parquet", series_metrics, content["warnings"])
     write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
 
 
-def point_metrics_quietly(labels: np.ndarray, scores: np.ndarray, predicted: np.ndarray) -> Metrics:
-    """Metrics of one series; most series of a test split have one class only, which is no news."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return point_metrics("series", labels, scores, predicted)
-
-
-def _timestamps(dataset: Dataset, steps: StepScores) -> np.ndarray:
+def _timestamps(dataset: Dataset, steps: StepScores) -> Shaped[np.ndarray, "steps"]:
     stamps = [
-        one.timestamps if len(one.timestamps) else np.full(len(one), "NaT", "datetime64[ns]")
-        for one in dataset.recorded
+        series.timestamps if len(series.timestamps) else np.full(len(series), "NaT", "datetime64[ns]")
+        for series in dataset.recorded
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in dataset.recorded])])
+    offsets = np.concatenate([[0], np.cumsum([len(series) for series in dataset.recorded])])
     return np.concatenate(stamps)[offsets[steps.series] + steps.step]

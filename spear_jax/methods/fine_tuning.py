@@ -1,4 +1,4 @@
-"""The upper control: the same backbone, data and head, but the backbone's own weights are trained: all, or LoRA's."""
+"""The upper control: the same backbone, data and head, with the backbone's own weights trained: all, or LoRA's."""
 
 import dataclasses
 
@@ -8,21 +8,36 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone, param_shapes
+from spear_jax.config import check_length
+from spear_jax.data import Dataset
+from spear_jax.evaluation import RunRecord
+from spear_jax.methods.registry import Trainable, load_recorded_backbone
 from spear_jax.model import Params, PlacedModel, assemble_model
 
 LORA = ("lora_a", "lora_b")
 
 
+def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
+    """Loads the backbone and assembles the model, see `assemble_fine_tuning`.
+
+    Raises:
+      InputError: the backbone cannot be used, or the window does not fit.
+    """
+    backbone = load_recorded_backbone(config, record)
+    check_length(config, dataset.window, backbone.max_positions)
+    return Trainable(assemble_fine_tuning(config, backbone), backbone)
+
+
 def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
-    """The model without a prompt, and with trainable weights in the backbone.
+    """Assembles the model without a prompt, with trainable weights in the backbone.
 
     Args:
       config: a whole config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries and
         values.
-      backbone: its parameters in host memory.
+      backbone: with its parameters in host memory.
 
     Returns:
-      The model: {'head', 'backbone'} are trained. The bin embeddings are where `assemble_model` puts them.
+      The model, which trains {'head', 'backbone'}; the bin embeddings are where `assemble_model` puts them.
     """
     bare = config.copy_and_resolve_references()
     bare.prompt.length = 0
@@ -39,14 +54,14 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
 
 
 def _additions(config: ConfigDict, module: object, backbone: Backbone) -> Params:
-    """LoRA's matrices as they start: A normal, B zero."""
+    """Returns LoRA's initial matrices: A normal, B zero."""
     shapes = traverse_util.flatten_dict(param_shapes(module, backbone.hidden_size))  # type: ignore[arg-type]
     rng = np.random.default_rng((config.seed, 3))
-    drawn = {
+    additions = {
         path: np.zeros(leaf.shape, np.float32)
         if path[-1] == "lora_b"
         else (rng.normal(size=leaf.shape) * leaf.shape[-2] ** -0.5).astype(np.float32)
         for path, leaf in sorted(shapes.items())
         if path[-1] in LORA
     }
-    return traverse_util.unflatten_dict(drawn)
+    return traverse_util.unflatten_dict(additions)

@@ -1,7 +1,7 @@
-"""The control that shows what the prompt adds: the same head on the same frozen backbone, without a prompt (m = 0).
+"""The control without a prompt (m = 0): the same head on the same frozen backbone, which shows what the prompt adds.
 
-Its hidden states do not change while it trains, so they are computed once, and the head is fitted to its optimum: the
-control is as strong as it can be.
+The hidden states do not change while the head trains, so they are computed once and the head is fitted to its optimum,
+which makes the control as strong as it can be.
 """
 
 from collections.abc import Mapping
@@ -14,33 +14,33 @@ from spear_jax.data import Examples
 from spear_jax.model import MAX_BYTES, PlacedModel, fit_head
 
 
-def head_only(
+def score_head_only(
     model: PlacedModel, training: Examples, splits: Mapping[str, Examples], *, positive_weight: float, seed: int
 ) -> dict[str, Float[np.ndarray, "windows time"]]:
-    """Fits the head alone and scores every split.
+    """Fits a head without a prompt and scores splits.
 
     Args:
-      model: whose prompt is left out; its bin embeddings stay as they are.
+      model: its prompt is left out, its bin embeddings stay as they are.
       training: the training split.
       splits: the splits to score, by name.
       positive_weight: of anomalous steps, as in training.
       seed: see `fit_head`.
 
     Returns:
-      P(anomalous) per step by split; a window head's stands at each step.
+      P(anomalous) per step by split; all steps of a window get the score of a window head.
     """
     bare = model.without_prompt()
     fits_in_memory = 4 * training.bins.size * bare.module.hidden <= MAX_BYTES
     features = list(bare.features(training, "head only, train")) if fits_in_memory else None
     head = fit_head(bare, training, positive_weight=positive_weight, seed=seed, features=features)
 
-    def score(name: str, examples: Examples) -> Float[np.ndarray, "windows time"]:
-        batches = features if features and examples is training else bare.features(examples, f"head only, {name}")
+    def score(split: str, examples: Examples) -> Float[np.ndarray, "windows time"]:
+        batches = features if features and examples is training else bare.features(examples, f"head only, {split}")
         scores = np.zeros(examples.bins.shape, np.float32)
         for rows, states in batches:
-            # A window head reads one state, whose score stands at every step.
+            # A window head reads a single state.
             steps = slice(None) if bare.module.head_kind == "window" else slice(states.shape[1])
             scores[rows, steps] = expit((states @ head["kernel"])[..., 0] + head["bias"])
         return scores
 
-    return {name: score(name, examples) for name, examples in splits.items()}
+    return {split: score(split, examples) for split, examples in splits.items()}

@@ -8,39 +8,47 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
+from spear_jax.data import Dataset
+from spear_jax.evaluation import RunRecord
+from spear_jax.methods.registry import Trainable
 from spear_jax.model import PlacedModel
 
 
+def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
+    """Assembles the model, see `assemble_lstm`."""
+    return Trainable(assemble_lstm(config))
+
+
 class Lstm(nn.Module):
-    """Values to a logit per time step; its parameters are all below the name 'network'.
+    """Maps values to a logit per time step; all of its parameters are below the name 'network'.
 
     Attributes:
       hidden: size of a state, in each direction.
-      layers: how many, one upon the other.
-      both_ways: each layer reads the window forwards and backwards; else a step sees only its past.
+      layers: number of stacked layers.
+      bidirectional: each layer reads the window forwards and backwards; else a step sees only its past.
       bins: N; bin N stands for a missing value.
     """
 
     hidden: int
     layers: int
-    both_ways: bool
+    bidirectional: bool
     bins: int
 
     @nn.compact
     def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
-        """Logits of 'anomalous'.
+        """Computes the logit of 'anomalous' for every step.
 
         Args:
-          bins: the bin of every step; its centre is what the network reads, with a flag where the value is missing.
-          mask: True where there is a step; what stands behind the last one is not read in either direction.
+          bins: the bin of every step; the network reads the bin's centre, and a flag for a missing value.
+          mask: True where there is a step; padding after the last one is not read in either direction.
         """
-        return _Network(self.hidden, self.layers, self.both_ways, self.bins, name="network")(bins, mask)
+        return _Network(self.hidden, self.layers, self.bidirectional, self.bins, name="network")(bins, mask)
 
 
 class _Network(nn.Module):
     hidden: int
     layers: int
-    both_ways: bool
+    bidirectional: bool
     bins: int
 
     @nn.compact
@@ -51,7 +59,7 @@ class _Network(nn.Module):
         lengths = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]) + 1, 0), axis=1)
         for _ in range(self.layers):
             forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden))
-            if self.both_ways:
+            if self.bidirectional:
                 backward = nn.RNN(nn.OptimizedLSTMCell(self.hidden))
                 x = nn.Bidirectional(forward, backward)(x, seq_lengths=lengths)
             else:
@@ -60,7 +68,7 @@ class _Network(nn.Module):
 
 
 def assemble_lstm(config: ConfigDict) -> PlacedModel:
-    """The LSTM that a config describes, and its first parameters, all of which are trained."""
+    """Builds the LSTM that a config describes, with initial parameters, all of which are trained."""
     module = Lstm(config.lstm.hidden, config.lstm.layers, config.method == "lstm", config.quantizer.bins)
     bins, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
     params = jax.jit(module.init)(jax.random.key(config.seed), bins, mask)["params"]

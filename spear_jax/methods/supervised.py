@@ -1,14 +1,15 @@
-"""Classifiers of single steps, fitted to the labels that the model is trained on: what needs no language model.
+"""Classifiers of single steps without a language model, fitted to the same labels as the model.
 
-They read what the model reads, the bins of a window, as 18 statistics of the surroundings of each step. A step's
-surroundings end where its window does, and so does what the model sees: nothing crosses the border of a split.
+They read what the model reads, the bins of a window, as 18 statistics of the surroundings of each step. Surroundings
+end with the window, as the model's view does, so nothing crosses the border of a split.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
+from ml_collections import ConfigDict
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -17,78 +18,88 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from spear_jax.data import Examples
+from spear_jax.data import Dataset, Examples, StepScores, stitch_splits
+from spear_jax.evaluation import RunRecord
+from spear_jax.methods.registry import Scoring
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth surroundings are the whole window
 
-
 STATISTICS = 2 + 4 * (len(REACHES) + 1)
 
+MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; of more steps a sample is fitted
 
-MOST_STEPS = 1 << 20  # fitted at most, 75 MB of statistics; where there are more, a sample of the steps is
+CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
 
-CHUNK = 1 << 20  # steps whose statistics are in memory while they are scored
+def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+    """Returns a function that fits the config's classifier and scores every split."""
+    classify = CLASSIFIERS[config.method]
+
+    def score() -> dict[str, StepScores]:
+        return stitch_splits(
+            dataset, classify(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
+        )
+
+    return score
 
 
 def statistics(bins: Int[np.ndarray, "windows time"], missing: int) -> Float[np.ndarray, "windows time statistics"]:
-    """What the classifiers read of each step: 18 numbers, in shares of the N bins.
+    """Computes the 18 features of each step, as fractions of the N bins.
 
-    With equal-width bins these are scaled values, cut off where the model's are; with quantile bins, ranks.
-    The step's value; its change since the step before; and mean, standard deviation, minimum and maximum of the
-    values up to 2, 8 and 32 steps to either side, and of the whole window.
+    They are the step's value; its change since the previous step; and mean, standard deviation, minimum and maximum of
+    the values up to 2, 8 and 32 steps to either side, and of the whole window. With equal-width bins these are scaled
+    values, clipped as the model's are; with quantile bins, ranks.
 
     Args:
       bins: of every step.
-      missing: the bin of what was not recorded, also in padding; the highest of all, so the number of the others.
+      missing: the bin of missing values and of padding: N, one above all others.
 
     Returns:
       The statistics of the recorded values; NaN where there is none.
     """
-    known = bins != missing
-    # Sums of whole numbers are exact: a constant stretch has a deviation of 0, not one of rounding errors that a tree
-    # could split at.
-    values = np.where(known, bins, 0).astype(np.int64)
+    recorded = bins != missing
+    # Sums of integers are exact, so a constant stretch has a deviation of 0 and no rounding error to split a tree at.
+    values = np.where(recorded, bins, 0).astype(np.int64)
     steps = bins.shape[1]
-    found = np.full((*bins.shape, STATISTICS), np.nan, np.float32)
-    found[..., 0] = np.where(known, values, np.nan)
-    found[:, 1:, 1] = np.diff(found[..., 0], axis=1)
+    features = np.full((*bins.shape, STATISTICS), np.nan, np.float32)
+    features[..., 0] = np.where(recorded, values, np.nan)
+    features[:, 1:, 1] = np.diff(features[..., 0], axis=1)
     for i, reach in enumerate((*REACHES, steps)):
-        count = _sums(known, reach)
+        count = _sums(recorded, reach)
         at_least_one = np.maximum(count, 1)
         total, squares = _sums(values, reach), _sums(values**2, reach)
         size = min(2 * reach + 1, 2 * steps - 1)
-        low = minimum_filter1d(np.where(known, values, missing), size, axis=1, mode="nearest")
-        high = maximum_filter1d(np.where(known, values, -1), size, axis=1, mode="nearest")
-        of_surroundings = (total / at_least_one, np.sqrt(count * squares - total**2) / at_least_one, low, high)
-        for j, statistic in enumerate(of_surroundings):
-            found[..., 2 + 4 * i + j] = np.where(count, statistic, np.nan)
-    found /= missing
-    return found
+        low = minimum_filter1d(np.where(recorded, values, missing), size, axis=1, mode="nearest")
+        high = maximum_filter1d(np.where(recorded, values, -1), size, axis=1, mode="nearest")
+        summary = (total / at_least_one, np.sqrt(count * squares - total**2) / at_least_one, low, high)
+        for j, statistic in enumerate(summary):
+            features[..., 2 + 4 * i + j] = np.where(count, statistic, np.nan)
+    features /= missing
+    return features
 
 
-def _sums(values: np.ndarray, reach: int) -> Int[np.ndarray, "windows time"]:
-    """Sums over the steps up to `reach` to either side, inside the window."""
+def _sums(values: Shaped[np.ndarray, "windows time"], reach: int) -> Int[np.ndarray, "windows time"]:
+    """Sums the values up to `reach` steps to either side, inside the window."""
     steps = values.shape[1]
     total = np.concatenate([np.zeros((len(values), 1), np.int64), np.cumsum(values, axis=1, dtype=np.int64)], axis=1)
-    at = np.arange(steps)
-    return total[:, np.minimum(at + reach + 1, steps)] - total[:, np.maximum(at - reach, 0)]
+    step = np.arange(steps)
+    return total[:, np.minimum(step + reach + 1, steps)] - total[:, np.maximum(step - reach, 0)]
 
 
 def logistic_regression(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
 ) -> dict[str, Float[np.ndarray, "windows time"]]:
-    """A logistic regression (L2, C = 1) on the standardized `statistics` of each step.
+    """Fits a logistic regression (L2, C = 1) to the standardized `statistics` of each step and scores the splits.
 
     Args:
-      train: what is learned from: its real steps (`mask`) and their targets.
-      splits: what is scored, by name.
+      train: the training split, of which the real steps (`mask`) are fitted.
+      splits: the splits to score, by name.
       bins: N; bin N stands for a missing value.
-      seed: picks the steps that are fitted where there are more than `MOST_STEPS`.
+      seed: of the sample of steps to fit, if there are more than `MAX_STEPS`.
 
     Returns:
-      P(anomalous) per step by split; meaningless where `mask` is False. Where training has one class only, the same
-      score everywhere, with a warning.
+      P(anomalous) per step by split; meaningless where `mask` is False. If training has one class only, every step gets
+      the same score, with a warning.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     return _fit_and_score("logistic regression", model, train, splits, bins, seed)
@@ -97,23 +108,29 @@ def logistic_regression(
 def gradient_boosting(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
 ) -> dict[str, Float[np.ndarray, "windows time"]]:
-    """Gradient-boosted trees (scikit-learn's HistGradientBoostingClassifier, its defaults) on the `statistics`.
+    """Fits gradient-boosted trees (scikit-learn's, with its defaults) to the `statistics` and scores the splits.
 
-    All 100 trees are grown: to stop early by steps that are neighbours of those fitted would flatter.
+    All 100 trees are grown: early stopping would judge them on neighbours of the fitted steps.
 
     Args:
-      train: what is learned from: its real steps (`mask`) and their targets.
-      splits: what is scored, by name.
+      train: the training split, of which the real steps (`mask`) are fitted.
+      splits: the splits to score, by name.
       bins: N; bin N stands for a missing value.
-      seed: picks the steps that are fitted where there are more than `MOST_STEPS`, and those that the trees' own bins
-        are counted on.
+      seed: of the sample of steps to fit, if there are more than `MAX_STEPS`, and of the sample that the trees' own
+        bins are computed from.
 
     Returns:
-      P(anomalous) per step by split; meaningless where `mask` is False. Where training has one class only, the same
-      score everywhere, with a warning.
+      P(anomalous) per step by split; meaningless where `mask` is False. If training has one class only, every step gets
+      the same score, with a warning.
     """
     model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
     return _fit_and_score("gradient boosting", model, train, splits, bins, seed)
+
+
+CLASSIFIERS: dict[str, Callable[..., dict[str, Float[np.ndarray, "windows time"]]]] = {
+    "logistic_regression": logistic_regression,
+    "gradient_boosting": gradient_boosting,
+}
 
 
 def _fit_and_score(
@@ -124,33 +141,33 @@ def _fit_and_score(
     if targets.all() or not targets.any():
         warnings.warn(f"{name}: training has one class only, every step gets the same score", stacklevel=3)
         return {split: np.full(part.bins.shape, float(targets.any())) for split, part in splits.items()}
-    # A mean stands for what is missing, and a 1 beside it says so, where training knows of it. Trees could do without,
-    # but fail at a statistic that training never has.
-    whole = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), model)
-    read = [statistics(train.bins[rows], bins)[chosen[rows]] for rows in _chunks(train)]
-    whole.fit(np.concatenate(read), targets)
+    # Missing features become means, with an indicator if training has any missing. Trees could do without, but fail on
+    # a feature that is missing throughout training.
+    pipeline = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), model)
+    features = [statistics(train.bins[rows], bins)[chosen[rows]] for rows in _chunks(train)]
+    pipeline.fit(np.concatenate(features), targets)
 
-    def score(part: Examples) -> Float[np.ndarray, "windows time"]:
-        scores = np.zeros(part.bins.shape)
-        for rows in _chunks(part):
-            of_steps = statistics(part.bins[rows], bins).reshape(-1, STATISTICS)
-            scores[rows] = whole.predict_proba(of_steps)[:, 1].reshape(scores[rows].shape)
+    def score(examples: Examples) -> Float[np.ndarray, "windows time"]:
+        scores = np.zeros(examples.bins.shape)
+        for rows in _chunks(examples):
+            features = statistics(examples.bins[rows], bins).reshape(-1, STATISTICS)
+            scores[rows] = pipeline.predict_proba(features)[:, 1].reshape(scores[rows].shape)
         return scores
 
-    return {split: score(part) for split, part in splits.items()}
+    return {split: score(examples) for split, examples in splits.items()}
 
 
 def _sample(mask: Bool[np.ndarray, "windows time"], seed: int) -> Bool[np.ndarray, "windows time"]:
-    """All real steps, or `MOST_STEPS` of them."""
+    """Returns a mask of all real steps, or of `MAX_STEPS` of them."""
     real = np.flatnonzero(mask)
-    if len(real) <= MOST_STEPS:
+    if len(real) <= MAX_STEPS:
         return mask
     chosen = np.zeros(mask.size, bool)
-    chosen[np.random.default_rng(seed).choice(real, MOST_STEPS, replace=False)] = True
+    chosen[np.random.default_rng(seed).choice(real, MAX_STEPS, replace=False)] = True
     return chosen.reshape(mask.shape)
 
 
-def _chunks(part: Examples) -> Iterator[slice]:
-    """Rows of windows with about `CHUNK` steps."""
-    rows = max(CHUNK // part.bins.shape[1], 1)
-    return (slice(begin, begin + rows) for begin in range(0, len(part), rows))
+def _chunks(examples: Examples) -> Iterator[slice]:
+    """Yields rows of windows with about `CHUNK` steps."""
+    rows = max(CHUNK // examples.bins.shape[1], 1)
+    return (slice(begin, begin + rows) for begin in range(0, len(examples), rows))

@@ -1,24 +1,21 @@
-"""A frozen language model asked in words, and nothing trained: what it knows about anomalies already.
+"""A frozen language model asked in words, without training: what it already knows about anomalies.
 
 A window's bins are written as numbers into a template, a text file with these placeholders in braces:
 
-values    the bins, separated by spaces; '?' where nothing was recorded
-last_bin  the largest number that can occur
+values    the bins, separated by spaces; '?' for a missing value
+last_bin  the largest possible number
 steps     how many numbers there are
 mask      the token that a masked model predicts
 
 zero_shot_masked    an encoder weighs two words at the mask: P(anomalous word) against P(normal word), of these two
 zero_shot_yes_no    a decoder does so at the end of a question
-zero_shot_surprise  a decoder reads the numbers one after the other: a step's score is -log P(its number | all before)
+zero_shot_surprise  a decoder reads the numbers one by one: a step's score is -log P(its number | everything before)
 
-The first two score a window, whose steps all get its score.
+The first two score a window, and all of its steps get that score.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -32,23 +29,25 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.backbones import Backbone
-from spear_jax.data import Dataset, scoring_batches
+from spear_jax.data import Dataset, StepScores, scoring_batches, stitch_splits
 from spear_jax.errors import InputError
+from spear_jax.evaluation import RunRecord
+from spear_jax.methods.prompt_templates import fill_in, read_template
+from spear_jax.methods.registry import Scoring, load_recorded_backbone
 
-ROUNDING = 64  # texts are padded to multiples of it, so that few shapes are compiled
+ROUNDING = 64  # texts are padded to a multiple of it, so that few shapes are compiled
 
-
-MOST_TOKENS = 1 << 14  # read at a time
+MAX_TOKENS = 1 << 14  # in a batch
 
 
 class Wording(NamedTuple):
-    """What tells the methods apart.
+    """The text of a method.
 
     Attributes:
-      template: its own, a file of templates/.
-      normal: the word for it; '' where none is weighed.
-      anomalous: the other word.
-      masked: asks an encoder about a masked token.
+      template: its default, a file in templates/.
+      normal: the default word for a normal window; '' if no words are weighed.
+      anomalous: the default word for an anomalous window.
+      masked: True if it asks an encoder about a masked token.
     """
 
     template: str
@@ -69,40 +68,36 @@ class Text(NamedTuple):
 
     Attributes:
       ids: its tokens.
-      steps: the step whose number a token is part of, -1 where it is part of none.
-      asked: whose hidden state weighs the words.
+      steps: for each token, the step whose number it belongs to, or -1.
+      readout: position of the token whose hidden state weighs the words.
     """
 
     ids: Int[np.ndarray, "tokens"]
     steps: Int[np.ndarray, "tokens"]
-    asked: int
+    readout: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """A model and what it is asked.
+    """A language model and the texts that it reads.
 
     Attributes:
       backbone: the model.
-      texts: of each window, by split.
-      shapes: windows and steps, by split.
-      words: tokens of the normal and the anomalous word; None where the numbers themselves are judged.
-      notes: what the results say of it.
-      warnings: what every output has to say.
+      texts: one per window, by split.
+      shapes: numbers of windows and steps, by split.
+      words: tokens of the normal and the anomalous word; None if the numbers themselves are judged.
     """
 
     backbone: Backbone
     texts: Mapping[str, Sequence[Text]]
     shapes: Mapping[str, tuple[int, ...]]
     words: Int[np.ndarray, "2"] | None
-    notes: dict[str, object]
-    warnings: tuple[str, ...]
 
     def score(self, *, batch_size: int, mesh: Mesh) -> dict[str, Float[np.ndarray, "windows time"]]:
-        """Scores every step of every window, higher is more anomalous; meaningless behind a window's length.
+        """Scores every step of every window, higher is more anomalous; scores past a window's length are meaningless.
 
         Args:
-          batch_size: windows at a time, over all devices; fewer where they are long.
+          batch_size: windows at a time, over all devices; fewer if their texts are long.
           mesh: the devices.
         """
         scores = {}
@@ -110,7 +105,7 @@ class ZeroShot:
             scores[split] = np.zeros(self.shapes[split])
             lengths = -(-np.array([len(text.ids) for text in texts]) // ROUNDING) * ROUNDING
             lengths = np.minimum(lengths, self.backbone.max_positions)
-            size = max(min(batch_size, len(texts), MOST_TOKENS // int(lengths.max())), 1)
+            size = max(min(batch_size, len(texts), MAX_TOKENS // int(lengths.max())), 1)
             for rows, length in tqdm(
                 scoring_batches(lengths, size), desc=split, unit="batch", disable=parallel.no_bar(), leave=False
             ):
@@ -122,21 +117,21 @@ class ZeroShot:
         self, batch: Sequence[Text], size: int, length: int, mesh: Mesh, time: int
     ) -> Float[np.ndarray, "batch time"]:
         ids, mask = np.zeros((size, length), np.int32), np.zeros((size, length), bool)
-        asked = np.zeros(size, np.int32)
+        readout = np.zeros(size, np.int32)
         for row, text in enumerate(batch):
-            ids[row, : len(text.ids)], mask[row, : len(text.ids)], asked[row] = text.ids, True, text.asked
-        inputs = {"words": self.backbone.word_rows(ids), "mask": mask, "ids": ids, "asked": asked}
-        put = parallel.shard_batch(inputs, mesh, axis=0)
-        states = self.backbone.encode(put["words"], put["mask"])
+            ids[row, : len(text.ids)], mask[row, : len(text.ids)], readout[row] = text.ids, True, text.readout
+        inputs = {"words": self.backbone.word_rows(ids), "mask": mask, "ids": ids, "readout": readout}
+        placed = parallel.shard_batch(inputs, mesh, axis=0)
+        states = self.backbone.encode(placed["words"], placed["mask"])
 
-        def fetch(found: Array) -> np.ndarray:
-            return np.asarray(jax.device_put(found, parallel.replicated(mesh)), np.float64)[: len(batch)]
+        def fetch(values: Array) -> Float[np.ndarray, "batch ..."]:
+            return np.asarray(jax.device_put(values, parallel.replicated(mesh)), np.float64)[: len(batch)]
 
         if self.words is not None:
-            state = jnp.take_along_axis(states, put["asked"][:, None, None], axis=1)[:, 0]
+            state = jnp.take_along_axis(states, placed["readout"][:, None, None], axis=1)[:, 0]
             logits = fetch(self.backbone.vocabulary.logits(state, self.words))
             return np.broadcast_to(expit(logits[:, 1:] - logits[:, :1]), (len(batch), time))
-        surprise = -fetch(self.backbone.vocabulary.log_probabilities(states[:, :-1], put["ids"][:, 1:]))
+        surprise = -fetch(self.backbone.vocabulary.log_probabilities(states[:, :-1], placed["ids"][:, 1:]))
         scores = np.zeros((len(batch), time))
         for row, text in enumerate(batch):
             tokens = np.flatnonzero(text.steps >= 0)
@@ -144,172 +139,167 @@ class ZeroShot:
         return scores
 
 
-def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset) -> ZeroShot:
+def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+    """Loads the backbone and writes every window as a text.
+
+    Args:
+      config: a whole config; its head is not used.
+      dataset: the windows to score; their labels are not read.
+      record: of the run.
+
+    Raises:
+      InputError: see `load_backbone` and `prepare_questions`.
+    """
+    backbone = load_recorded_backbone(config, record)
+    questions = prepare_questions(config, backbone, dataset, record)
+
+    def score() -> dict[str, StepScores]:
+        with jax.default_matmul_precision(config.backbone.matmul_precision):
+            scores = questions.score(batch_size=config.score.batch_size, mesh=parallel.make_mesh())
+        return stitch_splits(dataset, scores)
+
+    return score
+
+
+def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, record: RunRecord) -> ZeroShot:
     """Writes every window as a text.
 
     Args:
       config: a whole config; its head is not used.
       backbone: the model.
       dataset: the windows.
+      record: of the run; gets a note about the texts, and warnings about words of several tokens.
 
     Raises:
-      InputError: the backbone is of the other kind or lacks the part that predicts tokens, the template or a word
+      InputError: the backbone is of the wrong kind or lacks the part that predicts tokens, the template or a word
         cannot be used, or a text is too long.
     """
-    method = WORDINGS[config.method]
-    _check_backbone(config.method, method, backbone)
-    template = _read_template(config.zero_shot.template, method)
-    notes: dict[str, object] = {"template": template}
-    warnings: list[str] = []
+    wording = WORDINGS[config.method]
+    _check_backbone(config.method, wording, backbone)
+    required = ("values", "mask") if wording.masked else ("values",)
+    template = read_template(config.zero_shot.template, wording.template, required, ("last_bin", "steps")).rstrip()
+    note: dict[str, object] = {"template": template}
     words = None
-    if method.normal:
+    if wording.normal:
         words = _words(
             backbone,
-            {name: config.zero_shot[name] or getattr(method, name) for name in ("normal", "anomalous")},
-            warnings,
+            {name: config.zero_shot[name] or getattr(wording, name) for name in ("normal", "anomalous")},
+            record.warnings,
         )
-        notes["tokens"] = [backbone.tokenizer.id_to_token(int(number)) for number in words]
+        note["tokens"] = [backbone.tokenizer.id_to_token(int(number)) for number in words]
     last_bin = dataset.quantizer.bins - 1
     texts = {
         split: [
-            _text(backbone, method, template, bins[:length], last_bin)
+            _text(backbone, wording, template, bins[:length], last_bin)
             for bins, length in zip(examples.bins, dataset.windows[split].lengths, strict=True)
         ]
         for split, examples in dataset.examples.items()
     }
-    every = [text.ids for of_split in texts.values() for text in of_split]
-    backbone.word_rows(np.unique(np.concatenate(every)))  # refuses a tokenizer that is of a larger model
-    longest = max(map(len, every))
-    notes["longest"] = longest
+    all_ids = [text.ids for of_split in texts.values() for text in of_split]
+    backbone.word_rows(np.unique(np.concatenate(all_ids)))  # refuses the tokenizer of a larger model
+    longest = max(map(len, all_ids))
+    record.notes["zero_shot"] = {**note, "longest": longest}
     if longest > backbone.max_positions:
         raise InputError(
-            f"config.data.window={config.data.window}: windows of up to {dataset.window} steps are texts of up to"
-            f" {longest} tokens; {backbone.name} has {backbone.max_positions} positions: lower config.data.window"
+            f"config.data.window={config.data.window}: windows of up to {dataset.window} steps make texts of up to"
+            f" {longest} tokens, and {backbone.name} has {backbone.max_positions} positions: lower config.data.window"
         )
     shapes = {split: examples.bins.shape for split, examples in dataset.examples.items()}
-    return ZeroShot(backbone, texts, shapes, words, notes, tuple(warnings))
+    return ZeroShot(backbone, texts, shapes, words)
 
 
-def _check_backbone(name: str, method: Wording, backbone: Backbone) -> None:
-    if method.masked != backbone.config.masked:
-        predicts, allowed = "the next token, no masked one", "encoders (BERT, RoBERTa, DistilBERT, ModernBERT)"
+def _check_backbone(name: str, wording: Wording, backbone: Backbone) -> None:
+    if wording.masked != backbone.config.masked:
+        predicts, allowed = "the next token, not a masked one", "encoders (BERT, RoBERTa, DistilBERT, ModernBERT)"
         if backbone.config.masked:
-            predicts, allowed = "masked tokens, no next one", "decoders (Gemma, Llama, Qwen)"
-        others = ", ".join(other for other, one in WORDINGS.items() if one.masked == backbone.config.masked)
+            predicts, allowed = "masked tokens, not the next one", "decoders (Gemma, Llama, Qwen)"
+        others = [other for other, its_wording in WORDINGS.items() if its_wording.masked == backbone.config.masked]
         raise InputError(
-            f"config.method={name!r}: {backbone.name} predicts {predicts}; allowed are {allowed}, or for it"
-            f" config.method={others}"
+            f"config.method={name!r}: {backbone.name} predicts {predicts}; allowed are {allowed}, or"
+            f" config.method={', '.join(others)} with this one"
         )
-    if not method.masked and not backbone.causal:
+    if not wording.masked and not backbone.causal:
         raise InputError(
             f"config.method={name!r}: the attention of {backbone.name} is bidirectional, so a position sees the token"
-            " that it is to predict; allowed are causal decoders with config.backbone.attention=own"
+            " that it should predict; allowed are causal decoders with config.backbone.attention=own"
         )
-    _ = backbone.vocabulary  # refuses a file without it
-
-
-def _read_template(path: str, method: Wording) -> str:
-    """The text of a template, without white space at its end.
-
-    Raises:
-      InputError: it cannot be read, or its placeholders are not those of the method.
-    """
-    where = f"config.zero_shot.template={path!r}"
-    try:
-        file = Path(path) if path else resources.files("spear_jax.methods") / "templates" / method.template
-        text = file.read_text(encoding="utf-8").rstrip()
-    except (OSError, ValueError) as fault:
-        reason = " ".join(str(fault).split())
-        raise InputError(f"{where}: needed is '' or a text file, and this cannot be read ({reason})") from fault
-    needed = ("values", "mask") if method.masked else ("values",)
-    allowed = (*needed, "last_bin", "steps")
-    found = re.findall(r"\{([^{}\s]*)\}", text)
-    for name in found:
-        if name not in allowed:
-            raise InputError(f"{where}: unknown placeholder {{{name}}}; allowed are {_braced(allowed)}")
-    for name in needed:
-        if found.count(name) != 1:
-            raise InputError(
-                f"{where}: {{{name}}} stands in it {found.count(name)} times; needed once are {_braced(needed)}"
-            )
-    return text
-
-
-def _braced(names: Sequence[str]) -> str:
-    return ", ".join(f"{{{name}}}" for name in names)
+    _ = backbone.vocabulary  # refuses a file that lacks it
 
 
 def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) -> Int[np.ndarray, "2"]:
-    """First tokens of the words, as they stand within a sentence.
+    """Returns the first token of each word, as it is spelled within a sentence.
 
     Raises:
       InputError: a word is unknown, or both begin with the same token.
     """
-    chosen = []
+    tokens = []
     for name, word in words.items():
         ids = backbone.tokenize(f" {word}")
         if not ids or ids[0] == backbone.special_ids.get("unk"):
             raise InputError(
                 f"config.zero_shot.{name}={word!r}: the tokenizer of {backbone.name} does not know it; allowed are"
-                " words of its vocabulary"
+                " words in its vocabulary"
             )
         if len(ids) > 1:
-            tokens = [str(backbone.tokenizer.id_to_token(number)) for number in ids]
+            parts = " + ".join(str(backbone.tokenizer.id_to_token(number)) for number in ids)
             warnings.append(
-                f"zero_shot.{name}: the tokenizer of {backbone.name} splits {word!r} into {' + '.join(tokens)}, whose"
-                " first token stands for it"
+                f"zero_shot.{name}: the tokenizer of {backbone.name} splits {word!r} into {parts}; the first token"
+                " stands for the word"
             )
-        chosen.append(ids[0])
-    if chosen[0] == chosen[1]:
+        tokens.append(ids[0])
+    if tokens[0] == tokens[1]:
         raise InputError(
-            f"config.zero_shot.anomalous={words['anomalous']!r}: to the tokenizer of {backbone.name} it begins with the"
+            f"config.zero_shot.anomalous={words['anomalous']!r}: in the tokenizer of {backbone.name} it begins with the"
             f" same token as config.zero_shot.normal={words['normal']!r}; allowed are words that begin differently"
         )
-    return np.array(chosen)
+    return np.array(tokens)
 
 
-def _text(backbone: Backbone, method: Wording, template: str, bins: Int[np.ndarray, "time"], last_bin: int) -> Text:
-    """One window in the template, in tokens."""
-    special = backbone.special_ids
-    mask = special.get("mask", -1)
-    others = {"last_bin": last_bin, "steps": len(bins), "mask": backbone.tokenizer.id_to_token(max(mask, 0))}
-    for name, value in others.items():
-        template = template.replace(f"{{{name}}}", str(value))
-    before, _, after = template.partition("{values}")
-    numbers = [str(one) if one <= last_bin else "?" for one in bins.tolist()]
+def _text(backbone: Backbone, wording: Wording, template: str, bins: Int[np.ndarray, "time"], last_bin: int) -> Text:
+    """Writes one window into the template; returns its tokens."""
+    mask = backbone.special_ids.get("mask", -1)
+    others = {
+        "last_bin": str(last_bin),
+        "steps": str(len(bins)),
+        "mask": str(backbone.tokenizer.id_to_token(max(mask, 0))),
+    }
+    before, _, after = fill_in(template, others).partition("{values}")
+    numbers = [str(number) if number <= last_bin else "?" for number in bins.tolist()]
     text = before + " ".join(numbers) + after
-    owner, begin = np.full(len(text), -1), len(before)  # of each character
+    step_of_character, begin = np.full(len(text), -1), len(before)
     for step, number in enumerate(numbers):
-        owner[begin : begin + len(number)] = step
+        step_of_character[begin : begin + len(number)] = step
         begin += len(number) + 1
     encoded = backbone.tokenizer.encode(text, add_special_tokens=False)
-    front, back = _frame(backbone, method)
+    front, back = _frame(backbone, wording)
     ids = np.array([*front, *encoded.ids, *back])
     steps = np.full(len(ids), -1)
-    steps[len(front) : len(ids) - len(back)] = [owner[slice(*span)].max(initial=-1) for span in encoded.offsets]
-    if not method.masked:
+    steps[len(front) : len(ids) - len(back)] = [
+        step_of_character[begin:end].max(initial=-1) for begin, end in encoded.offsets
+    ]
+    if not wording.masked:
         return Text(ids, steps, len(ids) - 1)
-    (asked,) = np.nonzero(ids == mask)
-    if len(asked) != 1:
-        raise InputError(f"config.backbone.name={backbone.name!r}: its tokenizer has no token of its own for a mask")
-    return Text(ids, steps, int(asked[0]))
+    (masked,) = np.nonzero(ids == mask)
+    if len(masked) != 1:
+        raise InputError(f"config.backbone.name={backbone.name!r}: its tokenizer has no mask token")
+    return Text(ids, steps, int(masked[0]))
 
 
-def _frame(backbone: Backbone, method: Wording) -> tuple[list[int], list[int]]:
-    """The tokens in front of a text and behind it, those that the model was trained with."""
+def _frame(backbone: Backbone, wording: Wording) -> tuple[list[int], list[int]]:
+    """Returns the tokens before and after a text that the model was trained with."""
     special = backbone.special_ids
 
     def first(*names: str) -> list[int]:
         return [special[name] for name in names if name in special][:1]
 
-    if method.masked:
+    if wording.masked:
         return first("cls", "bos"), first("sep", "eos")
-    if method.normal:
+    if wording.normal:
         return first("bos"), []
-    front = first("bos", "eos", "cls")  # Qwen has no bos, and a first number has to follow from something
+    front = first("bos", "eos", "cls")  # Qwen has no bos, but the first number must be predicted from something
     if not front:
         raise InputError(
             f"config.backbone.name={backbone.name!r}: its tokenizer has no token for the beginning of a text (bos, eos"
-            " or cls), which the first number is predicted from"
+            " or cls), from which the first number is predicted"
         )
     return front, []

@@ -8,30 +8,29 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.backbones import Backbone
 from spear_jax.config import METHODS
 from spear_jax.data import Dataset, stitch
+from spear_jax.evaluation import RunRecord
 from spear_jax.model import PlacedModel, count
 from spear_jax.report.labels import shortened
 
-_FATE = {"fine_tuning": "all weights trained", "lora": "frozen except for low-rank updates"}
+_FATE = {"frozen": "frozen", "trained": "all weights trained", "adapted": "frozen except for low-rank updates"}
 
 
-def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, model: PlacedModel | None) -> None:
+def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: PlacedModel | None) -> None:
     """Prints which parts are about to be trained, on which data.
 
     Args:
       config: a complete config.
       dataset: the data set of the run.
-      backbone: None for a method without one.
+      record: of the run, with its backbone, warnings and notes.
       model: None for a method that is not trained step by step.
     """
-    if backbone is not None:
-        weights = f"pretrained, sha256 {backbone.sha256[:12]}" if backbone.pretrained else "RANDOM WEIGHTS"
-        dtype = backbone.dtype if backbone.int8 == "none" else f"{backbone.dtype}, int8 by {backbone.int8}"
-        attention = "causal" if backbone.causal else "bidirectional"
-        fate = _FATE.get(config.method, "frozen")
-        parallel.say(f"backbone {backbone.name} ({weights}, {dtype}, {attention}): {fate}")
+    if backbone := record.backbone:
+        weights = f"pretrained, sha256 {backbone['sha256'][:12]}" if backbone["pretrained"] else "RANDOM WEIGHTS"
+        dtype = backbone["dtype"] if backbone["int8"] == "none" else f"{backbone['dtype']}, int8 by {backbone['int8']}"
+        fate = _FATE[METHODS[config.method].backbone]
+        parallel.say(f"backbone {backbone['name']} ({weights}, {dtype}, {backbone['attention']}): {fate}")
     if model is None:
         parallel.say(f"{METHODS[config.method].title}: not trained step by step")
     else:
@@ -39,9 +38,9 @@ def introduce(config: ConfigDict, dataset: Dataset, backbone: Backbone | None, m
         parallel.say(f"trained: {sizes} = {count(model.trainable):,} parameters")
         if model.embedding:
             parallel.say(f"bin embeddings: {describe_embedding(model.embedding, 'embedding' in model.trainable)}")
-    for line in (*describe_splits(dataset), *describe_notes(dataset.notes)):
+    for line in (*describe_splits(dataset), *describe_notes(record.notes)):
         parallel.say(line)
-    for warning in dataset.warnings:
+    for warning in record.warnings:
         parallel.say(f"WARNING: {warning}")
     parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
 

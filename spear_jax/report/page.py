@@ -77,7 +77,7 @@ def write_report(
     pictures: dict[str, str] = {}
     with matplotlib.rc_context(figures.STYLE):
         for picture in _pictures(workdir, config, content, dataset, evaluation, inspection):
-            blob = _png(picture.figure, dataset.warnings)
+            blob = _png(picture.figure, content["warnings"])
             write_whole(workdir / "figures" / f"{picture.name}.png", blob)
             pictures[picture.name] = _embedded(picture, blob)
     title = f"{METHODS[content['method']].title} on {dataset_title(content['dataset'])}"
@@ -139,7 +139,7 @@ def _score_pictures(config: ConfigDict, content: Mapping[str, Any], evaluation: 
     combined = config.data.combine != "none"
     yield Picture(
         "test_series",
-        figures.draw_series(steps, evaluation.threshold, evaluation.names),
+        figures.draw_series(steps, evaluation.rule.threshold, evaluation.names),
         "Values and scores over time, with labelled and predicted intervals, of a few test series",
         "A few test series, those with anomalies first. Above: recorded values with labelled anomalies (red). Below:"
         " the score of every step with predicted anomalies (orange) and the threshold."

@@ -1,40 +1,59 @@
-"""Methods that the training loop has no part in, through the same command."""
+"""Tests the methods outside the training loop, through the same command."""
 
+import importlib
+import inspect
 import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SPLITS, Spear, check_refusal, check_scores, quick_on, results
+from conftest import SPLITS, Spear, check_refusal, check_scores, quick_on, results, write_nasa
 
-from spear_jax.methods import registry
+from spear_jax.config import METHODS
+from spear_jax.methods.supervised import CLASSIFIERS
+from spear_jax.methods.unsupervised import DETECTORS
 
 pytestmark = pytest.mark.one_python
 
 
-@pytest.mark.parametrize("method", [*registry.UNSUPERVISED, *registry.SUPERVISED])
-def test_a_classical_method_leaves_what_a_trained_one_does(
-    method: str, spear: Spear, nasa: Path, tmp_path: Path
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_an_implementation(method: str) -> None:
+    module = importlib.import_module(f"spear_jax.methods.{METHODS[method].module}")
+    assert list(inspect.signature(module.start).parameters) == ["config", "dataset", "record"]
+
+
+@pytest.fixture(scope="module")
+def lstm_run(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a method that is trained in the loop, beside the data in nasa/."""
+    folder = tmp_path_factory.mktemp("lstm")
+    data = write_nasa(folder / "nasa", {f"A-{i}": [(10, 20), (40, 49), (100, 110), (140, 150)] for i in range(6)})
+    assert spear(*quick_on(data, folder / "run", {"method": "lstm"})).code == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("method", [*DETECTORS, *CLASSIFIERS])
+def test_a_classical_method_writes_what_a_trained_one_does(
+    method: str, spear: Spear, lstm_run: Path, tmp_path: Path
 ) -> None:
-    reference, workdir = tmp_path / "lstm", tmp_path / method
-    assert spear(*quick_on(nasa, reference, {"method": "lstm"})).code == 0
-    outcome = spear(*quick_on(nasa, workdir, {"method": method}))
+    arguments = quick_on(lstm_run.parent / "nasa", tmp_path / method, {"method": method})
+    outcome, workdir = spear(*arguments), tmp_path / method
     assert outcome.code == 0, outcome.err
-    content, other = results(workdir), results(reference)
+    content, trained = results(workdir), results(lstm_run)
     assert content["method"] == method
     assert content["backbone"] == {}
     assert content["trained"] == []
-    assert content["splits"] == other["splits"]
-    assert content["controls"] == other["controls"]
-    assert content["test"].keys() == other["test"].keys()
+    assert content["splits"] == trained["splits"]
+    assert content["controls"] == trained["controls"]
+    assert content["test"].keys() == trained["test"].keys()
     check_scores(workdir)
     for split in SPLITS:
-        mine, theirs = (pd.read_parquet(run / "scores" / f"{split}.parquet") for run in (workdir, reference))
-        pd.testing.assert_frame_equal(mine[["series", "step", "label"]], theirs[["series", "step", "label"]])
+        steps, trained_steps = (
+            pd.read_parquet(run / "scores" / f"{split}.parquet")[["series", "step", "label"]]
+            for run in (workdir, lstm_run)
+        )
+        pd.testing.assert_frame_equal(steps, trained_steps)
     assert not (workdir / "detector").exists()
-    again = spear(*quick_on(nasa, workdir, {"method": method}))
-    assert again.code == 0
-    assert "this run is done" in again.out
+    assert "this run is done" in spear(*arguments).out
 
 
 def test_results_carry_the_command_that_gives_them_again(spear: Spear, nasa: Path, tmp_path: Path) -> None:

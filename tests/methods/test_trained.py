@@ -12,12 +12,11 @@ from conftest import Spear, check_log, check_refusal, check_scores, command, qui
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from spear_jax import parallel
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.commands import memory
 from spear_jax.config.arguments import TINY
 from spear_jax.config.fields import default_config
-from spear_jax.methods import registry
+from spear_jax.methods import load_method_backbone
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.lstm import assemble_lstm
 from spear_jax.model.assemble import assemble_model
@@ -189,7 +188,8 @@ def test_another_data_set_needs_a_detector(spear: Spear, nasa: Path, tmp_path: P
 @pytest.mark.parametrize("method", ["spear", "lora", "fine_tuning"])
 def test_memory_is_foretold_for_what_is_trained(method: str) -> None:
     config = config_of(method, **{"backbone.name": TINY, "data.window": T})
-    _, model = registry.assemble_method(config, T, parallel.make_mesh())
+    assemble = assemble_model if method == "spear" else assemble_fine_tuning
+    model = assemble(config, load_method_backbone(config))
     _, trainable, _ = memory.needs(config)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), trainable) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), model.trainable

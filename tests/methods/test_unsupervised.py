@@ -124,7 +124,7 @@ def test_a_series_that_stands_still_after_a_past_that_did_not(method: Callable) 
 def test_a_sample_of_references_serves_and_depends_on_the_seed(
     method: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unsupervised, "MOST_REFERENCES", 300)
+    monkeypatch.setattr(unsupervised, "MAX_REFERENCES", 300)
     series = telemetry()
     score = method(series, 20, seed=1)
     np.testing.assert_array_equal(score, method(series, 20, seed=1))

@@ -279,11 +279,13 @@ def test_minilm_has_no_head(spear: Spear, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("no placeholder at all", ("{values} stands in it 0 times", "{values}, {mask}")),
-        ("{values}", ("{mask} stands in it 0 times",)),
-        ("{values} {values} {mask}", ("{values} stands in it 2 times",)),
-        ("{values} {mask} {colour}", ("unknown placeholder {colour}", "{last_bin}, {steps}")),
-        ("{values} {mask} {}", ("unknown placeholder {}",)),
+        (
+            "no placeholder at all",
+            ("missing placeholder {values}, missing placeholder {mask}", "required are {values}, {mask}"),
+        ),
+        ("{values}", ("missing placeholder {mask}",)),
+        ("{values} {values} {mask}", ("{values} occurs 2 times",)),
+        ("{values} {mask} {colour}", ("unknown placeholder {colour}", "allowed {last_bin}, {steps}")),
         (b"\xff\xfe{values}", ("cannot be read",)),
         (None, ("cannot be read", "No such file")),
     ],

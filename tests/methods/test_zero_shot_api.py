@@ -1,4 +1,4 @@
-"""A chat model behind an endpoint as a detector, against a server that speaks the protocol and fails as told."""
+"""Tests the chat model as a detector against a server that speaks the protocol and fails on demand."""
 
 import contextlib
 import http.server
@@ -28,7 +28,7 @@ from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources import mimic_iv_source as mimic_source
 from spear_jax.data.sources import synthetic
 from spear_jax.data.step_scores import stitch_splits
-from spear_jax.methods import zero_shot_api
+from spear_jax.methods import chat_client
 from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
 
 pytestmark = pytest.mark.one_python
@@ -41,7 +41,7 @@ HOLE = "?"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers chat completions as the OpenAI API does, or fails as the endpoint is told."""
+    """Answers chat completions as the OpenAI API does, or with the endpoint's next fault."""
 
     protocol_version = "HTTP/1.1"
     server: "Endpoint"
@@ -65,14 +65,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def complete(self, content: str | None) -> None:
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-        whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": CALLED, "choices": [choice]}
-        self.send(200, json.dumps(whole))
+        completion = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": CALLED,
+            "choices": [choice],
+        }
+        self.send(200, json.dumps(completion))
 
     def send(self, status: int, text: str, headers: Mapping[str, str] | None = None, missing: int = 0) -> None:
         blob = text.encode()
         self.send_response(status)
-        said = {"Content-Type": "application/json", "Content-Length": str(len(blob) + missing), **(headers or {})}
-        for name, value in said.items():
+        all_headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(blob) + missing),
+            **(headers or {}),
+        }
+        for name, value in all_headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(blob)
@@ -85,22 +95,22 @@ Act: TypeAlias = Callable[[Handler, str], None]
 
 
 def values_of(text: str) -> list[str]:
-    """The bins in a question."""
+    """Returns the bins in a question."""
     (line,) = re.findall(r"^[\d?,]+$", text, re.MULTILINE)
     return line.split(",")
 
 
 def largest(text: str) -> str:
-    """Flags the first of the highest bins, and the step before it with less confidence."""
+    """Flags the first of the highest bins, and the step before it with half the confidence."""
     bins = [-1 if value == HOLE else int(value) for value in values_of(text)]
-    at = int(np.argmax(bins))
+    peak = int(np.argmax(bins))
     confidence = max(bins) / 200
-    found = [{"start": at, "end": at, "confidence": confidence}]
-    return json.dumps({"anomalies": [*found, {"start": max(at - 1, 0), "end": at, "confidence": confidence / 2}]})
+    wider = {"start": max(peak - 1, 0), "end": peak, "confidence": confidence / 2}
+    return json.dumps({"anomalies": [{"start": peak, "end": peak, "confidence": confidence}, wider]})
 
 
 class Endpoint(http.server.ThreadingHTTPServer):
-    """What was asked and when, and how it is answered: by `faults` as long as there are some."""
+    """Records questions and their times; answers with the next of `faults`, then with `answer`."""
 
     daemon_threads = True
 
@@ -116,7 +126,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that did not wait any longer is no fault here; a wrong request shows in what it got."""
+        """Ignores clients that have given up; a wrong request shows in the client's outcome."""
 
 
 @contextlib.contextmanager
@@ -134,15 +144,15 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     for name in os.environ:
         if name.startswith("OPENAI_"):
             monkeypatch.delenv(name)
-    with serving() as one:
-        monkeypatch.setenv("OPENAI_BASE_URL", one.address)
+    with serving() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.address)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_MODEL", MODEL)
-        yield one
+        yield server
 
 
 def asking(tmp_path: Path, fields: Mapping[str, object] | None = None, name: str = "run") -> tuple[str, ...]:
-    """The command of a run that asks about `WINDOWS` windows of 32 steps."""
+    """Returns the command of a run that asks about `WINDOWS` windows of 32 steps."""
     own = {"method": "zero_shot_api", "zero_shot.cache": tmp_path / "cache", "zero_shot.requests_per_minute": 60_000}
     own["data.synthetic.seed"] = 1  # whose windows all differ
     return quick(tmp_path / name, {**own, **(fields or {})})
@@ -152,7 +162,7 @@ WINDOWS = 48
 
 
 def check_expected(arguments: tuple[str, ...]) -> None:
-    """The scores are those of `largest` for each window."""
+    """Checks that the scores are those of `largest` for each window."""
     flags = main.parse_flags(arguments)
     config = reading.load_config(flags.config)
     for field, text in flags.overrides.items():
@@ -162,18 +172,18 @@ def check_expected(arguments: tuple[str, ...]) -> None:
     for split, examples in dataset.examples.items():
         expected[split] = np.zeros(examples.bins.shape)
         for row, bins in enumerate(np.where(examples.bins == dataset.quantizer.bins, -1, examples.bins)):
-            at = bins.argmax()
-            expected[split][row, max(at - 1, 0)] = bins[at] / 400
-            expected[split][row, at] = bins[at] / 200
+            peak = bins.argmax()
+            expected[split][row, max(peak - 1, 0)] = bins[peak] / 400
+            expected[split][row, peak] = bins[peak] / 200
     for split, steps in stitch_splits(dataset, expected).items():
-        found = pd.read_parquet(Path(flags.workdir) / "scores" / f"{split}.parquet")
-        np.testing.assert_allclose(found["score"], steps.score, rtol=1e-6)
+        table = pd.read_parquet(Path(flags.workdir) / "scores" / f"{split}.parquet")
+        np.testing.assert_allclose(table["score"], steps.score, rtol=1e-6)
 
 
-# --- What comes of it ----------------------------------------------------
+# --- Scores ----------------------------------------------------
 
 
-def test_a_run_and_another_that_asks_nothing(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+def test_a_second_run_answers_from_the_cache(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
     assert len(endpoint.asked) == WINDOWS
@@ -182,10 +192,10 @@ def test_a_run_and_another_that_asks_nothing(endpoint: Endpoint, spear: Spear, t
     content = results(tmp_path / "run")
     assert content["method"] == "zero_shot_api"
     assert content["backbone"] == {}
-    (said,) = [line for line in content["warnings"] if "zero_shot_api" in line]
+    (warning,) = [line for line in content["warnings"] if "zero_shot_api" in line]
     for part in (MODEL, CALLED, "127.0.0.1", "not the paper's", "GPT-4"):
-        assert part in said
-    assert f"WARNING: {said}" in outcome.out
+        assert part in warning
+    assert f"WARNING: {warning}" in outcome.out
     assert f"{WINDOWS} windows, {WINDOWS} different questions, 0 of them cached; {WINDOWS} to ask" in outcome.out
     assert "estimate" in outcome.out
     assert "cost unknown" in outcome.out
@@ -198,7 +208,9 @@ def test_a_run_and_another_that_asks_nothing(endpoint: Endpoint, spear: Spear, t
     assert "this run is done" in spear(*asking(tmp_path, {"zero_shot.requests_per_minute": 7})).out
 
 
-def test_what_the_question_says(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+def test_the_question_shows_the_bins_and_the_form_of_the_answer(
+    endpoint: Endpoint, spear: Spear, tmp_path: Path
+) -> None:
     assert spear(*asking(tmp_path)).code == 0
     for _, text in endpoint.asked:
         values = values_of(text)
@@ -224,16 +236,16 @@ def test_missing_values_and_padding(endpoint: Endpoint, spear: Spear, tmp_path: 
     assert all(values[3] == HOLE and values.count(HOLE) == 1 for values in asked)
 
 
-def test_equal_windows_are_asked_for_once(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
-    standing = {"data.synthetic.seed": 0}  # with a sensor that stands still for longer than a window
-    outcome = spear(*asking(tmp_path, standing))
+def test_equal_windows_are_asked_about_once(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+    constant = {"data.synthetic.seed": 0}  # with a sensor that is constant for longer than a window
+    outcome = spear(*asking(tmp_path, constant))
     assert outcome.code == 0, outcome.err
     assert len({text for _, text in endpoint.asked}) == len(endpoint.asked) < WINDOWS
     assert f"{WINDOWS} windows, {len(endpoint.asked)} different questions" in outcome.out
-    check_expected(asking(tmp_path, standing))
+    check_expected(asking(tmp_path, constant))
 
 
-def test_the_key_is_nowhere(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+def test_the_key_is_never_written(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*asking(tmp_path, {"zero_shot.price_in": 1.0}))
     assert outcome.code == 0
     assert KEY not in outcome.out + outcome.err
@@ -248,14 +260,13 @@ def test_own_template(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     own.write_text('Anything odd, {"of JSON": {}}? {steps} steps, 0 to {last_bin}:\n{values}\n')
     assert spear(*asking(tmp_path, {"zero_shot.template": own})).code == 0
     assert all(text.startswith('Anything odd, {"of JSON": {}}? 32 steps, 0 to 99:') for _, text in endpoint.asked)
-    said = " ".join(results(tmp_path / "run")["warnings"])
-    assert str(own) in said
+    assert str(own) in " ".join(results(tmp_path / "run")["warnings"])
     own.write_text(own.read_text() + "Please.")  # another question
     assert spear(*asking(tmp_path, {"zero_shot.template": own}, "other")).code == 0
     assert len(endpoint.asked) == 2 * WINDOWS
 
 
-def test_the_cache_has_a_place_of_its_own(
+def test_the_default_cache_is_private(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -328,7 +339,7 @@ SURVIVED: dict[str, list[Act]] = {
 def test_faults_are_survived(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: list[Act]
 ) -> None:
-    monkeypatch.setattr(zero_shot_api, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(chat_client, "TIMEOUT_SECONDS", 1.0)
     endpoint.faults = list(faults)
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
@@ -339,10 +350,10 @@ def test_faults_are_survived(
     check_expected(asking(tmp_path))
 
 
-def test_a_server_that_asks_for_time_gets_it(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+def test_a_retry_waits_as_long_as_the_server_asks(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     endpoint.faults = [status(429, Retry_After="3")]
     assert spear(*asking(tmp_path)).code == 0
-    (first, second) = [at for at, text in endpoint.asked if text == endpoint.asked[0][1]]
+    first, second = (moment for moment, text in endpoint.asked if text == endpoint.asked[0][1])
     assert second - first >= 3
 
 
@@ -357,13 +368,15 @@ def test_a_window_without_a_valid_answer_scores_zero_and_is_counted(
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
     assert len(endpoint.asked) == WINDOWS + 2 * 5
-    said = f"5 of {WINDOWS} windows got no valid answer in 3 attempts and score 0"
-    assert said in results(tmp_path / "run")["warnings"]
-    assert said in outcome.out
+    warning = f"5 of {WINDOWS} windows got no valid answer in 3 attempts and score 0"
+    assert warning in results(tmp_path / "run")["warnings"]
+    assert warning in outcome.out
     for split in SPLITS:
-        mine, theirs = (pd.read_parquet(tmp_path / run / "scores" / f"{split}.parquet") for run in ("run", "reference"))
-        assert set(mine["score"][mine["score"] != theirs["score"]]) <= {0.0}
-    # They are not in the cache, so that another run asks for them again.
+        scores, reference = (
+            pd.read_parquet(tmp_path / run / "scores" / f"{split}.parquet")["score"] for run in ("run", "reference")
+        )
+        assert set(scores[scores != reference]) <= {0.0}
+    # They are not cached, so another run asks again.
     endpoint.asked.clear()
     assert spear(*asking(tmp_path, {"zero_shot.attempts": 1}, "again")).code == 0
     assert sorted(text for _, text in endpoint.asked) == sorted(silent)
@@ -384,10 +397,10 @@ def test_a_refusal_ends_the_run_at_once(endpoint: Endpoint, spear: Spear, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_what_was_answered_before_the_endpoint_broke_down_is_kept(
+def test_answers_are_kept_when_the_endpoint_breaks_down(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zero_shot_api, "MAX_RETRIES", 1)
+    monkeypatch.setattr(chat_client, "MAX_RETRIES", 1)
     good: list[Act] = [lambda handler, text: handler.complete(largest(text))] * 10
     endpoint.faults = [*good, *[status(503)] * 1000]
     outcome = spear(*asking(tmp_path))
@@ -404,8 +417,10 @@ def test_what_was_answered_before_the_endpoint_broke_down_is_kept(
     check_expected(asking(tmp_path))
 
 
-def test_nobody_there(endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero_shot_api, "MAX_RETRIES", 1)
+def test_an_endpoint_out_of_reach(
+    endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_client, "MAX_RETRIES", 1)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
@@ -417,19 +432,19 @@ def test_nobody_there(endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypa
 
 def test_a_killed_run_goes_on(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     arguments = asking(tmp_path, {"zero_shot.requests_per_minute": 300})
-    begun = subprocess.Popen([sys.executable, "-m", "spear_jax.main", *arguments], stdout=subprocess.DEVNULL)
+    run = subprocess.Popen([sys.executable, "-m", "spear_jax.main", *arguments], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "cache").glob("*.json"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
-    begun.send_signal(signal.SIGKILL)
-    assert begun.wait() == -signal.SIGKILL
-    known = len(list((tmp_path / "cache").glob("*.json")))
-    assert 5 <= known < WINDOWS
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    cached = len(list((tmp_path / "cache").glob("*.json")))
+    assert 5 <= cached < WINDOWS
     endpoint.asked.clear()
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
-    assert len(endpoint.asked) == WINDOWS - known
-    assert f"{known} of them cached; {WINDOWS - known} to ask" in outcome.out
+    assert len(endpoint.asked) == WINDOWS - cached
+    assert f"{cached} of them cached; {WINDOWS - cached} to ask" in outcome.out
     check_expected(asking(tmp_path))
 
 
@@ -449,10 +464,10 @@ def test_requests_keep_their_pace(endpoint: Endpoint, spear: Spear, tmp_path: Pa
     endpoint.faults = [status(500)] * 3  # retries count too
     fields = {"zero_shot.requests_per_minute": 1200, "zero_shot.parallel": 8}  # 20 a second
     assert spear(*asking(tmp_path, fields)).code == 0
-    times = np.array(sorted(at for at, _ in endpoint.asked))
+    times = np.array(sorted(moment for moment, _ in endpoint.asked))
     assert len(times) == WINDOWS + 3
     assert times[-1] - times[0] > 0.9 * (len(times) - 1) / 20
-    assert max(np.sum((times >= at) & (times < at + 1)) for at in times) <= 24
+    assert max(np.sum((times >= start) & (times < start + 1)) for start in times) <= 24
 
 
 def test_several_requests_are_in_flight(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
@@ -467,7 +482,7 @@ def test_several_requests_are_in_flight(endpoint: Endpoint, spear: Spear, tmp_pa
     assert len(endpoint.asked) == WINDOWS
 
 
-# --- Where data and key go -------------------------------------------------
+# --- Where data and key may go -------------------------------------------------
 
 
 def test_no_redirect_is_followed(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
@@ -482,7 +497,7 @@ def test_no_redirect_is_followed(endpoint: Endpoint, spear: Spear, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_what_stays_on_this_host_passes_no_proxy(
+def test_requests_to_this_host_bypass_the_proxy(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
@@ -497,7 +512,7 @@ def test_what_stays_on_this_host_passes_no_proxy(
 
 @pytest.fixture
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Fields of a run on what passes for MIMIC-IV."""
+    """Returns the fields of a run on a stand-in for MIMIC-IV."""
     series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, seed=0)
     monkeypatch.setattr(mimic_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
@@ -541,7 +556,7 @@ def test_mimic_goes_to_this_host(
 ) -> None:
     if host == "127.1.2.3" and sys.platform == "darwin":
         pytest.skip("macOS has 127.0.0.1 alone")
-    monkeypatch.setattr(zero_shot_api, "MAX_RETRIES", 0)
+    monkeypatch.setattr(chat_client, "MAX_RETRIES", 0)
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.address.replace("127.0.0.1", host))
     outcome = spear(*asking(tmp_path, mimic))
     if host == "127.1.2.3":  # allowed, but the server listens at 127.0.0.1 alone
@@ -552,7 +567,7 @@ def test_mimic_goes_to_this_host(
     assert endpoint.asked
 
 
-# --- What is refused before anything is asked or written --------------------
+# --- Refusals before any request --------------------
 
 
 @pytest.mark.parametrize(
@@ -569,7 +584,7 @@ def test_mimic_goes_to_this_host(
         ("OPENAI_BASE_URL", "http://[::1/v1", ["OPENAI_BASE_URL", "http"]),
     ],
 )
-def test_what_the_environment_has_to_say(
+def test_an_unusable_environment_is_refused(
     endpoint: Endpoint,
     spear: Spear,
     tmp_path: Path,
@@ -591,13 +606,13 @@ def test_without_the_package(endpoint: Endpoint, spear: Spear, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{values} {last_bin}", "missing is {steps}"),
-        ("none", "missing is {values}, missing is {last_bin}, missing is {steps}"),
-        ("{values} {last_bin} {steps} {time}", "unknown is {time}"),
+        ("{values} {last_bin}", "missing placeholder {steps}"),
+        ("none", "missing placeholder {values}, missing placeholder {last_bin}, missing placeholder {steps}"),
+        ("{values} {last_bin} {steps} {time}", "unknown placeholder {time}"),
         (None, "cannot be read"),
     ],
 )
-def test_templates_that_cannot_be_used(
+def test_an_unusable_template_is_refused(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, text: str | None, part: str
 ) -> None:
     own = tmp_path / "own.txt"
@@ -607,21 +622,22 @@ def test_templates_that_cannot_be_used(
     assert endpoint.asked == []
 
 
-def test_costs(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
+def test_costs_are_estimated_and_limited(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     prices = {"zero_shot.price_in": 1000.0, "zero_shot.price_out": 2000.0}
     limit = {"zero_shot.most_cost": 1.0}
     refuse_untouched(spear, asking(tmp_path, limit), "config.zero_shot.most_cost=1", "price_in")
-    refuse_untouched(spear, asking(tmp_path, {**prices, **limit}, "dear"), "config.zero_shot.most_cost=1", "estimated")
+    refuse_untouched(
+        spear, asking(tmp_path, {**prices, **limit}, "too_dear"), "config.zero_shot.most_cost=1", "estimated"
+    )
     assert endpoint.asked == []
     allowed = spear(*asking(tmp_path, {**prices, "zero_shot.most_cost": 1000.0}, "allowed"))
     assert allowed.code == 0
-    (line,) = [line for line in allowed.out.splitlines() if "to ask" in line]
-    tokens_in, tokens_out, cost = re.findall(r"tokens ([\d,]+) in, ([\d,]+) out, cost ([\d.]+)", line)[0]
-    written = sum(len(text) for _, text in endpoint.asked)
-    assert int(tokens_in.replace(",", "")) == written // 4
+    tokens_in, tokens_out, cost = re.findall(r"tokens ([\d,]+) in, ([\d,]+) out, cost ([\d.]+)", allowed.out)[0]
+    characters = sum(len(text) for _, text in endpoint.asked)
+    assert int(tokens_in.replace(",", "")) == characters // 4
     expected = (int(tokens_in.replace(",", "")) * 1000 + int(tokens_out.replace(",", "")) * 2000) / 1e6
     assert float(cost) == pytest.approx(expected, rel=1e-3)
-    # What is answered costs nothing again.
+    # Cached answers cost nothing.
     assert spear(*asking(tmp_path, {**prices, **limit}, "cached")).code == 0
 
 

@@ -10,7 +10,7 @@ from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.arguments import TINY
 from spear_jax.config.fields import default_config
 from spear_jax.data.batches import Examples
-from spear_jax.methods.head_only import head_only
+from spear_jax.methods.head_only import score_head_only
 from spear_jax.model import probing
 from spear_jax.model.assemble import assemble_model
 from spear_jax.model.placed import PlacedModel
@@ -66,9 +66,9 @@ def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
 ) -> None:
     model, train = assembled(head), windows(40, head)
     splits = {"train": train, "test": windows(20, head, seed=1)}
-    kept = head_only(model, train, splits, positive_weight=1.0, seed=0)
+    kept = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
     monkeypatch.setattr("spear_jax.methods.head_only.MAX_BYTES", 0)
-    again = head_only(model, train, splits, positive_weight=1.0, seed=0)
+    again = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
     for name in splits:
         np.testing.assert_allclose(kept[name], again[name], atol=1e-6)
         assert kept[name].shape == splits[name].bins.shape
@@ -76,9 +76,9 @@ def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
 
 def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, train = assembled(), windows(60)
-    whole = head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
+    whole = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
     monkeypatch.setattr(probing, "MAX_BYTES", 8 * model.module.hidden * int(train.mask.sum()) // 2)
-    half = head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
+    half = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
     assert not np.array_equal(whole, half)
     assert np.corrcoef(whole[train.mask], half[train.mask])[0, 1] > 0.8
 
@@ -86,5 +86,5 @@ def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_class_gives_a_head_that_says_so() -> None:
     normal = windows(10)
     normal = dataclasses.replace(normal, targets=np.zeros_like(normal.targets))
-    scores = head_only(assembled(), normal, {"train": normal}, positive_weight=1.0, seed=0)
+    scores = score_head_only(assembled(), normal, {"train": normal}, positive_weight=1.0, seed=0)
     assert scores["train"].max() < 1e-3

@@ -17,7 +17,7 @@ from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
 from spear_jax.data.windows import cut_windows
 from spear_jax.evaluation.pointwise import point_metrics
-from spear_jax.methods.head_only import head_only
+from spear_jax.methods.head_only import score_head_only
 from spear_jax.model.assemble import assemble_model
 from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import merge
@@ -84,7 +84,7 @@ def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str
     np.testing.assert_allclose(scores(examples), scores(full), atol=1e-5)
 
     def alone(read: Examples) -> np.ndarray:
-        return head_only(model, read, {"test": read}, positive_weight=1.0, seed=0)["test"][examples.mask]
+        return score_head_only(model, read, {"test": read}, positive_weight=1.0, seed=0)["test"][examples.mask]
 
     np.testing.assert_allclose(alone(examples), alone(full), atol=1e-4)
 

@@ -109,6 +109,34 @@ def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     return labels.astype(bool)
 
 
+def read_arrays(data: Any, name: str) -> list[Table]:
+    """Reads one array or frame, or a list of them; see `read_array`."""
+    if is_list_of_series(data):
+        return [read_array(item, f"{name} {number}") for number, item in enumerate(data)]
+    return [read_array(data, name)]
+
+
+def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "rows"]]:
+    """Reads the labels of tables, one per row of each; see `read_labels`.
+
+    Args:
+      data: labels of a single table, or a list with those of each.
+      tables: the labelled tables.
+      name: of the labels, for messages.
+
+    Raises:
+      InputError: there are not as many as tables or rows, or a label is neither 0 nor 1.
+    """
+    if len(tables) == 1 and not is_list_of_series(data):
+        return [read_labels(data, len(tables[0].values), name)]
+    if len(data) != len(tables):
+        raise InputError(f"{name}: {len(data)} for {len(tables)} series; needs one for each")
+    return [
+        read_labels(labels, len(table.values), f"{name} {number}")
+        for number, (labels, table) in enumerate(zip(data, tables, strict=True))
+    ]
+
+
 def make_series(
     tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "rows"]] | None, prefix: str = ""
 ) -> list[Series]:

@@ -1,0 +1,179 @@
+"""Asks a chat model behind an OpenAI-compatible endpoint, at a steady pace.
+
+Retries, their delays and time-outs are those of the openai package. The pace is ours, since the package limits no rate.
+"""
+
+import contextlib
+import ipaddress
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from spear_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import openai
+
+TIMEOUT_SECONDS = 180.0  # for an answer; a model on a CPU takes its time
+
+MAX_RETRIES = 8  # of one request, after 0.5, 1, 2, 4 and from then on 8 s, or when the endpoint says
+
+PARAMETERS: dict[str, Any] = {"temperature": 0, "response_format": {"type": "json_object"}}
+
+URL_FORMS = "allowed are http://HOST/..., https://..., or no such variable for openai's default"
+
+
+class _StoppedError(Exception):
+    """The run is ending, so no further request is sent."""
+
+
+class _Pace:
+    """Sends requests, retries included, at equal intervals, whichever thread they come from."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.stopped = threading.Event()
+        self._interval = 60 / per_minute
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: object) -> None:
+        """Waits for the request's turn; the HTTP client calls this right before it sends a request.
+
+        Raises:
+          _StoppedError: `stopped` was set.
+        """
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        if self.stopped.wait(turn - now):
+            raise _StoppedError
+
+
+class ChatClient:
+    """A chat model behind an endpoint that OPENAI_BASE_URL and OPENAI_API_KEY name.
+
+    Attributes:
+      model: its name, as the endpoint knows it.
+      host: of the endpoint.
+    """
+
+    def __init__(self, model: str, requests_per_minute: int) -> None:
+        """Reads the environment; sends nothing yet.
+
+        Args:
+          model: its name, as the endpoint knows it.
+          requests_per_minute: at most.
+
+        Raises:
+          InputError: openai is not installed, or an environment variable is missing or cannot be used.
+        """
+        self._pace = _Pace(requests_per_minute)
+        self._client = _connect(self._pace)
+        self.host = self._client.base_url.host
+        self.model = _printable("OPENAI_MODEL", model, "the name of a model, as the endpoint knows it")
+
+    @property
+    def is_local(self) -> bool:
+        """True if the endpoint is on this machine."""
+        return _is_local(self.host)
+
+    def identity(self, text: str) -> dict[str, Any]:
+        """Returns all that an answer depends on: the endpoint and the request."""
+        return {"base_url": str(self._client.base_url), **self._request(text)}
+
+    def complete(self, text: str) -> str:
+        """Asks once, retries included; returns the body of the response, whatever it holds.
+
+        Raises:
+          InputError: the endpoint refuses the key, the model or the question.
+          ConnectionError: the endpoint stays out of reach, or busy, after all retries.
+        """
+        import openai
+
+        try:
+            # Raw, since a proxy may answer with anything, which openai's own parser does not refuse.
+            response = self._client.chat.completions.with_raw_response.create(**self._request(text))
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from error
+        except openai.APIConnectionError as error:  # time-outs are among them
+            reason = error.__cause__ or error
+            raise ConnectionError(
+                f"{self.host}: no answer after {MAX_RETRIES + 1} requests"
+                f" ({type(reason).__name__}: {self._without_key(str(reason))}); earlier answers are kept"
+            ) from error
+        return response.http_response.text
+
+    def stop(self) -> None:
+        """Ends all waiting; no further request is sent."""
+        self._pace.stopped.set()
+
+    def _request(self, text: str) -> dict[str, Any]:
+        return {"model": self.model, "messages": [{"role": "user", "content": text}], **PARAMETERS}
+
+    def _refusal(self, error: "openai.APIStatusError") -> Exception:
+        """Returns the error that ends the run once the endpoint has answered with one, after all retries."""
+        status, response = error.status_code, error.response
+        # A server that refuses a key may quote it, in full or in part.
+        detail = "" if status == 401 else f" ({self._without_key(error.message)})"
+        if status in (408, 409, 429) or status >= 500:
+            return ConnectionError(f"{self.host} answers {status} after retries{detail}; earlier answers are kept")
+        if 300 <= status < 400:
+            target = response.next_request.url.host if response.next_request else "nowhere"
+            return InputError(
+                f"OPENAI_BASE_URL: {self.host} answers {status}, a redirect to {target}; redirects are not followed"
+                " with data, give the address of the endpoint itself"
+            )
+        what = {
+            401: "OPENAI_API_KEY: the endpoint does not accept the key",
+            403: "OPENAI_API_KEY: the key may not use the model",
+            404: f"OPENAI_MODEL={self.model!r} or OPENAI_BASE_URL: no such model or address",
+        }.get(status, "OPENAI_MODEL, config.zero_shot.template: the endpoint does not accept model or question")
+        return InputError(f"{what}; {self.host} answers {status}{detail}")
+
+    def _without_key(self, text: str) -> str:
+        """Returns foreign text as one line, without the key."""
+        return " ".join(text.replace(self._client.api_key, "***").split())[:300]
+
+
+def _connect(pace: _Pace) -> "openai.OpenAI":
+    """Returns a client of the endpoint that the environment names."""
+    try:
+        import openai
+    except ImportError as error:
+        raise InputError(
+            "config.method='zero_shot_api' needs the package openai: pip install openai, or '.[api]' in a checkout"
+        ) from error
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    key = _printable("OPENAI_API_KEY", key, "the endpoint's key (any word where it asks for none)")
+    timeout = openai.Timeout(TIMEOUT_SECONDS, connect=min(TIMEOUT_SECONDS, 10.0))
+    try:
+        client = openai.OpenAI(api_key=key, timeout=timeout, max_retries=MAX_RETRIES)
+        url = client.base_url
+    except Exception as error:  # the HTTP library of each release of openai has its own error for an invalid URL
+        raise InputError(f"OPENAI_BASE_URL: cannot be used ({' '.join(str(error).split())}); {URL_FORMS}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise InputError(f"OPENAI_BASE_URL: names no host; {URL_FORMS}")
+    # Data and key go to this host alone: no redirect is followed, and what stays on this machine passes no proxy.
+    transport = openai.DefaultHttpxClient(
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=not _is_local(url.host),
+        event_hooks={"request": [pace]},
+    )
+    return client.with_options(http_client=transport)
+
+
+def _printable(name: str, value: str, needed: str) -> str:
+    # The HTTP client's own error about a header that it cannot send would quote the key.
+    if not value or not (value.isascii() and value.isprintable()):
+        problem = "has characters other than printable ASCII" if value else "is not set in the environment"
+        raise InputError(f"{name}: {problem}; config.method='zero_shot_api' needs {needed}")
+    return value
+
+
+def _is_local(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

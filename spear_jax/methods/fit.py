@@ -1,0 +1,132 @@
+"""Fits a method to data: from a config to scores, a threshold and, for SPEAR, a detector."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from spear_jax import parallel
+from spear_jax.backbones import Backbone
+from spear_jax.config import METHODS
+from spear_jax.data import Dataset, MethodScores, stitch_splits
+from spear_jax.detector import Detector
+from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule
+from spear_jax.methods.head_only import score_head_only
+from spear_jax.methods.registry import Trainable, start_method
+from spear_jax.model import PlacedModel
+from spear_jax.training import TrainingResult, train_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A fitted method.
+
+    Attributes:
+      scores: of every split.
+      rule: chosen on the validation split.
+      model: trained in the loop; None for other methods.
+      backbone: inside the model; None without one.
+      detector: to save and apply; None for all methods but SPEAR.
+    """
+
+    scores: MethodScores
+    rule: DecisionRule
+    model: PlacedModel | None = None
+    backbone: Backbone | None = None
+    detector: Detector | None = None
+
+
+def fit(
+    config: ConfigDict,
+    dataset: Dataset,
+    record: RunRecord,
+    folder: epath.Path,
+    *,
+    on_start: Callable[[PlacedModel | None], object],
+    on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    keep_stopped: bool = False,
+) -> Fitted | TrainingResult:
+    """Fits the method of a config, in the training loop or outside it, scores every split and chooses a threshold.
+
+    Args:
+      config: a whole config.
+      dataset: the data to fit and to score.
+      record: of the run; gets times, warnings and all facts about backbone, model and training.
+      folder: of the run; gets checkpoints/ and metrics.jsonl. Training resumes from the last checkpoint there.
+      on_start: called with the model, or None for a method outside the loop, once nothing but an endpoint can refuse
+        any more.
+      on_epoch: called with each epoch's line of metrics.jsonl.
+      keep_stopped: finish with the best parameters so far if a signal stops training.
+
+    Returns:
+      The fitted method; or, if a signal stopped training and `keep_stopped` is False, how far training got.
+
+    Raises:
+      InputError: the method cannot work with this backbone, these data or this machine.
+      TrainingDivergedError: the loss is no longer finite.
+    """
+    with record.timed("loading"):
+        started = start_method(config, dataset, record)
+    schedule = {"epochs": config.train.epochs, "patience": config.train.early_stopping.patience}
+    if not isinstance(started, Trainable):
+        record.training = schedule
+        on_start(None)
+        with record.timed("fitting and scoring"):
+            scores = MethodScores(started())
+        return Fitted(scores, choose_rule(config, dataset, scores.steps["validation"]))
+
+    record.model = started.model.description()
+    on_start(started.model)
+    result = train_model(started.model, dataset, config, folder, on_epoch)
+    record.training = {**schedule, **_training_facts(result), **record.training}
+    record.seconds["training"] = result.progress.seconds
+    record.earlier_cpu_seconds = result.cpu_seconds_before
+    record.memory["optimizer_bytes"] = result.optimizer_bytes
+    if result.windows_per_second:
+        record.throughput["training_windows_per_second"] = round(result.windows_per_second, 2)
+    if result.stopped == "signal" and not keep_stopped:
+        return result
+    parallel.say(f"scoring with the best step ({result.progress.best['step']}) ...")
+    with record.timed("scoring"):
+        scores = score_model(config, result.model, dataset, untrained=started.model)
+    rule = choose_rule(config, dataset, scores.steps["validation"])
+    detector = None
+    if METHODS[config.method].prompt:
+        detector = Detector.trained(config, dataset, started.model, result.model, rule, record)
+    return Fitted(scores, rule, result.model, started.backbone, detector)
+
+
+def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrained: PlacedModel) -> MethodScores:
+    """Scores every split with a trained model and, for results on a test split, with its head alone.
+
+    Args:
+      config: a whole config.
+      model: after training.
+      dataset: the data to score.
+      untrained: the model before training; the control without a prompt needs the bin embeddings as they started.
+    """
+    scores = {split: model.score(examples, split) for split, examples in dataset.examples.items()}
+    controls = {}
+    if "test" in dataset.examples and config.controls.head_only and METHODS[config.method].prompt:
+        head_scores = score_head_only(
+            untrained,
+            dataset.training,
+            dataset.examples,
+            positive_weight=config.train.positive_weight,
+            seed=config.seed,
+        )
+        controls["head_only"] = stitch_splits(dataset, head_scores)
+    is_window_head = config.head.kind == "window"
+    windows = {split: step_scores[:, 0] for split, step_scores in scores.items()} if is_window_head else {}
+    return MethodScores(stitch_splits(dataset, scores), windows, controls)
+
+
+def _training_facts(result: TrainingResult) -> dict[str, Any]:
+    return {
+        "epochs_done": result.progress.epoch,
+        "steps": result.progress.step,
+        "stopped": result.stopped,
+        "best": result.progress.best,
+    }
