@@ -3,7 +3,7 @@
 # index; no accelerator, no account, no manual download.
 #
 #   bash launch/local.sh quickstart     trains on generated telemetry with real pretrained weights
-#   bash launch/local.sh test [...]     lint, types and tests; further words go to pytest
+#   bash launch/local.sh test [...]     lint, types, layers and tests; further words go to pytest
 #   bash launch/local.sh COMMAND ...    anything else, e.g. python -m spear_jax.main --help
 #
 # PYTHON=python3.12 picks another interpreter, VENV=folder another place for the environment (default: .venv), EXTRA=gpu
@@ -41,6 +41,7 @@ case $1 in
     ruff check .
     ruff format --check .
     mypy
+    lint-imports
     # A file's tests stay in one process: they share what it set up.
     exec python -m pytest -n auto --maxprocesses=4 --dist=loadfile "$@"
     ;;

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 # Tests run side by side, and OpenMP's threads wait for one another by spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,10 +19,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # have it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+
+try:
+    from beartype import BeartypeConf, FrozenDict, beartype
+except ImportError:  # shapes go unchecked until `pip install -e '.[test]'` has run again
+    pass
+else:
+    # NumPy's numbers do for Python's, and whole numbers for others.
+    TYPES = BeartypeConf(hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.number}))
+
+    def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that raises where an argument or its result is not what the annotation says."""
+        # Self means nothing to beartype outside a class, and jaxtyping hands it one method at a time.
+        function.__annotations__ = {
+            name: Any if hint is Self else hint for name, hint in function.__annotations__.items()
+        }
+        return beartype(function, conf=TYPES)
+
+    # Every annotation of the package is checked when its function is called, shapes of arrays included. Processes that
+    # tests start go without.
+    jaxtyping.install_import_hook("spear_jax", os.environ.get("SPEAR_HOOK", "conftest.check_types"))
 
 from spear_jax.config import load_valid_config, to_json
 from spear_jax.data.sources import prepared

@@ -58,7 +58,7 @@ def load_config(path: str) -> ConfigDict:
     return config
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Returns the values of all fields by dotted name."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():

@@ -15,7 +15,7 @@ values and padding are left out; the halves meet in the middle of the recorded s
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from scipy import stats
 
 RULES = ("trend", "spike", "shift", "volatility")
@@ -145,7 +145,7 @@ def _moments(
 
 
 def _mean(
-    values: Float[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
+    values: Num[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
 ) -> Float[np.ndarray, "windows 1"]:
     count = np.maximum(known.sum(axis=1, keepdims=True), 1)
     return np.where(known, values, 0.0).sum(axis=1, keepdims=True) / count

@@ -3,9 +3,10 @@
 import contextlib
 import csv
 import dataclasses
+import io
 import warnings
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 
@@ -53,7 +54,7 @@ class CsvFormat:
             decimal = decimal or "."
         return cls(delimiter, decimal, remark)
 
-    def read(self, file: IO[bytes], rows: int) -> Iterator[pd.DataFrame]:
+    def read(self, file: io.BufferedIOBase, rows: int) -> Iterator[pd.DataFrame]:
         """Reads frames of so many rows; as text if the decimal sign is not known.
 
         Raises:

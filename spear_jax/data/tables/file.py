@@ -7,11 +7,12 @@ or named by the user. Rows keep the file's order; gaps, repeated and backward ti
 import bz2
 import csv
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -143,7 +144,7 @@ class TableFile:
         except UNREADABLE as error:
             raise InputError(f"{self.path}: {problem} ({one_line(error)})") from error
 
-    def _open(self, raw: IO[bytes]) -> IO[bytes]:
+    def _open(self, raw: io.BufferedIOBase) -> io.BufferedIOBase:
         suffix = self.path.suffix.lower()
         return _OPENERS[suffix](raw) if suffix in _OPENERS else raw
 

@@ -12,6 +12,7 @@ import filelock
 import numpy as np
 import pytest
 from conftest import TINY, Spear, command, results
+from etils import epath
 
 from spear_jax.data.series import Series
 from spear_jax.data.sources.mimic_iv import mimic_iv_parser, mimic_iv_source
@@ -139,12 +140,12 @@ def test_prepared_by_another_process_while_this_one_waited(release: Path, monkey
 
 def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
     (release / "README.txt").write_text("Tables of demographics and so on")
-    assert not mimic_iv_parser.is_demo(release)
+    assert not mimic_iv_parser.is_demo(epath.Path(release))
     (release / "README.txt").write_text("MIMIC-IV Clinical Database Demo")
-    assert mimic_iv_parser.is_demo(release)
+    assert mimic_iv_parser.is_demo(epath.Path(release))
     (release / "README.txt").unlink()
     zipped(release / "hosp" / "patients.csv.gz", "subject_id", *map(str, range(100)))
-    assert mimic_iv_parser.is_demo(release)
+    assert mimic_iv_parser.is_demo(epath.Path(release))
     loaded = mimic_iv_source.load_mimic_iv(str(release))
     assert loaded.name == "mimic_iv_demo"
     assert "stand-in" in loaded.warnings[0]

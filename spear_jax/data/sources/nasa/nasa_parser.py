@@ -137,7 +137,7 @@ def _read_channel(name: str, rows: Sequence[dict[str, str]], arrays: Folder, pat
     return Channel(name, rows[0]["spacecraft"], train, test, labels)
 
 
-def _parse_ranges(text: str, where: str) -> list[tuple[int, int]]:
+def _parse_ranges(text: str, where: str) -> list[list[int]]:
     """Parses [start, end] pairs with inclusive ends, in the order of the file, which is not always sorted."""
     try:
         pairs = json.loads(text)
