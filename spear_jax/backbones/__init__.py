@@ -1,6 +1,6 @@
 """Loads frozen language models."""
 
-from spear_jax.backbones.attention import take
+from spear_jax.backbones.attention import Read, take
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.pretrained import Described, describe_backbone, load_backbone
@@ -10,6 +10,7 @@ __all__ = [
     "Backbone",
     "Decoder",
     "Described",
+    "Read",
     "describe_backbone",
     "load_backbone",
     "param_shapes",

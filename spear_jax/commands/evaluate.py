@@ -11,7 +11,7 @@ from spear_jax.data import build_dataset, load_series
 from spear_jax.detector import load_detector
 from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, judge_scores
 from spear_jax.methods import load_method_backbone, score_model
-from spear_jax.model import inspect
+from spear_jax.model import inspect_prompt
 from spear_jax.parallel import plain_warnings
 
 
@@ -60,5 +60,5 @@ def evaluate_detector(
         else:
             rule = choose_rule(config, dataset, scores.steps["validation"])
         evaluation = judge_scores(config, dataset, scores, rule)
-        inspection = inspect(model, backbone, dataset)
+        inspection = inspect_prompt(model, backbone, dataset)
     write_run(folder, config, dataset, evaluation, record, inspection)

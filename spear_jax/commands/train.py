@@ -12,7 +12,7 @@ from spear_jax.commands.run_folder import finished_results, open_folder, write_r
 from spear_jax.data import build_dataset, load_series
 from spear_jax.evaluation import RunRecord, judge_scores
 from spear_jax.methods import Fitted, fit
-from spear_jax.model import PlacedModel, inspect
+from spear_jax.model import PlacedModel, inspect_prompt
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import introduce, results_table
 
@@ -52,7 +52,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
         fitted = fit(config, dataset, record, folder, on_start=on_start)
         if not isinstance(fitted, Fitted):
             return f"stopped at step {fitted.progress.step}; the same command goes on from there"
-        inspection = inspect(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
+        inspection = inspect_prompt(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
         with record.timed("evaluation"):
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)
     detector = fitted.detector

@@ -21,7 +21,15 @@ from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector import model_card
 from spear_jax.errors import InputError
 from spear_jax.evaluation import DecisionRule, Rule, RunRecord, Threshold
-from spear_jax.model import CONFIG, Params, PlacedModel, assemble_model, check, read_adapter, write_adapter
+from spear_jax.model import (
+    ADAPTER_CONFIG,
+    Params,
+    PlacedModel,
+    assemble_model,
+    check_exchange,
+    read_adapter,
+    write_adapter,
+)
 from spear_jax.storage import read_json, write_whole
 from spear_jax.training import read_trainable
 
@@ -172,7 +180,7 @@ class Detector:
             return dataclasses.replace(best, trainable={**best.trainable, **read_trainable(path)}, test={})
         folder = path / "detector" if (path / "detector" / "detector.json").exists() else path
         if not (folder / "detector.json").exists():
-            if (folder / CONFIG).exists():
+            if (folder / ADAPTER_CONFIG).exists():
                 raise InputError(
                     f"--detector={path}: a prompt of PEFT alone has no head and no threshold; train them with"
                     f" --config.prompt.init={path}"
@@ -189,7 +197,7 @@ class Detector:
             )
         try:
             detector = cls._from(folder, about)
-            return detector._with_adapter(folder) if (folder / CONFIG).exists() else detector
+            return detector._with_adapter(folder) if (folder / ADAPTER_CONFIG).exists() else detector
         except InputError:
             raise
         except KeyError as fault:
@@ -254,7 +262,7 @@ class Detector:
 
     def _with_adapter(self, folder: epath.Path) -> "Detector":
         """The detector with the prompt of PEFT's files beside it."""
-        check(self.config, str(folder))
+        check_exchange(self.config, str(folder))
         prompt, own = read_adapter(folder, self.backbone["name"]), self.trainable["prompt"]["vectors"]
         if prompt.shape != own.shape:
             raise InputError(f"{folder}: PEFT's prompt has the shape {prompt.shape}; the detector's has {own.shape}")
@@ -273,7 +281,7 @@ class Detector:
         Raises:
           InputError: the prompt means nothing to PEFT.
         """
-        check(self.config, "the detector")
+        check_exchange(self.config, "the detector")
         if not self.backbone["pretrained"]:
             raise InputError(f"the detector's backbone {self.backbone['name']} has random weights, which PEFT has not")
         self.save(folder, self.versions)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from spear_jax.data import Examples
-from spear_jax.model import MAX_BYTES, PlacedModel, fit_head
+from spear_jax.model import MAX_STATE_BYTES, PlacedModel, fit_head
 
 
 def score_head_only(
@@ -30,7 +30,7 @@ def score_head_only(
       P(anomalous) per step by split; all steps of a window get the score of a window head.
     """
     bare = model.without_prompt()
-    fits_in_memory = 4 * training.bins.size * bare.module.hidden <= MAX_BYTES
+    fits_in_memory = 4 * training.bins.size * bare.module.hidden <= MAX_STATE_BYTES
     features = list(bare.features(training, "head only, train")) if fits_in_memory else None
     head = fit_head(bare, training, positive_weight=positive_weight, seed=seed, features=features)
 

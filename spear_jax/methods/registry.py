@@ -16,7 +16,7 @@ from spear_jax.backbones import Backbone, load_backbone
 from spear_jax.config import METHODS
 from spear_jax.data import Dataset, StepScores
 from spear_jax.evaluation import RunRecord
-from spear_jax.model import PlacedModel, warn
+from spear_jax.model import PlacedModel, model_warnings
 
 Scoring: TypeAlias = Callable[[], dict[str, StepScores]]
 """Fits and scores outside the training loop; returns one score per time step, by split."""
@@ -79,5 +79,5 @@ def load_recorded_backbone(config: ConfigDict, record: RunRecord) -> Backbone:
     """
     backbone = load_method_backbone(config)
     record.backbone = backbone.description()
-    record.warnings += warn(config, backbone)
+    record.warnings += model_warnings(config, backbone)
     return backbone

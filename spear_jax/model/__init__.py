@@ -1,28 +1,28 @@
 """Puts a soft prompt and a head on a frozen backbone."""
 
-from spear_jax.model.assemble import assemble_model, build_spear, warn
-from spear_jax.model.inspection import Inspection, inspect
-from spear_jax.model.peft import CONFIG, check, read_adapter, write_adapter
-from spear_jax.model.placed import PlacedModel, count
-from spear_jax.model.probing import MAX_BYTES, fit_head, precompute_states
+from spear_jax.model.assemble import assemble_model, build_spear, model_warnings
+from spear_jax.model.inspection import Inspection, inspect_prompt
+from spear_jax.model.peft import ADAPTER_CONFIG, check_exchange, read_adapter, write_adapter
+from spear_jax.model.placed import PlacedModel, count_parameters
+from spear_jax.model.probing import MAX_STATE_BYTES, fit_head, precompute_states
 from spear_jax.model.spear import Params, Spear, merge
 
 __all__ = [
-    "CONFIG",
-    "MAX_BYTES",
+    "ADAPTER_CONFIG",
+    "MAX_STATE_BYTES",
     "Inspection",
     "Params",
     "PlacedModel",
     "Spear",
     "assemble_model",
     "build_spear",
-    "check",
-    "count",
+    "check_exchange",
+    "count_parameters",
     "fit_head",
-    "inspect",
+    "inspect_prompt",
     "merge",
+    "model_warnings",
     "precompute_states",
     "read_adapter",
-    "warn",
     "write_adapter",
 ]

@@ -6,13 +6,14 @@ from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
-from spear_jax.model.embedding import bin_table, initial_prompt
+from spear_jax.model.embedding import bin_table
 from spear_jax.model.placed import PlacedModel
+from spear_jax.model.prompt import initial_prompt
 from spear_jax.model.spear import Params, Spear
 
 
 def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
-    """The module that a config describes around a backbone's."""
+    """Returns the module that a config describes around a backbone's module, without parameters."""
     return Spear(
         backbone=backbone,
         hidden=hidden,
@@ -28,41 +29,31 @@ def assemble_model(config: ConfigDict, backbone: Backbone) -> PlacedModel:
     """Builds the model that a config describes around a backbone, on all devices.
 
     Raises:
-      InputError: the vocabulary has too few rows, or the prompt stands where nothing that is read can see it.
+      InputError: the vocabulary has too few rows, or the head reads nothing that sees prompt or steps.
     """
-    _check(config, backbone)
-    bins, hidden = config.quantizer.bins, backbone.hidden_size
-    spear = build_spear(config, backbone.module, hidden)
+    _check_visibility(config, backbone)
+    hidden = backbone.hidden_size
     table, notes = bin_table(
         config.embedding.kind,
-        bins,
+        config.quantizer.bins,
         backbone,
         length_scale=config.embedding.length_scale,
         first_row=config.embedding.first_row,
         seed=config.seed,
     )
     rng = np.random.default_rng((config.seed, 1))
-    trainable: Params = {
-        "head": {
-            "kernel": rng.normal(0, 0.02, (hidden, 1)).astype(np.float32),
-            "bias": np.zeros(1, np.float32),
-        }
-    }
+    kernel = rng.normal(0, 0.02, (hidden, 1)).astype(np.float32)
+    trainable: Params = {"head": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
     frozen: Params = {"backbone": backbone.params}
     if config.prompt.length:
-        (frozen if config.train.parts == "head" else trainable)["prompt"] = {
-            "vectors": initial_prompt(
-                config.prompt.init,
-                config.prompt.length,
-                backbone,
-                words=config.prompt.words,
-                seed=config.seed,
-            )
-        }
+        vectors = initial_prompt(
+            config.prompt.init, config.prompt.length, backbone, words=config.prompt.words, seed=config.seed
+        )
+        (frozen if config.train.parts == "head" else trainable)["prompt"] = {"vectors": vectors}
     (trainable if config.embedding.kind == "trained" else frozen)["embedding"] = {"table": table}
     if config.prompt.position == "after_cls":
         frozen["cls"] = {"table": backbone.word_rows(np.array([_first_token(backbone)]))}
-    return PlacedModel.place(config, spear, trainable, frozen, notes)
+    return PlacedModel.place(config, build_spear(config, backbone.module, hidden), trainable, frozen, notes)
 
 
 def _first_token(backbone: Backbone) -> int:
@@ -76,8 +67,12 @@ def _first_token(backbone: Backbone) -> int:
     )
 
 
-def _check(config: ConfigDict, backbone: Backbone) -> None:
-    """Refuses a prompt that can change nothing, and a pooled vector that is the same for every window."""
+def _check_visibility(config: ConfigDict, backbone: Backbone) -> None:
+    """Checks that the prompt can change a logit, and that what the head reads differs between windows.
+
+    Raises:
+      InputError: causal attention hides the prompt from every step, or the steps from the pooled position.
+    """
     pooling = config.head.pooling if config.head.kind == "window" else "step"
     if not backbone.causal:
         return
@@ -94,20 +89,22 @@ def _check(config: ConfigDict, backbone: Backbone) -> None:
         )
 
 
-def warn(config: ConfigDict, backbone: Backbone) -> list[str]:
-    """What has to be said about a combination that is allowed because somebody may want to measure it."""
-    said = []
+def model_warnings(config: ConfigDict, backbone: Backbone) -> list[str]:
+    """Returns warnings about combinations that are allowed because somebody may want to measure them."""
+    warnings = []
     if not backbone.has_own_tokenizer:
-        said.append(f"the tokenizer of {backbone.name} is not at hand: a stand-in that knows the numbers 0 to 499")
+        warnings.append(
+            f"the tokenizer of {backbone.name} is not available: a stand-in is used that knows the numbers 0 to 499"
+        )
     pooled = config.head.kind == "window" and not config.method.startswith("zero_shot")
     if backbone.causal and pooled and config.head.pooling == "peft_first":
-        said.append(
+        warnings.append(
             f"head.pooling='peft_first' with the causal attention of {backbone.name}: the first position sees no step,"
             " so every window gets the same score"
         )
     if pooled and config.head.pooling == "peft_last":
-        said.append(
+        warnings.append(
             "head.pooling='peft_last' reads the last position, padding included: the score of a window that is shorter"
-            " than others depends on how much it is padded"
+            " than others depends on its padding"
         )
-    return said
+    return warnings

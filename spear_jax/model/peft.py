@@ -1,8 +1,8 @@
-"""Soft prompts in the files of PEFT's prompt tuning (https://huggingface.co/docs/peft, `PromptTuningConfig`).
+"""Reads and writes soft prompts in the files of PEFT's prompt tuning.
 
-PEFT puts the prompt in front of `inputs_embeds`: word embeddings, before positions and the embedding's LayerNorm (of
-Gemma, after their scaling). That is the space of `SoftPrompt` and the place of `prompt.position='prefix'`, so the
-numbers are taken over as they are.
+See `PromptTuningConfig` in https://huggingface.co/docs/peft. PEFT puts the prompt before `inputs_embeds`: word
+embeddings, before positions and the embedding's LayerNorm are applied (for Gemma, after their scaling). That is the
+space of `SoftPrompt` and the place of `prompt.position='prefix'`, so the numbers are used unchanged.
 """
 
 import json
@@ -20,44 +20,42 @@ from safetensors.numpy import save
 from spear_jax.errors import InputError
 from spear_jax.storage import read_json, write_whole
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+TENSOR = "prompt_embeddings"
+# safetensors.numpy reads no bfloat16.
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-_KEY = "prompt_embeddings"
-
-
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-
-
-def check(config: ConfigDict, where: str) -> None:
+def check_exchange(config: ConfigDict, where: str) -> None:
     """Checks that a detector's prompt means the same to PEFT.
 
     Args:
-      config: the detector's.
-      where: it is, for the message.
+      config: of the detector.
+      where: names the detector in the message.
 
     Raises:
-      InputError: it has no prompt, or its prompt is read in a way that PEFT does not know.
+      InputError: it has no prompt, or reads its prompt in a way that PEFT cannot.
     """
     if not config.prompt.length:
         raise InputError(f"{where}: config.prompt.length=0 leaves no prompt to exchange with PEFT")
     if config.prompt.position != "prefix":
         raise InputError(
-            f"{where}: config.prompt.position={config.prompt.position!r}: PEFT puts its prompt in front of everything;"
+            f"{where}: config.prompt.position={config.prompt.position!r}: PEFT puts its prompt before everything;"
             " allowed is prefix"
         )
     if config.backbone.attention != "own":
         raise InputError(
-            f"{where}: config.backbone.attention={config.backbone.attention!r}: PEFT takes the backbone as it is;"
-            " allowed is own"
+            f"{where}: config.backbone.attention={config.backbone.attention!r}: PEFT leaves the backbone's attention as"
+            " it is; allowed is own"
         )
 
 
 def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"], backbone: str, revision: str) -> None:
     """Writes adapter_config.json and adapter_model.safetensors.
 
-    `peft.PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), folder)` reads them; what it returns for
-    `inputs_embeds` are the hidden states of prompt and input.
+    `peft.PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), folder)` reads them; given `inputs_embeds`, it
+    returns the hidden states of prompt and input.
 
     Args:
       folder: of a detector.
@@ -66,66 +64,68 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
       revision: see `Backbone.revision`.
     """
     length, hidden = prompt.shape
-    about = {
+    description = {
         "base_model_name_or_path": backbone.partition("@")[0],
         "inference_mode": True,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": length,
         "peft_type": "PROMPT_TUNING",
         "revision": revision if re.fullmatch("[0-9a-f]{40}", revision) else None,
-        "task_type": "FEATURE_EXTRACTION",  # hidden states are asked for; the head is ours
+        "task_type": "FEATURE_EXTRACTION",  # PEFT returns hidden states; the head is ours
         "token_dim": hidden,
     }
-    write_whole(folder / TENSORS, save({_KEY: np.ascontiguousarray(prompt)}, {"format": "pt"}))
-    write_whole(folder / CONFIG, json.dumps(about, indent=2).encode())
+    write_whole(folder / ADAPTER_TENSORS, save({TENSOR: np.ascontiguousarray(prompt)}, {"format": "pt"}))
+    write_whole(folder / ADAPTER_CONFIG, json.dumps(description, indent=2).encode())
 
 
 def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt hidden"]:
-    """The prompt of an adapter that PEFT has trained, or that was exported; whatever else it trained is left out.
+    """Reads the prompt of an adapter that PEFT has trained or that was exported; anything else in it is ignored.
 
     Args:
       folder: with adapter_config.json and adapter_model.safetensors.
       backbone: the Hugging Face id or folder of the model that the prompt is for.
 
     Raises:
-      InputError: it is damaged, of another method of PEFT, or of another backbone.
+      InputError: it is damaged, from another method of PEFT, or for another backbone.
     """
-    about = read_json(folder / CONFIG)
-    if not isinstance(about, dict) or about.get("peft_type") != "PROMPT_TUNING":
-        kind = about.get("peft_type") if isinstance(about, dict) else about
-        raise InputError(f"{folder / CONFIG}: peft_type {kind!r}; allowed is 'PROMPT_TUNING'")
-    base, name = about.get("base_model_name_or_path"), backbone.partition("@")[0]
-    if isinstance(base, str) and not _may_be_the_same(base, name):
-        raise InputError(f"{folder / CONFIG}: the prompt was trained with {base}; the backbone here is {name}")
-    try:
-        tensors: dict[str, Any] = dict(deserialize((folder / TENSORS).read_bytes()))
-    except FileNotFoundError as fault:
-        raise InputError(f"{folder / TENSORS}: is missing; PEFT's save_pretrained writes it") from fault
-    except (OSError, SafetensorError) as fault:
-        raise InputError(f"{folder / TENSORS}: damaged ({fault})") from fault
-    if _KEY not in tensors:
-        raise InputError(f"{folder / TENSORS}: no tensor {_KEY!r}; there are {', '.join(sorted(tensors)) or 'none'}")
-    stored = tensors[_KEY]
-    if stored["dtype"] not in _DTYPES:
-        raise InputError(f"{folder / TENSORS}: {_KEY} is {stored['dtype']}; allowed are {', '.join(_DTYPES)}")
-    prompt = np.frombuffer(stored["data"], _DTYPES[stored["dtype"]]).reshape(stored["shape"]).astype(np.float32)
-    needed = about.get("num_virtual_tokens"), about.get("token_dim")
-    if prompt.shape != needed or not np.isfinite(prompt).all():
+    file = folder / ADAPTER_CONFIG
+    description = read_json(file)
+    if not isinstance(description, dict) or description.get("peft_type") != "PROMPT_TUNING":
+        kind = description.get("peft_type") if isinstance(description, dict) else description
+        raise InputError(f"{file}: peft_type {kind!r}; allowed is 'PROMPT_TUNING'")
+    base, name = description.get("base_model_name_or_path"), backbone.partition("@")[0]
+    if isinstance(base, str) and _differ(base, name):
+        raise InputError(f"{file}: the prompt was trained with {base}; the backbone here is {name}")
+    prompt = _read_tensor(folder / ADAPTER_TENSORS)
+    shape = description.get("num_virtual_tokens"), description.get("token_dim")
+    if prompt.shape != shape or not np.isfinite(prompt).all():
         raise InputError(
-            f"{folder / TENSORS}: {_KEY} has the shape {prompt.shape}; needed are finite numbers of the shape {needed}"
-            f" (num_virtual_tokens and token_dim of {CONFIG})"
+            f"{folder / ADAPTER_TENSORS}: {TENSOR} has the shape {prompt.shape}; needed are finite numbers of the shape"
+            f" {shape} (num_virtual_tokens and token_dim of {ADAPTER_CONFIG})"
         )
     return prompt
 
 
-def _may_be_the_same(base: str, name: str) -> bool:
-    """False for two ids of the Hub that differ; a folder's name says nothing of the weights in it.
+def _read_tensor(file: epath.Path) -> Float[np.ndarray, "..."]:
+    try:
+        tensors: dict[str, Any] = dict(deserialize(file.read_bytes()))
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: is missing; PEFT's save_pretrained writes it") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: damaged ({error})") from error
+    if TENSOR not in tensors:
+        raise InputError(f"{file}: no tensor {TENSOR!r}; there are {', '.join(sorted(tensors)) or 'none'}")
+    tensor = tensors[TENSOR]
+    if tensor["dtype"] not in DTYPES:
+        raise InputError(f"{file}: {TENSOR} is {tensor['dtype']}; allowed are {', '.join(DTYPES)}")
+    return np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"]).astype(np.float32)
+
+
+def _differ(base: str, name: str) -> bool:
+    """Returns whether two names are ids of different models on the Hub; a folder's name says nothing of its weights.
 
     The oldest models have ids of one word: bert-base-uncased is google-bert/bert-base-uncased.
     """
-    if base == name or not all(_ID.fullmatch(one) and not epath.Path(one).exists() for one in (base, name)):
-        return True
-    return ("/" not in base or "/" not in name) and base.rpartition("/")[2] == name.rpartition("/")[2]
-
-
-_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+    if base == name or not all(HUB_ID.fullmatch(id_) and not epath.Path(id_).exists() for id_ in (base, name)):
+        return False
+    return ("/" in base and "/" in name) or base.rpartition("/")[2] != name.rpartition("/")[2]

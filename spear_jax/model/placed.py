@@ -89,7 +89,7 @@ class PlacedModel:
         return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **self.trainable})
 
     def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
-        """Returns P(anomalous) for every time step of every window; 0 behind a window's length.
+        """Returns P(anomalous) for every time step of every window; scores of padding mean nothing.
 
         Args:
           examples: the windows.
@@ -128,9 +128,9 @@ class PlacedModel:
             "trained": sorted(self.trainable),
             "embedding": self.embedding,
             "parameters": {
-                "trainable": count(self.trainable),
-                "frozen": count(self.frozen),
-                "prompt_bytes": 4 * count(self.trainable.get("prompt", {})),
+                "trainable": count_parameters(self.trainable),
+                "frozen": count_parameters(self.frozen),
+                "prompt_bytes": 4 * count_parameters(self.trainable.get("prompt", {})),
             },
         }
 
@@ -187,6 +187,6 @@ def _attention(module: Any, variables: Params, batch: dict[str, Array]) -> Float
     return jnp.concatenate(weights)
 
 
-def count(tree: Params) -> int:
+def count_parameters(tree: Params) -> int:
     """Returns how many numbers a tree of parameters holds."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

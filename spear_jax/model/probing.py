@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from spear_jax.data import Dataset, Examples
 from spear_jax.model.placed import PlacedModel
 
-MAX_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
+MAX_STATE_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
 
 
 class Probe(nn.Module):
@@ -51,7 +51,7 @@ class StateExamples(Examples):
     """Windows whose hidden states were computed before; `Probe` takes these as its inputs.
 
     Attributes:
-      states: what the head reads at every step; 0 behind a window's length.
+      states: what the head reads at every step; those of padding mean nothing.
     """
 
     states: Float[np.ndarray, "windows time hidden"]
@@ -71,13 +71,13 @@ def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel
     Returns:
       A `Probe` with the same trainable tree and nothing frozen, and a dataset whose training and validation windows
       are `StateExamples`; or model and dataset as they are, where more than a step head is trained or the states take
-      more than `MAX_BYTES`.
+      more than `MAX_STATE_BYTES`.
     """
     if set(model.trainable) != {"head"} or model.module.head_kind != "step":
         return model, dataset
     splits = {"training": dataset.training, "validation": dataset.examples["validation"]}
     hidden = model.module.hidden
-    if 4 * hidden * sum(examples.bins.size for examples in splits.values()) > MAX_BYTES:
+    if 4 * hidden * sum(examples.bins.size for examples in splits.values()) > MAX_STATE_BYTES:
         return model, dataset
     for name, examples in splits.items():
         states = np.zeros((*examples.bins.shape, hidden), np.float32)
@@ -106,7 +106,7 @@ def fit_head(
       model: whose hidden states are read.
       examples: the training split.
       positive_weight: of anomalous steps, as in training.
-      seed: of the sample of steps, where not all fit into `MAX_BYTES`.
+      seed: of the sample of steps, where not all fit into `MAX_STATE_BYTES`.
       features: of `examples`, from `model.features`; None computes them.
 
     Returns:
@@ -115,7 +115,7 @@ def fit_head(
     hidden = model.module.hidden
     per_window = model.module.head_kind == "window"
     chosen = np.ones((len(examples), 1), bool) if per_window else examples.mask
-    room = MAX_BYTES / (8 * hidden)
+    room = MAX_STATE_BYTES / (8 * hidden)
     if chosen.sum() > room:
         chosen = chosen & (np.random.default_rng(seed).random(chosen.shape) < room / chosen.sum())
     anomalous = examples.targets[:, : chosen.shape[1]] > 0

@@ -8,32 +8,23 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones import Decoder, take
+from spear_jax.backbones import Decoder, Read, take
+from spear_jax.model.prompt import SoftPrompt
+from spear_jax.model.readout import mean_over_steps, positions_to_read, shift
+from spear_jax.model.sequence import combine, extend_mask, suffix_positions
 
 Params = dict[str, Any]
 
 
-class SoftPrompt(nn.Module):
-    """m trainable vectors in the space of the backbone's word embeddings."""
-
-    length: int
-    hidden: int
-
-    @nn.compact
-    def __call__(self) -> Float[Array, "prompt hidden"]:
-        """The prompt's vectors, in float32 whatever the backbone computes in."""
-        return self.param("vectors", nn.initializers.normal(0.02), (self.length, self.hidden), jnp.float32)
-
-
 class Embedding(nn.Module):
-    """One vector per bin: the rows that were chosen for the bins, not the backbone's whole word table."""
+    """A vector per bin: the rows chosen for the bins, not the backbone's whole word table."""
 
     rows: int
     hidden: int
 
     @nn.compact
     def __call__(self, bins: Int[Array, "batch time"]) -> Float[Array, "batch time hidden"]:
-        """Rows of the table by bin."""
+        """Looks up the row of each bin."""
         table = self.param("table", nn.initializers.normal(0.02), (self.rows, self.hidden), jnp.float32)
         return jnp.take(table, bins, axis=0)
 
@@ -44,17 +35,17 @@ class Spear(nn.Module):
     The formula is h = backbone([p_1..p_m, E[q_1]..E[q_T]]), z_t = w . h_(m+t) + b (arXiv 2510.03962).
 
     Attributes:
-      backbone: module from embeddings and mask to hidden states: `backbones.bert.Bert` or `backbones.decoder.Decoder`.
+      backbone: module from embeddings and mask to hidden states, a `Bert` or a `Decoder`.
       hidden: the backbone's hidden size H.
       rows: rows of the bin table, N + 1 (the last for missing values).
       prompt_length: m; 0 means no prompt.
-      prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] ([CLS] or what stands for it: a decoder's first token)
-        or 'suffix' [E; P].
+      prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] ([CLS] or its counterpart: a decoder's first token) or
+        'suffix' [E; P].
       head_kind: 'step', a logit per time step, or 'window', a logit per window.
-      pooling: of a window head: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or as PEFT
-        does it, whatever stands there: 'peft_first' position of the sequence, 'peft_last' one, padding included.
-      plain: leave out the savings, which change no result: a decoder's prefix once per step and not once per window,
-        and no hidden states of the last layer that nobody reads.
+      pooling: of a window head: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or as in PEFT,
+        whatever is there: 'peft_first' or 'peft_last' position of the sequence, padding included.
+      plain: compute everything the simple way. By default a decoder computes the prefix once per step and not once per
+        window, and the last layer computes only the hidden states that are read; neither changes a result.
     """
 
     backbone: nn.Module
@@ -75,83 +66,69 @@ class Spear(nn.Module):
         self.head = nn.Dense(1, kernel_init=nn.initializers.normal(0.02))
 
     def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
-        """Logits of 'anomalous'.
+        """Computes the logits of 'anomalous'.
 
         Args:
-          bins: the bin of every step.
+          bins: the bin of every time step.
           mask: True where the model may look.
 
         Returns:
-          A logit per step; a window head's logit stands at each of its steps.
+          A logit per time step; a window head repeats its logit at each of them.
         """
         logits = self.head(self.features(bins, mask))[..., 0]
         return jnp.broadcast_to(logits, mask.shape)
 
     def features(
         self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch asked hidden"]:
-        """What the head reads: the hidden state of each step, or one pooled vector per window, float32.
+    ) -> Float[Array, "batch reads hidden"]:
+        """Computes what the head reads: the hidden state of each step, or one pooled vector per window, in float32.
 
         Args:
-          bins: the bin of every step.
+          bins: the bin of every time step.
           mask: True where the model may look.
         """
-        (batch, time), m = bins.shape, self.prompt_length
         steps = self.embedding(bins)
-        front: list[Array] = []  # vectors before the steps
-        if self.prompt_position == "after_cls":
-            front.append(self.cls(jnp.zeros((1, 1), jnp.int32))[0])
-        if m and self.prompt_position != "suffix":
-            front.append(self.prompt())
-        prefix = jnp.concatenate(front) if front else jnp.zeros((0, self.hidden))
-        first = len(prefix)
-        behind = m if self.prompt_position == "suffix" else 0
-
-        read: tuple[int, int] | Array = (first, first + time)
-        if self.head_kind == "window" and self.pooling == "last":
-            read = first + _last(mask)[:, None]
-        elif self.head_kind == "window" and self.pooling in ("cls", "peft_first"):
-            read = (0, 1)
-        elif self.head_kind == "window" and self.pooling == "peft_last":
-            read = (first + time + behind - 1, first + time + behind)
-
-        in_front = isinstance(read, tuple) and read[0] < first  # a state of the prefix itself is wanted
-        if first and self.backbone.causal and isinstance(self.backbone, Decoder) and not in_front and not self.plain:
-            behind_it = (read[0] - first, read[1] - first) if isinstance(read, tuple) else read - first
-            states = self.backbone(steps, mask, None, behind_it, prefix)
+        before, after = self._surroundings()
+        readout = self.pooling if self.head_kind == "window" else "step"
+        positions = positions_to_read(mask, readout, len(before), len(after))
+        if self._shares_prefix(before, positions):
+            states = self.backbone(steps, mask, None, positions, before)
         else:
-            parts, masks, positions = [steps], [mask], None
-            if first:
-                parts.insert(0, jnp.broadcast_to(prefix, (batch, *prefix.shape)))
-                masks.insert(0, jnp.ones((batch, first), bool))
-            if behind:
-                parts.append(jnp.broadcast_to(self.prompt(), (batch, m, self.hidden)))
-                masks.append(jnp.ones((batch, m), bool))
-                # The prompt follows the last real step, so that padding between them changes nothing.
-                counted = jnp.broadcast_to(jnp.arange(time), (batch, time))
-                positions = jnp.concatenate([counted, _last(mask)[:, None] + 1 + jnp.arange(m)], axis=1)
-            together = jnp.concatenate(parts, axis=1), jnp.concatenate(masks, axis=1)
-            if self.plain:
-                states = take(self.backbone(*together, positions), read)
-            else:
-                states = self.backbone(*together, positions, read)
+            inputs = (
+                combine(before, steps, after),
+                extend_mask(mask, len(before), len(after)),
+                suffix_positions(mask, len(after)) if len(after) else None,
+            )
+            positions = shift(positions, len(before))
+            states = take(self.backbone(*inputs), positions) if self.plain else self.backbone(*inputs, positions)
         states = states.astype(jnp.float32)
-        if self.head_kind == "window" and self.pooling == "mean":
-            weight = mask[..., None].astype(jnp.float32)
-            total = jnp.sum(states * weight, axis=1, keepdims=True)
-            return total / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
-        return states
+        return mean_over_steps(states, mask) if readout == "mean" else states
 
+    def _surroundings(self) -> tuple[Float[Array, "before hidden"], Float[Array, "after hidden"]]:
+        """Returns the vectors before and after the time steps."""
+        nothing = jnp.zeros((0, self.hidden))
+        prompt = self.prompt() if self.prompt_length else nothing
+        if self.prompt_position == "suffix":
+            return nothing, prompt
+        if self.prompt_position == "after_cls":
+            return jnp.concatenate([self.cls(jnp.zeros((1, 1), jnp.int32))[0], prompt]), nothing
+        return prompt, nothing
 
-def _last(mask: Bool[Array, "batch time"]) -> Int[Array, "batch"]:
-    """The last real step of each window; 0 where there is none."""
-    return jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), 0), axis=1)
+    def _shares_prefix(self, before: Float[Array, "before hidden"], positions: Read) -> bool:
+        """Returns whether the backbone can compute the prefix once for all windows: it never sees them, nor is read."""
+        reads_prefix = isinstance(positions, tuple) and positions[0] < 0
+        return (
+            bool(len(before))
+            and isinstance(self.backbone, Decoder)
+            and self.backbone.causal
+            and not (reads_prefix or self.plain)
+        )
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """The variables of a module from the two trees; no gradient ever reaches the frozen one.
+    """Merges the two trees into the variables of a module; no gradient ever reaches the frozen one.
 
-    Where both hold a part of the same name (LoRA's matrices lie inside the backbone), their leaves are put together.
+    Where both hold a part of the same name (LoRA's matrices are inside the backbone), their leaves are combined.
     """
     parts = traverse_util.flatten_dict(jax.lax.stop_gradient(frozen)) | traverse_util.flatten_dict(trainable)
     return {"params": traverse_util.unflatten_dict(parts)}

@@ -11,7 +11,7 @@ from spear_jax import parallel
 from spear_jax.config import METHODS
 from spear_jax.data import Dataset, stitch
 from spear_jax.evaluation import RunRecord
-from spear_jax.model import PlacedModel, count
+from spear_jax.model import PlacedModel, count_parameters
 from spear_jax.report.labels import shortened
 
 _FATE = {"frozen": "frozen", "trained": "all weights trained", "adapted": "frozen except for low-rank updates"}
@@ -34,8 +34,8 @@ def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: Pl
     if model is None:
         parallel.say(f"{METHODS[config.method].title}: not trained step by step")
     else:
-        sizes = " + ".join(f"{name} {count(part):,}" for name, part in sorted(model.trainable.items()))
-        parallel.say(f"trained: {sizes} = {count(model.trainable):,} parameters")
+        sizes = " + ".join(f"{name} {count_parameters(part):,}" for name, part in sorted(model.trainable.items()))
+        parallel.say(f"trained: {sizes} = {count_parameters(model.trainable):,} parameters")
         if model.embedding:
             parallel.say(f"bin embeddings: {describe_embedding(model.embedding, 'embedding' in model.trainable)}")
     for line in (*describe_splits(dataset), *describe_notes(record.notes)):

@@ -15,8 +15,8 @@ from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources.synthetic import generate_series
 from spear_jax.detector.artifact import content_sha256
-from spear_jax.model import probing
 from spear_jax.model.assemble import assemble_model
+from spear_jax.training import loop
 
 pytestmark = pytest.mark.one_python
 
@@ -51,7 +51,7 @@ def test_hidden_states_that_stand_still_are_computed_once_and_change_nothing(
     fields: dict[str, object], spear: Spear, nasa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spear(*quick_on(nasa, tmp_path / "once", {"train.epochs": 2, **fields})).code == 0
-    monkeypatch.setattr(probing, "states_once", lambda model, dataset, frozen, **_: (model, dataset, frozen))
+    monkeypatch.setattr(loop, "precompute_states", lambda model, dataset: (model, dataset))
     assert spear(*quick_on(nasa, tmp_path / "again", {"train.epochs": 2, **fields})).code == 0
     for name, array in tensors(tmp_path / "again").items():
         np.testing.assert_allclose(tensors(tmp_path / "once")[name], array, atol=2e-5)

@@ -20,7 +20,7 @@ from spear_jax.methods import load_method_backbone
 from spear_jax.methods.fine_tuning import assemble_fine_tuning
 from spear_jax.methods.lstm import assemble_lstm
 from spear_jax.model.assemble import assemble_model
-from spear_jax.model.placed import PlacedModel, count
+from spear_jax.model.placed import PlacedModel, count_parameters
 from spear_jax.model.spear import merge
 from spear_jax.training.step import make_optimizer, make_train_call
 
@@ -95,7 +95,7 @@ def test_fine_tuning_begins_where_the_head_alone_does_and_trains_every_weight(tm
     bare = assemble_model(config_of("spear", **{"prompt.length": 0}), backbone)
     np.testing.assert_allclose(logits(model, b["inputs"], b["mask"]), logits(bare, b["inputs"], b["mask"]), atol=1e-6)
     assert set(model.trainable) == {"head", "backbone"}
-    assert count(model.trainable["backbone"]) == count(backbone.params)
+    assert count_parameters(model.trainable["backbone"]) == count_parameters(backbone.params)
     after = traverse_util.flatten_dict(trained(config, model)["backbone"], sep="/")
     before = traverse_util.flatten_dict(backbone.params, sep="/")
     still = {path for path in before if np.array_equal(before[path], after[path])}
@@ -115,7 +115,9 @@ def test_lora_begins_at_the_frozen_model_and_trains_its_additions_alone(tmp_path
     assert {path.split("/")[1] for path in additions} == {"query", "value"}
     layers, hidden = backbone.config.layers, backbone.hidden_size
     wide = {"query": hidden, "value": hidden if name == TINY else 8}
-    assert count(model.trainable["backbone"]) == layers * sum(2 * (hidden + width) for width in wide.values())
+    assert count_parameters(model.trainable["backbone"]) == layers * sum(
+        2 * (hidden + width) for width in wide.values()
+    )
     after = traverse_util.flatten_dict(trained(config, model)["backbone"], sep="/")
     assert all(not np.array_equal(after[path], leaf) for path, leaf in additions.items())
 

@@ -16,8 +16,9 @@ from spear_jax.backbones.pretrained import describe_backbone, load_backbone
 from spear_jax.commands import memory
 from spear_jax.config.fields import default_config
 from spear_jax.model.assemble import build_spear
-from spear_jax.model.embedding import bin_table, initial_prompt
-from spear_jax.model.placed import count
+from spear_jax.model.embedding import bin_table
+from spear_jax.model.placed import count_parameters
+from spear_jax.model.prompt import initial_prompt
 
 pytestmark = pytest.mark.one_python
 
@@ -90,10 +91,10 @@ def test_trainable_numbers_of_the_real_shape() -> None:
     shapes = [jax.ShapeDtypeStruct((1, 128), dtype) for dtype in (jnp.int32, jnp.bool_)]
     params = jax.eval_shape(spear.init, jax.random.key(0), *shapes)["params"]
     trainable = {name: params[name] for name in ("prompt", "head")}
-    assert count(trainable) == 43_009
+    assert count_parameters(trainable) == 43_009
     assert memory.size(params["prompt"]) == 163_840
     # 2 506 172 416 as published, of which the word table has 256 000 x 2 048.
-    assert count(params["backbone"]) == 2_506_172_416 - 256_000 * 2048
+    assert count_parameters(params["backbone"]) == 2_506_172_416 - 256_000 * 2048
 
 
 def test_no_two_numbers_look_alike_where_they_are_written_in_digits(folder: Path) -> None:

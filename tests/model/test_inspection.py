@@ -93,7 +93,7 @@ def test_scoring_keeps_no_attention() -> None:
 
 
 def test_a_window_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "MAX_BYTES", 4 * 2 * (T + M) ** 2 - 1)  # two layers
+    monkeypatch.setattr(inspection, "MAX_ATTENTION_BYTES", 4 * 2 * (T + M) ** 2 - 1)  # two layers
     backbone = load_backbone("random:tiny")
     spear = Spear(backbone.module, backbone.hidden_size, rows=11, prompt_length=M)
     model = PlacedModel.place(default_config(), spear, {}, {})

@@ -18,7 +18,7 @@ from spear_jax.config.checks import check_length
 from spear_jax.config.fields import default_config
 from spear_jax.errors import InputError
 from spear_jax.model.assemble import assemble_model
-from spear_jax.model.placed import count
+from spear_jax.model.placed import count_parameters
 from spear_jax.model.spear import Spear, merge
 from spear_jax.training.step import loss_sum, make_optimizer, make_train_call
 
@@ -231,8 +231,8 @@ def bert_base_shapes(unroll: int) -> tuple[Spear, dict, dict]:
 
 def test_trainable_numbers_of_the_paper():
     _, trainable, _ = bert_base_shapes(1)
-    assert count(trainable) == 16_129
-    assert 4 * count(trainable["prompt"]) == 61_440
+    assert count_parameters(trainable) == 16_129
+    assert 4 * count_parameters(trainable["prompt"]) == 61_440
 
 
 def test_gradients_exist_for_prompt_and_head_only():

@@ -18,7 +18,7 @@ from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.arguments import TINY
 from spear_jax.config.fields import default_config
 from spear_jax.errors import InputError
-from spear_jax.model.assemble import assemble_model, warn
+from spear_jax.model.assemble import assemble_model, model_warnings
 from spear_jax.model.placed import PlacedModel
 from spear_jax.model.spear import Spear, merge
 
@@ -201,9 +201,9 @@ def test_what_no_step_could_see_is_refused(
 
 def test_a_first_position_that_sees_nothing_is_said(backbones: dict[tuple[str, str], Backbone]) -> None:
     config = config_of("prefix", "peft_first")
-    (said,) = warn(config, backbones["gemma", "causal"])
+    (said,) = model_warnings(config, backbones["gemma", "causal"])
     assert "every window gets the same score" in said
-    assert warn(config, backbones["gemma", "bidirectional"]) == []
+    assert model_warnings(config, backbones["gemma", "bidirectional"]) == []
 
 
 def test_a_sequence_longer_than_the_positions_is_refused(tmp_path: Path) -> None:

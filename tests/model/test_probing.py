@@ -67,7 +67,7 @@ def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
     model, train = assembled(head), windows(40, head)
     splits = {"train": train, "test": windows(20, head, seed=1)}
     kept = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
-    monkeypatch.setattr("spear_jax.methods.head_only.MAX_BYTES", 0)
+    monkeypatch.setattr("spear_jax.methods.head_only.MAX_STATE_BYTES", 0)
     again = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
     for name in splits:
         np.testing.assert_allclose(kept[name], again[name], atol=1e-6)
@@ -77,7 +77,7 @@ def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
 def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, train = assembled(), windows(60)
     whole = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
-    monkeypatch.setattr(probing, "MAX_BYTES", 8 * model.module.hidden * int(train.mask.sum()) // 2)
+    monkeypatch.setattr(probing, "MAX_STATE_BYTES", 8 * model.module.hidden * int(train.mask.sum()) // 2)
     half = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
     assert not np.array_equal(whole, half)
     assert np.corrcoef(whole[train.mask], half[train.mask])[0, 1] > 0.8

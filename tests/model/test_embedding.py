@@ -1,4 +1,4 @@
-"""Bin embeddings: each kind says what it is, and lives at the word table's own scale."""
+"""Bin embeddings: each kind is what its name says, at the word table's own scale."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
-from spear_jax.model.embedding import KINDS, bin_table, initial_prompt
+from spear_jax.model.embedding import KINDS, bin_table
 from spear_jax.report.introduction import describe_embedding
 
 N = 50
@@ -22,8 +22,8 @@ def backbone() -> Backbone:
 def minilm() -> Backbone:
     try:
         return load_backbone("sentence-transformers/all-MiniLM-L6-v2")
-    except InputError as fault:
-        pytest.skip(f"real weights are not at hand: {fault}")
+    except InputError as error:
+        pytest.skip(f"the real weights are not available: {error}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,17 +39,19 @@ def test_a_row_per_bin_and_one_for_missing_values(backbone, kind):
     np.testing.assert_array_equal(table[N], backbone.word_rows(np.array([backbone.special_ids["mask"]]))[0])
 
 
-def test_each_kind_is_said_in_words(backbone):
-    said = {kind: describe_embedding(bin_table(kind, N, backbone, **SETTINGS)[1], kind == "trained") for kind in KINDS}
-    assert len(set(said.values())) == len(KINDS)
-    for kind, words in said.items():
+def test_each_kind_is_explained_in_words(backbone):
+    explained = {
+        kind: describe_embedding(bin_table(kind, N, backbone, **SETTINGS)[1], kind == "trained") for kind in KINDS
+    }
+    assert len(set(explained.values())) == len(KINDS)
+    for kind, words in explained.items():
         assert words.endswith("; missing values use the row of [MASK]")
         assert ("; trained from there;" in words) == (kind == "trained")
         assert ("; frozen;" in words) == (kind != "trained")
         assert not set('{}"') & set(words)
-    assert "a smooth function of the bin (length scale 0.2)" in said["ordinal"]
-    assert "from number 100" in said["consecutive"]
-    assert "rows of the numbers 0 1 2 ... 49" in said["numbers"]
+    assert "a smooth function of the bin (length scale 0.2)" in explained["ordinal"]
+    assert "from number 100" in explained["consecutive"]
+    assert "rows of the numbers 0 1 2 ... 49" in explained["numbers"]
 
 
 def test_numbers_are_the_rows_of_their_tokens_and_split_ones_are_counted(minilm):
@@ -65,7 +67,7 @@ def test_numbers_are_the_rows_of_their_tokens_and_split_ones_are_counted(minilm)
     assert [len(tokens) > 1 for tokens in notes["tokens"]] == [n in split for n in range(2000)]
 
 
-def test_ordinal_is_smooth_and_at_the_table_s_scale(minilm):
+def test_ordinal_is_smooth_and_has_the_scale_of_the_word_table(minilm):
     table = bin_table("ordinal", 100, minilm, **SETTINGS)[0][:100]
     mean, deviation = minilm.word_table_statistics()
     centred = (table - mean) / deviation
@@ -82,7 +84,7 @@ def test_trained_starts_as_ordinal(backbone):
     np.testing.assert_array_equal(trained, ordinal)
 
 
-def test_random_has_the_table_s_mean_and_deviation(minilm):
+def test_random_has_the_mean_and_deviation_of_the_word_table(minilm):
     table = bin_table("random", 5000, minilm, **SETTINGS)[0][:5000]
     mean, deviation = minilm.word_table_statistics()
     np.testing.assert_allclose(table.mean(axis=0), mean, atol=5 * deviation.max() / 70)
@@ -95,28 +97,3 @@ def test_consecutive_and_spread_are_rows_of_the_vocabulary(backbone):
     spread = bin_table("spread", N, backbone, **SETTINGS)[0]
     np.testing.assert_array_equal(spread[0], backbone.word_rows(np.array([0]))[0])
     np.testing.assert_array_equal(spread[N - 1], backbone.word_rows(np.array([backbone.vocabulary_size - 1]))[0])
-
-
-@pytest.mark.parametrize("init", ["vocabulary", "words", "normal", "uniform"])
-def test_prompts_start_as_named(backbone, init):
-    prompt = initial_prompt(init, 5, backbone, words="1 2", seed=0)
-    assert prompt.shape == (5, backbone.hidden_size)
-    rows = backbone.word_rows(np.arange(backbone.vocabulary_size))
-    is_row = [bool((row == rows).all(axis=1).any()) for row in prompt]
-    assert all(is_row) == (init in ("vocabulary", "words"))
-    if init == "words":
-        np.testing.assert_array_equal(prompt[0], prompt[2])
-    if init == "uniform":
-        assert np.abs(prompt).max() <= 0.5
-
-
-def test_a_prompt_file_must_fit(backbone, tmp_path):
-    good, wrong, bad = (tmp_path / f"{name}.npy" for name in ("good", "wrong", "bad"))
-    expected = np.ones((5, backbone.hidden_size), np.float32)
-    np.save(good, expected)
-    np.save(wrong, np.ones((4, backbone.hidden_size)))
-    np.save(bad, np.full((5, backbone.hidden_size), np.nan))
-    np.testing.assert_array_equal(initial_prompt(str(good), 5, backbone, words="", seed=0), expected)
-    for file in (wrong, bad):
-        with pytest.raises(InputError, match=r"needed are finite numbers of shape \(5, 32\)"):
-            initial_prompt(str(file), 5, backbone, words="", seed=0)
