@@ -27,7 +27,7 @@ def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int
     return 0, time
 
 
-def shift(positions: Read, by: int) -> Read:
+def shift_positions(positions: Read, by: int) -> Read:
     """Counts positions from another place, `by` before the former."""
     if isinstance(positions, tuple):
         return positions[0] + by, positions[1] + by

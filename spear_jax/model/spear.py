@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from spear_jax.backbones import Decoder, Read, take
 from spear_jax.model.prompt import SoftPrompt
-from spear_jax.model.readout import mean_over_steps, positions_to_read, shift
+from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
 from spear_jax.model.sequence import combine, extend_mask, suffix_positions
 
 Params = dict[str, Any]
@@ -99,7 +99,7 @@ class Spear(nn.Module):
                 extend_mask(mask, len(before), len(after)),
                 suffix_positions(mask, len(after)) if len(after) else None,
             )
-            positions = shift(positions, len(before))
+            positions = shift_positions(positions, len(before))
             states = take(self.backbone(*inputs), positions) if self.plain else self.backbone(*inputs, positions)
         states = states.astype(jnp.float32)
         return mean_over_steps(states, mask) if readout == "mean" else states

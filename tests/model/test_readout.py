@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spear_jax.model.readout import mean_over_steps, positions_to_read, shift
+from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
 
 MASK = jnp.array([[True, True, True], [True, False, False]])
 
@@ -21,13 +21,13 @@ MASK = jnp.array([[True, True, True], [True, False, False]])
 )
 def test_positions_count_from_the_first_step(readout: str, positions: tuple[int, int]) -> None:
     assert positions_to_read(MASK, readout, before=2, after=4) == positions
-    assert shift(positions, 2) == (positions[0] + 2, positions[1] + 2)
+    assert shift_positions(positions, 2) == (positions[0] + 2, positions[1] + 2)
 
 
 def test_the_last_step_is_a_position_of_each_window() -> None:
     positions = positions_to_read(MASK, "last", before=2, after=0)
     np.testing.assert_array_equal(positions, [[2], [0]])
-    np.testing.assert_array_equal(shift(positions, 2), [[4], [2]])
+    np.testing.assert_array_equal(shift_positions(positions, 2), [[4], [2]])
 
 
 def test_the_mean_leaves_out_padding() -> None:
