@@ -1,4 +1,4 @@
-"""What the model reads: windows of bins, dealt out in batches of a few shapes."""
+"""Windows of bins as the model reads them, in batches of a few shapes."""
 
 import dataclasses
 import hashlib
@@ -9,12 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 MAX_SHAPES = 6  # each costs a compilation
-
-
-MAX_PADDING = 0.05  # share of padding that is not worth another shape
-
-
-LENGTH_MULTIPLE = 8  # lengths are multiples of it, as accelerators like them
+MAX_PADDING = 0.05  # share of padding below which another shape is not worth it
+LENGTH_MULTIPLE = 8  # accelerators run lengths that are multiples of it faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +19,8 @@ class Examples:
 
     Attributes:
       bins: the bin of every step, in [0, N]; bin N stands for a missing value.
-      mask: True where the model may look and is asked; False in padding and at masked missing values.
-      targets: 1 where the step is anomalous (`head.kind='step'`), or per window, repeated over its steps.
+      mask: True where the model attends and predicts; False in padding and at masked missing values.
+      targets: 1 where the step is anomalous (`head.kind='step'`), or the window, repeated over its steps.
       lengths: steps of each window that the model reads, of a few different lengths (see `padded_lengths`).
     """
 
@@ -55,19 +51,19 @@ class Examples:
 
 
 class Batch(NamedTuple):
-    """Windows that are read together: their rows, -1 where there is none, and the steps that are read of each."""
+    """Windows that are scored together: their rows, -1 for none, and the steps to read of each."""
 
     rows: Int[np.ndarray, "batch"]
     length: int
 
 
 class TrainingCall(NamedTuple):
-    """Consecutive batches of one length, done in one jitted call.
+    """Consecutive batches of one length, trained on in one jitted call.
 
     Attributes:
       first: number of the first batch in its epoch.
-      rows: of each batch, -1 where there is none.
-      length: steps that are read of each window.
+      rows: rows of the windows in each batch, -1 for none.
+      length: steps to read of each window.
     """
 
     first: int
@@ -76,15 +72,15 @@ class TrainingCall(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Number of the batch that comes after the call."""
+        """Returns the number of the batch after the call."""
         return self.first + len(self.rows)
 
 
 def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
-    """The length that each window is padded to, so that little is padded with few shapes.
+    """Returns the length that each window is padded to, so that few different lengths need little padding.
 
-    Of all ways to pad to k different lengths the one with the least padding; k is the smallest that leaves less than
-    `ENOUGH` of all steps as padding, or `MOST_SHAPES`.
+    Finds the k lengths with the least padding, for the smallest k at which padding is less than `MAX_PADDING` of all
+    steps, or for `MAX_SHAPES`.
 
     Args:
       lengths: steps of each window.
@@ -117,10 +113,10 @@ def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "wind
 def training_calls(
     lengths: Int[np.ndarray, "windows"], batch_size: int, steps_per_call: int, seed: int, epoch: int
 ) -> list[TrainingCall]:
-    """The batches of an epoch: a function of seed and epoch alone, so a resumed run sees the same.
+    """Returns the batches of an epoch, in calls; they depend on seed and epoch only, so a resumed run sees the same.
 
-    Windows are shuffled and then dealt out longest first; calls are shuffled again where they differ in length. Only
-    the last batch dealt out is filled up with -1.
+    Windows are shuffled and then sorted by length, longest first; calls of different lengths are shuffled again. Only
+    the last batch of the shortest windows is filled up with -1.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
@@ -140,7 +136,7 @@ def training_calls(
 
 
 def scoring_batches(lengths: Int[np.ndarray, "windows"], batch_size: int) -> list[Batch]:
-    """Every window once, longest first; the last batch is filled up with -1."""
+    """Returns batches with every window once, longest first; the last batch is filled up with -1."""
     return _deal(np.argsort(-lengths, kind="stable"), lengths, batch_size)
 
 
@@ -151,6 +147,6 @@ def _deal(rows: Int[np.ndarray, "windows"], lengths: Int[np.ndarray, "windows"],
 
 
 def order_digest(calls: Sequence[TrainingCall]) -> str:
-    """A short fingerprint of an epoch's order, kept in checkpoints to prove that a resumed run follows it."""
+    """Returns a digest of an epoch's order, kept in checkpoints to prove that a resumed run follows it."""
     order = np.concatenate([call.rows for call in calls])
     return hashlib.sha256(np.ascontiguousarray(order, np.int64).tobytes()).hexdigest()[:16]

@@ -146,7 +146,7 @@ def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
     if data.labels in ("recorded", "column", "intervals") and not all(series.labelled for series in loaded.series):
         raise InputError(
             f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed are rules (the context"
-            " rules label the series) and injected (known anomalies are put in)"
+            " rules label the series) and injected (anomalies are injected into them)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Scaled values to bins."""
+"""Quantizes scaled values into bins."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ class Quantizer:
 
     Attributes:
       bins: N, the number of bins for values.
-      edges: the N-1 inner edges of quantile bins; empty for equal-width bins.
+      edges: the N-1 inner edges of quantile bins; empty for bins of equal width.
     """
 
     bins: int
@@ -20,7 +20,7 @@ class Quantizer:
 
     @classmethod
     def fit(cls, kind: str, bins: int, scaled: Float[np.ndarray, "..."]) -> "Quantizer":
-        """Fits the edges of 'quantile' bins on scaled training values; 'equal_width' has nothing to fit."""
+        """Fits the edges of 'quantile' bins to scaled training values; 'equal_width' bins need no fit."""
         if kind == "equal_width":
             return cls(bins)
         finite = scaled[np.isfinite(scaled)]
@@ -28,16 +28,16 @@ class Quantizer:
         return cls(bins, np.quantile(finite, inner).astype(np.float32) if len(finite) else inner)
 
     def __call__(self, scaled: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """Bins of scaled values: q = min(floor(x N), N-1), clipped outside [0, 1]; NaN gets bin N, its own."""
+        """Returns the bins of scaled values: q = min(floor(x N), N-1), clipped outside [0, 1]; NaN gets bin N."""
         if len(self.edges):
             bins = np.searchsorted(self.edges, scaled, side="right").astype(np.int32)
         else:
-            # A value of 258 on a range of 1 must clip before it becomes an integer. A copy per step costs more than the
-            # arithmetic, hence in place.
+            # Clipped before the conversion, since a value of 258 may not fit the integer. In place, since a copy costs
+            # more than the arithmetic.
             scaled = np.clip(scaled, 0, 1)
             scaled *= self.bins
-            with np.errstate(invalid="ignore"):  # NaN, which has no integer, is taken care of below
-                bins = scaled.astype(np.int32)  # cuts off, which for positive numbers is floor
+            with np.errstate(invalid="ignore"):  # NaN has no integer; it gets its bin below
+                bins = scaled.astype(np.int32)  # truncates, which is floor for positive numbers
         np.minimum(bins, self.bins - 1, out=bins)
         missing = np.isnan(scaled)
         bins[missing] = self.bins

@@ -1,4 +1,4 @@
-"""A recorded series: what every data source yields and everything downstream reads."""
+"""Recorded series, as every data source provides them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from spear_jax.errors import InputError
 
-LARGEST = 1e100  # beyond it squares overflow; nobody measures such values, but some write them for none
+LARGEST = 1e100  # squares of larger values overflow; some files contain them in place of missing values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Series:
       name: unique within a data set, e.g. 'P-1'.
       values: one number per time step, in the source's own unit; NaN where nothing was recorded.
       labels: True where the step is anomalous.
-      reference: values that scaling may look at and that are never scored, e.g. a channel's anomaly-free past;
-        empty where the source has none.
-      start: index of `values[0]` in the recorded series that this is a stretch of.
+      reference: values that are used for scaling and never scored, e.g. a channel's anomaly-free past; empty where the
+        source has none.
+      start: index of `values[0]` in the recorded series.
       timestamps: time of each step, or empty.
-      group: what must not be divided between splits, e.g. a patient; '' where the series stands alone.
-      column: of the table that it comes from, where it comes from one; what a sensor is called in other files too.
-      labelled: False where nobody recorded labels; `labels` say nothing then.
+      group: series of one group, e.g. of a patient, are never divided between splits; '' for a group of its own.
+      column: name of the table column that it comes from, or ''; the same sensor has the same column in other files.
+      labelled: False where no labels were recorded; `labels` are meaningless then.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Series:
         return len(self.values)
 
     def stretch(self, begin: int, end: int) -> "Series":
-        """Steps [begin, end) of this series, still knowing where they came from."""
+        """Returns steps [begin, end) of this series, with their place in the recorded one."""
         return dataclasses.replace(
             self,
             values=self.values[begin:end],
@@ -66,11 +66,11 @@ def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
 
 
 class LoadedSeries(NamedTuple):
-    """What a data source gives.
+    """The series of a data set.
 
     Attributes:
-      name: of the data set, wherever its numbers are.
-      series: of unique names.
+      name: name of the data set in results.
+      series: series with unique names.
       warnings: what every output has to say about them.
     """
 
@@ -80,12 +80,12 @@ class LoadedSeries(NamedTuple):
 
 
 class ScaleRange(NamedTuple):
-    """Where 0 and 1 lie for a series.
+    """The range of a series that is scaled to [0, 1].
 
     Attributes:
-      column: of the table that it comes from.
-      low: what is scaled to 0.
-      high: what is scaled to 1.
+      column: name of the table column that the series comes from.
+      low: value that is scaled to 0.
+      high: value that is scaled to 1.
     """
 
     column: str

@@ -1,4 +1,4 @@
-"""Train, validation and test, decided before anything is scaled or cut into windows."""
+"""Splits series into train, validation and test, before anything is scaled or cut into windows."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ SPLITS = ("train", "validation", "test")
 
 
 LEAKS = (
-    "windows of one series lie in several splits: the test numbers are flattered by neighbours seen in training;"
-    " only for comparison with literature"
+    "windows of one series are in several splits: neighbours seen in training inflate the test numbers; only for"
+    " comparison with the literature"
 )
 
 
@@ -33,16 +33,16 @@ def split_series(
 
     Args:
       series: the recorded series.
-      kind: 'series' holds out whole series, alike in their share of anomalous steps; 'time' cuts every series in
-        time order, dropping `gap` steps after each cut; 'random' deals out windows at random, which leaks.
+      kind: 'series' holds out whole series, with similar shares of anomalous steps in each split; 'time' cuts every
+        series in time order and drops `gap` steps after each cut; 'random' assigns windows at random, which leaks.
       fractions: shares of train, validation and test; they sum to 1.
-      window: steps in a window, used by 'random'.
-      stride: steps from one window to the next, used by 'random'.
-      gap: steps left out between two splits of one series, used by 'time'.
-      seed: decides which series, or which windows, go where.
+      window: steps in a window, for 'random'.
+      stride: steps from one window to the next, for 'random'.
+      gap: steps dropped between two splits of one series, for 'time'.
+      seed: decides which series, or which windows, go into which split.
 
     Returns:
-      Stretches of the series by split. Windows are cut inside a stretch, so none ever touches two splits.
+      Stretches of the series by split. Windows are cut within a stretch, so none overlaps two splits.
 
     Raises:
       InputError: a split would be empty.
@@ -58,7 +58,7 @@ def split_series(
         if not stretches and kind == "time":
             raise InputError(
                 f"data.split='time': nothing is left for {split}: the longest series has {max(map(len, series))} steps,"
-                f" of which data.gap={gap} are dropped behind each cut (data.fractions={tuple(fractions)}); use longer"
+                f" of which data.gap={gap} are dropped after each cut (data.fractions={tuple(fractions)}); use longer"
                 " series, a smaller data.gap or other fractions"
             )
         if not stretches:
@@ -70,16 +70,16 @@ def split_series(
 
 
 def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator) -> list[list[Series]]:
-    """Each series, or group of them, goes whole to the part that lacks most, in order of its share of anomalous steps.
+    """Assigns each group of series to the split that lacks most, in order of their share of anomalous steps.
 
-    Neighbours in that order are alike, so every part gets some of each kind; ties fall at random.
+    Neighbours in that order are alike, so every split gets some of each kind. Ties are broken at random.
     """
-    together: dict[str, list[Series]] = {}
-    for one in series:
-        together.setdefault(one.group or f"series {one.name}", []).append(one)
-    groups = list(together.values())
+    by_group: dict[str, list[Series]] = {}
+    for item in series:
+        by_group.setdefault(item.group or f"series {item.name}", []).append(item)
+    groups = list(by_group.values())
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
-    ordered = sorted(shuffled, key=_share)
+    ordered = sorted(shuffled, key=_anomalous_share)
     dealt: list[list[list[Series]]] = [[] for _ in fractions]
     owed = rng.permuted(1e-6 * np.arange(1, len(fractions) + 1))
     for group in ordered:
@@ -87,70 +87,68 @@ def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.ran
         split = int(np.argmax(owed))
         owed[split] -= 1
         dealt[split].append(group)
-    for groups in dealt:  # where there are few, none may go empty-handed
+    for groups in dealt:  # no split stays empty where there are enough groups
         largest = max(dealt, key=len)
         if not groups and len(largest) > 1:
             groups.append(largest.pop())
-    return [[one for group in groups for one in group] for groups in dealt]
+    return [[item for group in groups for item in group] for groups in dealt]
 
 
 def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> dict[str, list[Series]]:
-    """Divides recorded series into train and validation, so that both have anomalies where that can be.
+    """Divides recorded series into train and validation, so that both have anomalies where possible.
 
-    Whole series are held out where both parts then have anomalies, or where nobody recorded any and there are several;
+    Whole series are held out where both parts then have anomalies, or where none is anomalous and there are several;
     else the end of each series.
 
     Args:
       series: the recorded series.
-      share: of the validation part.
-      gap: steps left out between the two parts of one series.
+      share: share of the validation part.
+      gap: steps dropped between the two parts of one series.
       seed: decides which series are held out.
 
     Raises:
       InputError: a part would be empty.
     """
-    if len({one.group or one.name for one in series}) > 1:
+    if len({item.group or item.name for item in series}) > 1:
         train, validation = _by_series(series, (1 - share, share), np.random.default_rng(seed))
-        if all(any(one.labels.any() for one in part) for part in (train, validation)):
-            return {"train": train, "validation": validation}
-        if not any(one.labels.any() for one in series):
+        anomalous = [any(item.labels.any() for item in part) for part in (train, validation)]
+        if all(anomalous) or not any(anomalous):
             return {"train": train, "validation": validation}
     train, validation = [], []
-    for one in series:
-        cut = _cut(one.labels, share)
-        train.append(one.stretch(0, cut))
-        validation.append(one.stretch(min(cut + gap, len(one) - 1), len(one)))
-    parts = {"train": [one for one in train if len(one)], "validation": [one for one in validation if len(one)]}
+    for item in series:
+        cut = _find_cut(item.labels, share)
+        train.append(item.stretch(0, cut))
+        validation.append(item.stretch(min(cut + gap, len(item) - 1), len(item)))
+    parts = {"train": [part for part in train if len(part)], "validation": [part for part in validation if len(part)]}
     if not all(parts.values()):
         raise InputError(f"n_samples={sum(map(len, series))}: too few to hold out some of them for validation")
     return parts
 
 
-def _cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
-    """Where the last part of a series begins: not in an anomaly, and with anomalies on both sides where it has two."""
+def _find_cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
+    """Returns where the last part of a series begins: outside anomalies, and with some on both sides if it has two."""
     usual = round((1 - share) * len(labels))
     starts, ends = find_runs(labels)
     if not len(starts):
         return usual
-    if len(starts) == 1:  # it is learned from
+    if len(starts) == 1:  # belongs to the train part
         return max(usual, int(ends[0])) if ends[0] < (len(labels) + usual) / 2 else usual
     between = np.clip(usual, ends[:-1], starts[1:])
     return int(between[np.argmin(np.abs(between - usual))])
 
 
-def _share(group: Sequence[Series]) -> float:
-    """Share of anomalous steps."""
-    return sum(int(one.labels.sum()) for one in group) / max(1, sum(map(len, group)))
+def _anomalous_share(group: Sequence[Series]) -> float:
+    return sum(int(item.labels.sum()) for item in group) / max(1, sum(map(len, group)))
 
 
 def _by_time(series: Sequence[Series], fractions: Sequence[float], gap: int) -> dict[str, list[Series]]:
     parts: dict[str, list[Series]] = {split: [] for split in SPLITS}
-    for one in series:
-        ends = np.round(np.cumsum(fractions) * len(one)).astype(int)
+    for item in series:
+        ends = np.round(np.cumsum(fractions) * len(item)).astype(int)
         begins = (0, ends[0] + gap, ends[1] + gap)
         for split, begin, end in zip(SPLITS, begins, ends, strict=True):
             if end > begin:
-                parts[split].append(one.stretch(int(begin), int(end)))
+                parts[split].append(item.stretch(int(begin), int(end)))
     return parts
 
 
@@ -162,9 +160,9 @@ def _by_window(
     rng: np.random.Generator,
 ) -> dict[str, list[Series]]:
     stretches = [
-        one.stretch(int(begin), int(begin) + window)
-        for one in series
-        for begin in window_starts(len(one), window, stride)
+        item.stretch(int(begin), int(begin) + window)
+        for item in series
+        for begin in window_starts(len(item), window, stride)
     ]
     order = rng.permutation(len(stretches))
     ends = np.round(np.cumsum(fractions) * len(stretches)).astype(int)

@@ -64,7 +64,7 @@ def test_no_step_of_validation_or_test_is_in_a_training_window(name: str, split:
     assert not parts["train"] & parts["validation"]
     assert not parts["train"] & parts["test"]
     assert not parts["validation"] & parts["test"]
-    assert not any("windows of one series lie in several splits" in warning for warning in made.warnings)
+    assert not any("windows of one series are in several splits" in warning for warning in made.warnings)
     groups = {
         key: {made.recorded[i].group or made.recorded[i].name for i in set(part.series.tolist())}
         for key, part in made.windows.items()
@@ -84,7 +84,7 @@ def test_random_windows_leak_and_every_output_says_so(name: str, tmp_path: Path)
     parts = {key: steps(part) for key, part in made.windows.items()}
     assert parts["train"] & parts["test"]  # windows overlap by half
     assert set(made.windows["train"].series.tolist()) & set(made.windows["test"].series.tolist())
-    assert any("windows of one series lie in several splits" in warning for warning in made.warnings)
+    assert any("windows of one series are in several splits" in warning for warning in made.warnings)
 
 
 def change_test(loaded: LoadedSeries, made: dataset.Dataset) -> LoadedSeries:

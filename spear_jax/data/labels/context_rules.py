@@ -1,15 +1,15 @@
-"""Context anomalies by rule (arXiv 2510.03962): labels where nobody recorded any.
+"""Labels context anomalies by rule (arXiv 2510.03962), where no labels were recorded.
 
-Four rules look at a window on its own. On autocorrelated data the tests behind three of them are far too easily
-significant, since they count every step as independent evidence: expect them to fire often, and read how often.
+Four rules judge each window by itself. On autocorrelated data the tests behind three of them are significant far too
+often, since they take every step as independent evidence: expect them to fire often, and check how often.
 
   trend       least squares line: |slope| > `slope` per step and p < `p_value`  -> the whole window
   spike       |x_t - x_(t-1)| > mean + `deviations` standard deviations of these jumps  -> the step after the jump
   shift       two-sample t-test of first and second half (equal variances): p < `p_value`  -> the second half
   volatility  Levene's test of the halves (around their medians): p < `p_value`  -> the half that spreads more
 
-What stands behind the arrow is labelled where labels are per step; a window is anomalous if any rule fires. Missing
-values and padding are left out; the halves meet in the middle of the recorded stretch.
+Where labels are per step, those after the arrow are anomalous; a window is anomalous if any rule fires. Missing values
+and padding do not count; the halves meet in the middle of the recorded stretch.
 """
 
 from typing import NamedTuple
@@ -25,11 +25,11 @@ CORRECTIONS = ("none", "holm", "benjamini_hochberg")
 
 
 class RuleLabels(NamedTuple):
-    """What the rules say of each window.
+    """Labels made by the rules.
 
     Attributes:
-      fired: by rule, True where it fired.
-      steps: True at the steps that a rule that fired points to.
+      fired: True for each window in which a rule fired, by rule.
+      steps: True at the steps that such a rule labels.
     """
 
     fired: dict[str, Bool[np.ndarray, "windows"]]
@@ -45,50 +45,51 @@ def apply_rules(
     p_value: float = 0.05,
     correction: str = "none",
 ) -> RuleLabels:
-    """Applies the rules to each window on its own.
+    """Applies the rules to each window by itself.
 
     Args:
       values: NaN where nothing was recorded and in padding.
-      rules: which of `RULES`.
-      slope: of 'trend', in units of the values per step.
-      deviations: of 'spike'; the standard deviation is that of the population of jumps.
-      p_value: level of the three tests.
-      correction: of the p-values of each test for all these windows together: 'none', 'holm' (no false alarm in any
-        window, with probability 1 - `p_value`) or 'benjamini_hochberg' (at most that share of the alarms is false).
+      rules: some of `RULES`.
+      slope: smallest slope of a 'trend', in units of the values per step.
+      deviations: threshold of a 'spike', in standard deviations of the population of jumps.
+      p_value: significance level of the three tests.
+      correction: correction of the p-values of each test over all these windows: 'none', 'holm' (no false alarm in any
+        window, with probability 1 - `p_value`) or 'benjamini_hochberg' (the expected share of false alarms is at most
+        `p_value`).
     """
     values = np.asarray(values, np.float64)
-    known = np.isfinite(values)
-    length = np.where(known.any(axis=1), values.shape[1] - np.argmax(known[:, ::-1], axis=1), 0)
+    finite = np.isfinite(values)
+    length = np.where(finite.any(axis=1), values.shape[1] - np.argmax(finite[:, ::-1], axis=1), 0)
     second = np.arange(values.shape[1]) >= (length // 2)[:, None]
-    halves = known & ~second, known & second
+    halves = finite & ~second, finite & second
 
     steps = np.zeros(values.shape, bool)
     fired = {}
     if "trend" in rules:
-        line, p = trend(values, known)
-        fired["trend"] = (np.abs(line) > slope) & (_corrected(p, correction) < p_value)
-        steps |= fired["trend"][:, None] & known
+        line, p = trend(values, finite)
+        fired["trend"] = (np.abs(line) > slope) & (_correct(p, correction) < p_value)
+        steps |= fired["trend"][:, None] & finite
     if "spike" in rules:
         jumps = spikes(values, deviations)
         fired["spike"] = jumps.any(axis=1)
         steps |= jumps
     if "shift" in rules:
-        fired["shift"] = _corrected(shift(values, *halves), correction) < p_value
+        fired["shift"] = _correct(shift(values, *halves), correction) < p_value
         steps |= fired["shift"][:, None] & halves[1]
     if "volatility" in rules:
         p, spreads_more = volatility(values, *halves)
-        fired["volatility"] = _corrected(p, correction) < p_value
+        fired["volatility"] = _correct(p, correction) < p_value
         steps |= fired["volatility"][:, None] & np.where(spreads_more[:, None], halves[1], halves[0])
     return RuleLabels(fired, steps)
 
 
 def trend(
-    values: Float[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
+    values: Float[np.ndarray, "windows time"], counted: Bool[np.ndarray, "windows time"]
 ) -> tuple[Float[np.ndarray, "windows"], Float[np.ndarray, "windows"]]:
-    """Slope of the least squares line over the known steps, and p of no slope, as `scipy.stats.linregress`."""
-    count = known.sum(axis=1)
-    time = np.arange(values.shape[1]) - _mean(np.broadcast_to(np.arange(values.shape[1]), values.shape), known)
-    x, y = np.where(known, time, 0.0), np.where(known, values - _mean(values, known), 0.0)
+    """Fits a least squares line; returns its slope and the p-value of no slope, as `scipy.stats.linregress`."""
+    count = counted.sum(axis=1)
+    time = np.arange(values.shape[1]) - _mean(np.broadcast_to(np.arange(values.shape[1]), values.shape), counted)
+    x, y = np.where(counted, time, 0.0), np.where(counted, values - _mean(values, counted), 0.0)
     xx, yy, xy = (x * x).sum(axis=1), (y * y).sum(axis=1), (x * y).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.clip(np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), -1, 1)
@@ -98,12 +99,12 @@ def trend(
 
 
 def spikes(values: Float[np.ndarray, "windows time"], deviations: float) -> Bool[np.ndarray, "windows time"]:
-    """True at a step whose jump from the step before is an outlier among the window's jumps."""
+    """Returns True at steps whose jump from the step before is an outlier among the window's jumps."""
     jumps = np.abs(np.diff(values, axis=1, prepend=np.nan))
-    known = np.isfinite(jumps)
-    mean = _mean(jumps, known)
-    deviation = np.sqrt(_mean((jumps - mean) ** 2, known))
-    return known & (jumps > mean + deviations * deviation)
+    finite = np.isfinite(jumps)
+    mean = _mean(jumps, finite)
+    deviation = np.sqrt(_mean((jumps - mean) ** 2, finite))
+    return finite & (jumps > mean + deviations * deviation)
 
 
 def shift(
@@ -111,7 +112,10 @@ def shift(
     first: Bool[np.ndarray, "windows time"],
     second: Bool[np.ndarray, "windows time"],
 ) -> Float[np.ndarray, "windows"]:
-    """P of equal means, as `scipy.stats.ttest_ind`; NaN where a half has too few values, or nothing varies."""
+    """Returns the p-value of equal means, as `scipy.stats.ttest_ind`.
+
+    It is NaN where a half has too few values, or nothing varies.
+    """
     (n, mean, squares), (m, other, other_squares) = _moments(values, first), _moments(values, second)
     freedom = n + m - 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -126,7 +130,10 @@ def volatility(
     first: Bool[np.ndarray, "windows time"],
     second: Bool[np.ndarray, "windows time"],
 ) -> tuple[Float[np.ndarray, "windows"], Bool[np.ndarray, "windows"]]:
-    """P of equal spread, as `scipy.stats.levene` (around medians), and whether the second half spreads more."""
+    """Returns the p-value of equal spread around the medians, as `scipy.stats.levene`.
+
+    Also returns whether the second half spreads more.
+    """
     spread = np.where(first, np.abs(values - _median(values, first)), np.abs(values - _median(values, second)))
     (n, mean, squares), (m, other, other_squares) = _moments(spread, first), _moments(spread, second)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -137,31 +144,31 @@ def volatility(
 
 
 def _moments(
-    values: Float[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
+    values: Float[np.ndarray, "windows time"], counted: Bool[np.ndarray, "windows time"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number, mean and sum of squared deviations of each window's known values."""
-    mean = _mean(values, known)
-    return known.sum(axis=1), mean[:, 0], np.where(known, (values - mean) ** 2, 0.0).sum(axis=1)
+    """Returns number, mean and sum of squared deviations of each window's values."""
+    mean = _mean(values, counted)
+    return counted.sum(axis=1), mean[:, 0], np.where(counted, (values - mean) ** 2, 0.0).sum(axis=1)
 
 
 def _mean(
-    values: Num[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
+    values: Num[np.ndarray, "windows time"], counted: Bool[np.ndarray, "windows time"]
 ) -> Float[np.ndarray, "windows 1"]:
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    return np.where(known, values, 0.0).sum(axis=1, keepdims=True) / count
+    count = np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    return np.where(counted, values, 0.0).sum(axis=1, keepdims=True) / count
 
 
 def _median(
-    values: Float[np.ndarray, "windows time"], known: Bool[np.ndarray, "windows time"]
+    values: Float[np.ndarray, "windows time"], counted: Bool[np.ndarray, "windows time"]
 ) -> Float[np.ndarray, "windows 1"]:
-    ordered = np.sort(np.where(known, values, np.inf), axis=1)
-    count = known.sum(axis=1, keepdims=True)
+    ordered = np.sort(np.where(counted, values, np.inf), axis=1)
+    count = counted.sum(axis=1, keepdims=True)
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)
     return (np.take_along_axis(ordered, low, axis=1) + np.take_along_axis(ordered, high, axis=1)) / 2
 
 
-def _corrected(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.ndarray, "windows"]:
-    """p-values made comparable with the level of a single test; NaN where there was no test."""
+def _correct(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.ndarray, "windows"]:
+    """Corrects p-values for the number of tests; NaN stands for no test."""
     tested = np.flatnonzero(np.isfinite(p))
     if correction == "none" or not len(tested):
         return p
@@ -169,7 +176,7 @@ def _corrected(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.nda
     if correction == "benjamini_hochberg":
         corrected[tested] = stats.false_discovery_control(p[tested], method="bh")
         return corrected
-    order = tested[np.argsort(p[tested], kind="stable")]  # Holm: the i-th smallest times the tests left
-    left = len(order) - np.arange(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(left * p[order]), 1)
+    order = tested[np.argsort(p[tested], kind="stable")]  # Holm: each times the number of tests not yet passed
+    remaining = len(order) - np.arange(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(remaining * p[order]), 1)
     return corrected

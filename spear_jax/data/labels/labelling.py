@@ -79,7 +79,7 @@ def label_by_rules(
         labels[steps[split]] = False
     fired: dict[str, Any] = {}
     for split in new:
-        found = apply_rules(
+        ruled = apply_rules(
             scaled[split] if data.rules.values == "scaled" else windows[split].values,
             rules=tuple(name for name in RULES if data.rules[name]),
             slope=data.rules.slope,
@@ -87,9 +87,9 @@ def label_by_rules(
             p_value=data.rules.p_value,
             correction=data.rules.correction,
         )
-        labels[steps[split][found.steps[windows[split].real]]] = True
-        fired[split] = {name: float(flags.mean()) for name, flags in found.fired.items()}
-        fired[split]["windows"] = float(np.any(list(found.fired.values()), axis=0).mean())
+        labels[steps[split][ruled.steps[windows[split].real]]] = True
+        fired[split] = {name: float(flags.mean()) for name, flags in ruled.fired.items()}
+        fired[split]["windows"] = float(np.any(list(ruled.fired.values()), axis=0).mean())
     for split in windows.keys() - set(new):
         labels[steps[split]] = recorded_labels[steps[split]]
 

@@ -1,8 +1,8 @@
-"""Downloads that survive a dead mirror, a cut connection and a changed file.
+"""Downloads files of known SHA-256 despite dead mirrors, cut connections and changed files.
 
-TFDS downloads from one address per file and starts over after a fault; public data sets move. Here
-a file is known by its SHA-256, so that it does not matter which mirror it came from, nor in how
-many pieces.
+Neither TFDS' nor the Hub's downloads do: TFDS knows one address per file and starts over after an error, and public
+data sets move. Since a file is known by its content, it does not matter which mirror it comes from, nor in how many
+pieces.
 """
 
 import concurrent.futures
@@ -17,41 +17,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, one_line
 
-_TIMEOUT_SECONDS = 30  # Per connection and per read, not per file.
-
-
+_TIMEOUT_SECONDS = 30  # per connection and per read, not per file
 _PARALLEL_FILES = 8
-
-
-_FAULTS = (OSError, http.client.HTTPException)  # URLError, HTTPError and timeouts are OSErrors.
+_ERRORS = (OSError, http.client.HTTPException)  # URLError, HTTPError and timeouts are OSErrors
 
 
 def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> Path:
-    """Makes sure that `folder / relative` is there and is the file with this SHA-256.
+    """Downloads `folder / relative` unless it is there already; returns its path.
 
-    A file that is already right costs no request. What an interrupted download left in
-    `<name>.part` is continued by an HTTP Range request. The file appears under its name in one
-    step.
+    A correct file costs no request. An interrupted download, kept in `<name>.part`, continues with an HTTP Range
+    request. The file appears under its name in one step.
 
     Args:
       relative: path below each mirror and below `folder`, with '/'.
       mirrors: base URLs, tried in this order.
       sha256: hexadecimal digest of the content.
-      folder: local folder; made where missing.
-
-    Returns:
-      The file's path.
+      folder: local folder; created if missing.
 
     Raises:
-      InputError: no mirror gave the file; says why for each of them.
+      InputError: no mirror provided the file; lists the reason for each mirror.
     """
     target = folder / relative
     part = target.with_name(target.name + ".part")
     if _digest(target) == sha256:
         return target
-    if _digest(part) == sha256:  # Stopped between the last byte and the rename.
+    if _digest(part) == sha256:  # stopped between the last byte and the rename
         part.replace(target)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,32 +55,31 @@ def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> P
             continued = part.exists()
             _download(url, part)
             if continued and _digest(part) != sha256:
-                # The beginning may have come from another mirror: judge this one by its own bytes.
+                # The first bytes may have come from another mirror: judge this one by its own.
                 part.unlink()
                 _download(url, part)
-        except _FAULTS as fault:
-            reasons.append(f"{url}: {fault}")
+        except _ERRORS as error:
+            reasons.append(f"{url}: {one_line(error)}")
             continue
-        found = _digest(part)
-        if found == sha256:
+        digest = _digest(part)
+        if digest == sha256:
             part.replace(target)
             return target
         part.unlink()
-        reasons.append(f"{url}: sha256 is {found[:12]}.. instead of {sha256[:12]}..")
-    message = f"{relative}: no mirror gave it ({'; '.join(reasons)})"
-    raise InputError(" ".join(f"{message}; a local copy can be given by data.dir".split()))
+        reasons.append(f"{url}: sha256 is {digest[:12]}.. instead of {sha256[:12]}..")
+    raise InputError(f"{relative}: no mirror provided it ({'; '.join(reasons)}); config.data.dir can name a local copy")
 
 
 def fetch_all(checksums: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
-    """Fetches every file, several at a time, with a progress bar on stderr.
+    """Downloads every file, several at a time, with a progress bar on stderr.
 
     Args:
       checksums: relative path to SHA-256, as `fetch` takes them.
       mirrors: base URLs, tried in this order for each file.
-      folder: local folder; made where missing.
+      folder: local folder; created if missing.
 
     Raises:
-      InputError: the first file that no mirror gave; files not yet begun are left alone.
+      InputError: a file that no mirror provided; files not yet begun are not downloaded.
     """
 
     def fetch_one(item: tuple[str, str]) -> Path:
@@ -102,7 +93,7 @@ def fetch_all(checksums: Mapping[str, str], mirrors: Sequence[str], folder: Path
 
 
 def _digest(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal, or '' where there is no file."""
+    """Returns the file's SHA-256 in hexadecimal, or '' where there is no file."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -110,12 +101,12 @@ def _digest(path: Path) -> str:
 
 
 def _download(url: str, part: Path) -> None:
-    """Downloads into `part`, continuing it; asks again while each try brings it further."""
+    """Continues the download in `part`; tries again as long as each attempt makes progress."""
     while True:
         before = _size(part)
         try:
             return _request(url, part, before)
-        except _FAULTS:
+        except _ERRORS:
             if _size(part) <= before:
                 raise
 
@@ -125,24 +116,24 @@ def _size(path: Path) -> int:
 
 
 def _request(url: str, part: Path, begin: int) -> None:
-    """One request for what follows the first `begin` bytes."""
-    headers = {"User-Agent": "spear_jax"}  # Some networks refuse Python's own.
+    """Appends the bytes after the first `begin` ones, with one request."""
+    headers = {"User-Agent": "spear_jax"}  # some networks refuse Python's own
     if begin:
         headers["Range"] = f"bytes={begin}-"
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as fault:
-        if fault.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begin:
-            part.unlink()  # Longer than the content, so not a beginning of it.
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begin:
+            part.unlink()  # longer than the content, so not its beginning
             return _request(url, part, 0)
         raise
-    # A server that ignores Range answers 200 with the whole content: start over.
+    # A server that ignores Range answers 200 with the complete content: start over.
     continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
     with response, part.open("ab" if continues else "wb") as file:
         begin = file.tell()
         shutil.copyfileobj(response, file)
         received = file.tell() - begin
-    # http.client ends quietly when a connection is cut between two reads of given size.
+    # http.client raises nothing when a connection is cut between two reads of a given size.
     expected = response.headers.get("Content-Length")
     if expected is not None and received < int(expected):
         raise ConnectionError(f"connection cut after {received} of {expected} bytes")

@@ -1,8 +1,8 @@
-"""Generated telemetry with labelled anomalies, for a first run that needs no download.
+"""Generates telemetry with labelled anomalies, for a first run without a download.
 
-A normal series is level + drift + oscillation + noise, each drawn anew per series: levels and units differ by orders
-of magnitude, drifts wander over several times the oscillation's amplitude. Five kinds of anomaly are put in, in equal
-shares of anomalous steps:
+A normal series is the sum of level, drift, oscillation and noise, drawn for each series: levels and units differ by
+orders of magnitude, and drifts span several times the oscillation's amplitude. Five kinds of anomaly are injected, each
+with the same share of anomalous steps:
 
   spike      1 to 3 steps jump
   shift      the level jumps and comes back later
@@ -10,8 +10,8 @@ shares of anomalous steps:
   variance   the noise grows several times
   frequency  the oscillation becomes several times faster
 
-Whatever leaves the range of the series' normal values is reflected back into it, so no single value gives an anomaly
-away: only its neighbours do.
+Values beyond the range of the series' normal values are reflected back into it, so that no single value gives an
+anomaly away, only its neighbours do.
 """
 
 import numpy as np
@@ -33,12 +33,12 @@ def generate_series(
     """Generates labelled series.
 
     Args:
-      series: how many.
+      series: number of series.
       length: labelled steps in each.
       past: anomaly-free steps before them, kept as `Series.reference`.
       rate: expected share of anomalous steps.
-      seed: the same seed gives the same series; series i does not depend on how many are asked for.
-      shortest: 0 gives all series the same length; else lengths are drawn evenly from `shortest` to `length`.
+      seed: the same seed gives the same series; series i does not depend on their number.
+      shortest: 0 makes all series equally long; else lengths are drawn uniformly from `shortest` to `length`.
 
     Returns:
       Series 'synthetic-000', 'synthetic-001', ...
@@ -51,15 +51,15 @@ def generate_series(
             f"config.data.synthetic.shortest={shortest} must be 0 to config.data.synthetic.length={length}"
         )
 
-    def one(i: int) -> Series:
+    generated = []
+    for i in range(series):
         rng = np.random.default_rng((seed, i))
-        own = int(rng.integers(shortest, length + 1)) if shortest else length
-        return _one(f"synthetic-{i:03d}", own, past, rate, rng)
+        steps = int(rng.integers(shortest, length + 1)) if shortest else length
+        generated.append(_generate_one(f"synthetic-{i:03d}", steps, past, rate, rng))
+    return generated
 
-    return [one(i) for i in range(series)]
 
-
-def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generator) -> Series:
+def _generate_one(name: str, length: int, past: int, rate: float, rng: np.random.Generator) -> Series:
     total = past + length
     steps = np.arange(total)
     anomalies = draw_intervals(past, total, rate, rng)
@@ -81,7 +81,7 @@ def _one(name: str, length: int, past: int, rate: float, rng: np.random.Generato
         values += rng.uniform(0.3, 0.7) * np.sin(2 * np.pi * wave)
 
     for kind, begin, end in anomalies:
-        # Away from the nearer end of the range, so that the step lands among values that are normal elsewhere.
+        # Away from the nearer end of the range, towards values that are normal elsewhere.
         jump = -np.sign(values[begin:end].mean()) * rng.uniform(1.5, 2.5)
         if kind in ("spike", "shift"):
             values[begin:end] += jump

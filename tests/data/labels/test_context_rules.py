@@ -122,7 +122,7 @@ def test_corrections() -> None:
 
 def test_holm_by_hand() -> None:
     # .01 x 4, .02 x 3, .03 x 2, .04 x 1, never less than the one before
-    corrected = context_rules._corrected(np.array([0.03, 0.01, np.nan, 0.04, 0.02]), "holm")
+    corrected = context_rules._correct(np.array([0.03, 0.01, np.nan, 0.04, 0.02]), "holm")
     np.testing.assert_allclose(corrected, [0.06, 0.04, np.nan, 0.06, 0.06])
 
 

@@ -166,5 +166,5 @@ def test_fetch_all(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr()
     assert "20/20" in printed.err
     assert not printed.out
-    with pytest.raises(InputError, match=r"none\.csv: no mirror gave it"):
+    with pytest.raises(InputError, match=r"none\.csv: no mirror provided it"):
         fetch_all(checksums | {"none.csv": SHA256}, [server.url("good")], tmp_path)

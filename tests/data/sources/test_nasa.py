@@ -217,7 +217,7 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, mirror: M
 
 def test_failed_download_leaves_nothing_prepared(copy: Path, mirror: Mirror) -> None:
     array = (copy / "test" / "P-1.npy").rename(copy.parent / "P-1.npy")
-    with pytest.raises(InputError, match=r"^test/P-1\.npy: no mirror gave it .*data\.dir$"):
+    with pytest.raises(InputError, match=r"^test/P-1\.npy: no mirror provided it .*data\.dir can name a local copy$"):
         nasa_source.load_nasa()
     array.rename(copy / "test" / "P-1.npy")
     assert len(nasa_source.load_nasa()) == 5

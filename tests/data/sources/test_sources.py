@@ -113,7 +113,7 @@ def test_figures_carry_the_warnings(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*quick(tmp_path / "run", {"data.split": "random"}))
     assert outcome.code == 0, outcome.err
     picture = (tmp_path / "run" / "figures" / "test_series.png").read_bytes()
-    assert b"windows of one series lie in several splits" in picture
+    assert b"windows of one series are in several splits" in picture
     assert len(pd.read_parquet(tmp_path / "run" / "per_series.parquet"))
 
 
