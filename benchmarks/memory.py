@@ -36,16 +36,16 @@ def main() -> None:
         config.backbone.update(name=backbone, dtype=dtype)
         config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch
         config.method = method
-        _, trainable, sums = memory.needs(config)
-        bytes_of = sums[sums.columns[0]]
+        estimate = memory.estimate_memory(config)
+        trainable, bytes_of = estimate.trainable, estimate.table.iloc[:, 0]
         cells = [
             f"{sum(leaf.size for leaf in jax.tree.leaves(trainable)):,}",
-            memory.readable(memory.size(trainable.get("prompt", {}))),
-            memory.readable(memory.size(trainable)),
+            memory.readable(memory.byte_count(trainable.get("prompt", {}))),
+            memory.readable(memory.byte_count(trainable)),
             memory.readable(bytes_of["optimizer"]),
             memory.readable(bytes_of["frozen backbone"] + bytes_of["trained backbone"]),
             memory.readable(bytes_of["activations (XLA)"]),
-            memory.readable(bytes_of["together"]),
+            memory.readable(bytes_of["total"]),
         ]
         print("| " + " | ".join([name, *cells]) + " |", flush=True)
 

@@ -4,7 +4,7 @@
 
 Prints, from one run, windows per second of a forward pass, of training (about half of it: frozen weights need no
 gradient) and of training without the savings (the prompt's keys and values once per step, no hidden states that nobody
-reads), and what `--mode=memory` foretold beside what the run took. Weights are random: speed does not depend on their
+reads), and the estimate of `--mode=memory` next to what the run takes. Weights are random: speed does not depend on their
 values. NAME is any of load_backbone's, such as random:google/gemma-2b.
 """
 
@@ -71,12 +71,12 @@ def main() -> None:
     config.backbone.update(name=name, dtype=flags.dtype, int8=flags.int8)
     config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch
     config.train.steps_per_call = STEPS
-    *_, foretold = memory.needs(config)
+    estimate = memory.estimate_memory(config)
 
     mesh = parallel.make_mesh()
     everywhere = parallel.replicated(mesh)
     rng = np.random.default_rng(0)
-    before = memory.peak()
+    before = memory.peak_bytes()
     backbone = load_backbone(name, flags.dtype, int8=flags.int8, sharding=everywhere)
     hidden = backbone.hidden_size
     table = {"table": rng.normal(size=(101, hidden)).astype(np.float32)}
@@ -113,7 +113,7 @@ def main() -> None:
 
     spear = build_spear(config, backbone.module, hidden)
     trained = training(spear)
-    took = memory.peak() - before
+    took = memory.peak_bytes() - before
     without = training(spear.clone(plain=True))
 
     prompt = {"vectors": np.zeros((config.prompt.length, hidden), np.float32)}
@@ -138,8 +138,8 @@ def main() -> None:
     print(f"training                      {trained:8.1f} windows/s   {passed / trained:.2f} x forward")
     print(f"training without the savings  {without:8.1f} windows/s   {passed / without:.2f} x forward")
     print(f"the savings make it {trained / without:.2f} times as fast")
-    total = foretold.iloc[:, 0]["together"]
-    print(f"memory: foretold {memory.readable(total)}, taken {memory.readable(took)} ({took / total:.2f} times)")
+    total = estimate.table.iloc[:, 0]["total"]
+    print(f"memory: estimated {memory.readable(total)}, taken {memory.readable(took)} ({took / total:.2f} times)")
 
 
 if __name__ == "__main__":

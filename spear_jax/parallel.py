@@ -1,4 +1,4 @@
-"""Devices and processes: one code path from one device to a pod."""
+"""Runs the same code on one device and on many processes; prints from one of them."""
 
 import contextlib
 import os
@@ -14,62 +14,60 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
-from spear_jax.errors import InputError
-
-DISTRIBUTED = ("auto", "on", "off")
+from spear_jax.errors import InputError, one_line
 
 
 def start(distributed: str) -> None:
     """Joins the other processes of the run; must be the program's first JAX call.
 
     Args:
-      distributed: 'off' is one process. 'on' needs a cluster that JAX knows (Cloud TPU, Slurm, Kubernetes, Open
-        MPI), or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment. 'auto' is 'on'
-        where such an environment is seen.
+      distributed: 'off' runs in this process only. 'on' needs a cluster that JAX detects (Cloud TPU, Slurm, Kubernetes,
+        Open MPI), or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment. 'auto' is 'on'
+        in such an environment and 'off' elsewhere.
 
     Raises:
-      InputError: 'on', and no cluster is found.
+      InputError: 'on', but there is no cluster, or the environment variables are incomplete.
     """
-    found = _cluster()
-    if distributed == "off" or (distributed == "auto" and not found):
+    cluster = _cluster_variable()
+    if distributed == "off" or (distributed == "auto" and not cluster):
         return
     explicit: dict[str, Any] = {}
-    if found == "JAX_COORDINATOR_ADDRESS":
+    if cluster == "JAX_COORDINATOR_ADDRESS":
         missing = [key for key in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if not os.environ.get(key, "").isdigit()]
         if missing:
-            raise InputError(f"JAX_COORDINATOR_ADDRESS is set, but {' and '.join(missing)} is no whole number")
+            raise InputError(f"JAX_COORDINATOR_ADDRESS is set, but {' and '.join(missing)} must be a whole number")
         explicit = {
             "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
             "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
             "process_id": int(os.environ["JAX_PROCESS_ID"]),
-            # Else JAX still asks the cluster around it: Kubernetes' API needs a package and a role that pods lack.
+            # Otherwise JAX still queries the cluster: Kubernetes' API needs a package and a role that pods lack.
             "cluster_detection_method": "deactivate",
         }
     try:
         jax.distributed.initialize(**explicit)
-    except ValueError as fault:
+    except ValueError as error:
         raise InputError(
-            f"--distributed={distributed}: no cluster found ({fault}); set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"
-            " and JAX_PROCESS_ID, or use --distributed=off"
-        ) from fault
-    logging.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), found or "found by JAX")
+            f"--distributed={distributed} needs a cluster, and none was found ({one_line(error)}); set"
+            " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or use --distributed=off"
+        ) from error
+    logging.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), cluster or "detected by JAX")
 
 
 def check_alone(mode: str) -> None:
-    """For what one process does.
+    """Checks that this is the only process, for a mode that cannot be divided.
 
     Raises:
-      InputError: there are several.
+      InputError: there are several processes.
     """
     if jax.process_count() > 1:
         raise InputError(
-            f"--mode={mode} runs in one process, on all devices of its machine; this is one of {jax.process_count()}:"
-            " start it once, with --distributed=off"
+            f"--mode={mode} must run in one process, not {jax.process_count()}; start it once, with --distributed=off,"
+            " and it uses all devices of its machine"
         )
 
 
-def _cluster() -> str:
-    """What in the environment says that this is one process of several, or ''."""
+def _cluster_variable() -> str:
+    """Returns the environment variable that shows that this is one process of several, or ''."""
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return "JAX_COORDINATOR_ADDRESS"
     if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1:
@@ -84,17 +82,17 @@ def _cluster() -> str:
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes on one axis, 'data'."""
+    """Returns a mesh of all devices of all processes with one axis, 'data'."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding of arrays that are the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays that every process holds whole onto the devices; what lies there already stays."""
+    """Puts arrays, which every process holds in full, onto the devices; those already placed that way stay."""
 
     def put(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
@@ -108,37 +106,38 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str
     """Divides a batch over the devices.
 
     Args:
-      batch: arrays whose `axis` counts windows; what is added to make that divisible is 0, that is, masked.
+      batch: arrays with windows along `axis`; windows of zeros, which are masked, are added until their number is
+        divisible by that of the devices.
       mesh: from `make_mesh`.
-      axis: the windows' axis.
+      axis: the axis of the windows.
 
     Returns:
       Global arrays, sharded along `axis`.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
-    return place({name: _fill_up(array, mesh.size, axis) for name, array in batch.items()}, sharding)
+    return place({name: _pad(array, mesh.size, axis) for name, array in batch.items()}, sharding)
 
 
-def _fill_up(array: Shaped[np.ndarray, "..."], divisor: int, axis: int) -> Shaped[np.ndarray, "..."]:
+def _pad(array: Shaped[np.ndarray, "..."], divisor: int, axis: int) -> Shaped[np.ndarray, "..."]:
     padding = [(0, 0)] * array.ndim
     padding[axis] = (0, -array.shape[axis] % divisor)
     return np.pad(array, padding)
 
 
 def is_main() -> bool:
-    """True in the one process that writes files."""
+    """Returns True in the one process that writes files."""
     return jax.process_index() == 0
 
 
 def agree(value: float) -> float:
-    """The largest of all processes' values, in every process: a signal counts whichever process it reaches."""
+    """Returns the maximum over all processes to each of them, so that a signal counts whichever process it reaches."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called it with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -148,7 +147,7 @@ _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside it `say` says nothing, and no bar is drawn."""
+    """Silences `say` and progress bars within a with block."""
     before = _quiet.set(True)
     try:
         yield
@@ -163,14 +162,13 @@ def say(text: str) -> None:
 
 
 def no_bar() -> bool | None:
-    """What tqdm's `disable` is: a bar is for the main process, and for a terminal."""
+    """Returns tqdm's `disable`: bars are drawn in the main process only, and (None) only on a terminal."""
     return None if is_main() and not _quiet.get() else True
 
 
-class plain_warnings(warnings.catch_warnings):  # noqa: N801
-    """Warnings as one plain line each."""
-
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints warnings as one plain line each within a with block."""
+    with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"WARNING: {message}")
-        return entered
+        yield

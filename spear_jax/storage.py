@@ -1,9 +1,10 @@
-"""Files of a run folder: written whole or not at all, read with a clear word where they are damaged."""
+"""Files of a run folder: writes each as a whole, reads it with a clear message if it is damaged."""
 
 import io
 import json
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,37 +12,40 @@ import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
 
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, one_line
 
 
-def write_whole(path: epath.Path, content: bytes) -> None:
-    """Writes a file whole or not at all: what was there stays until the new content is complete.
+def write_whole(path: Path | epath.Path, content: bytes) -> None:
+    """Writes a file as a whole: its previous content stays until the new one is complete.
 
-    Several processes may write the same file at the same time: the last one's content stays.
+    If several processes write the same file at the same time, the last one wins.
     """
-    part = path.parent / f"{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f"{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def read_json(path: epath.Path) -> Any:
-    """Reads a JSON file.
+def read_json(path: Path | epath.Path) -> dict[str, Any]:
+    """Reads the object in a JSON file.
 
     Raises:
-      InputError: it is not JSON.
+      InputError: it cannot be read, is not JSON or holds something other than an object.
     """
     try:
-        return json.loads(path.read_text())
-    except ValueError as fault:
-        raise InputError(f"{path}: not a JSON file ({fault})") from fault
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
 
 
 def write_parquet(path: epath.Path, frame: pd.DataFrame, warnings: Sequence[str]) -> None:
-    """Writes a table whole or not at all; its metadata say what is to be said about its numbers."""
+    """Writes a table as a whole, with the warnings about its numbers as metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), "warnings": json.dumps(list(warnings))})
     buffer = io.BytesIO()

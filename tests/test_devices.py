@@ -299,7 +299,7 @@ def test_the_compiled_training_call_divides_batches_and_nothing_else(tmp_path: P
 
 
 def test_a_batch_is_filled_up_with_masked_windows() -> None:
-    filled = parallel._fill_up(np.ones((3, 10, 4), bool), 8, axis=1)
+    filled = parallel._pad(np.ones((3, 10, 4), bool), 8, axis=1)
     assert filled.shape == (3, 16, 4)
     assert filled[:, :10].all()
     assert not filled[:, 10:].any()
@@ -312,7 +312,7 @@ def test_distributed_on_without_a_cluster_is_one_line(tmp_path: Path) -> None:
     said = output.read_text()
     assert codes == [2], said
     assert said.count("\n") == 1, said
-    assert said.startswith("error: --distributed=on: no cluster found")
+    assert said.startswith("error: --distributed=on needs a cluster, and none was found")
     assert "JAX_COORDINATOR_ADDRESS" in said
     assert not folder.exists()
 
@@ -383,5 +383,5 @@ def test_half_a_coordinator_is_refused_by_name(plain_host: pytest.MonkeyPatch) -
     plain_host.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     plain_host.setenv("JAX_NUM_PROCESSES", "2")
     plain_host.delenv("JAX_PROCESS_ID", raising=False)
-    with pytest.raises(InputError, match="JAX_PROCESS_ID is no whole number"):
+    with pytest.raises(InputError, match="JAX_PROCESS_ID must be a whole number"):
         parallel.start("auto")

@@ -22,8 +22,9 @@ from spear_jax.backbones.weights.checkpoint import Params, RandomTable, map_chec
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
 from spear_jax.backbones.weights.finding import Place, find_weights
 from spear_jax.backbones.weights.naming import NAMINGS
-from spear_jax.backbones.weights.weight_files import Checkpoint, read_json, sha256_of_files, weight_files
+from spear_jax.backbones.weights.weight_files import Checkpoint, sha256_of_files, weight_files
 from spear_jax.errors import InputError
+from spear_jax.storage import read_json
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import tokenizers
 
-from spear_jax.backbones.weights.weight_files import read_json
 from spear_jax.errors import InputError
+from spear_jax.storage import read_json
 
 _SPECIAL_TOKENS = {
     "pad": "[PAD]",

@@ -1,5 +1,6 @@
-"""What a config will need of a device's memory, before anything is loaded: shapes, and XLA's own analysis."""
+"""Estimates the device memory that a config needs, from shapes and XLA's own analysis; nothing is loaded."""
 
+import dataclasses
 import math
 import re
 import resource
@@ -15,157 +16,172 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Described, describe_backbone
-from spear_jax.config import check_length
+from spear_jax.config import METHODS, check_length
 from spear_jax.errors import InputError
 from spear_jax.model import Params, Spear, build_spear, merge
 from spear_jax.training import make_optimizer, make_train_call
 
-BY_METHOD = {"spear": r"(prompt|head)/.*", "fine_tuning": r"(head|backbone)/.*", "lora": r"head/.*|.*/lora_[ab]"}
-"""Method -> the parameters that it trains."""
+
+@dataclasses.dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a config needs on each device.
+
+    Attributes:
+      backbone: the shape of the backbone.
+      trainable: the shapes of the trained parameters.
+      table: bytes of each part (rows, the last is 'total') while training and while scoring (columns).
+    """
+
+    backbone: Described
+    trainable: Params
+    table: pd.DataFrame
 
 
 def memory_table(config: ConfigDict) -> str:
-    """Bytes per device for training and for scoring, part by part, as a text.
+    """Describes the memory that a config needs per device, part by part.
 
     Args:
-      config: a whole config.
+      config: a valid config.
 
     Raises:
-      InputError: see `needs`.
+      InputError: see `estimate_memory`.
     """
-    found, _, sums = needs(config)
-    weights = "pretrained" if found.pretrained else "RANDOM WEIGHTS"
-    vocabulary, hidden = found.config.vocabulary_size, found.config.hidden_size
-    prompt = config.prompt.length if config.method == "spear" else 0
-    kept = config.quantizer.bins + 1 + prompt
+    estimate = estimate_memory(config)
+    backbone, prompt = estimate.backbone, config.prompt.length if METHODS[config.method].prompt else 0
+    weights = "pretrained" if backbone.pretrained else "RANDOM WEIGHTS"
+    vocabulary, hidden = backbone.config.vocabulary_size, backbone.config.hidden_size
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return (
-        f"{found.name} ({weights}, {found.dtype}, int8: {found.int8}), windows of {config.data.window} steps behind"
-        f" {prompt} prompt vectors, per device ({devices})\n\n"
-        f"{sums.map(readable).to_string()}\n\n"
-        f"Of the {vocabulary:,} rows of the word table ({readable(4 * vocabulary * hidden)} in float32) at most {kept}"
-        f" are read.{_available()}"
+        f"{backbone.name} ({weights}, {backbone.dtype}, int8: {backbone.int8}), windows of {config.data.window} steps"
+        f" and {prompt} prompt vectors, per device ({devices})\n\n"
+        f"{estimate.table.map(readable).to_string()}\n\n"
+        f"Of the {vocabulary:,} rows of the word table ({readable(4 * vocabulary * hidden)} in float32) at most"
+        f" {config.quantizer.bins + 1 + prompt} are read."
+        + (f" The device has {readable(limit)}." if limit is not None else "")
     )
 
 
-def needs(config: ConfigDict) -> tuple[Described, Params, pd.DataFrame]:
-    """Bytes per device for training and for scoring, part by part; nothing is loaded.
+def estimate_memory(config: ConfigDict) -> MemoryEstimate:
+    """Estimates the memory that a config needs for training and for scoring.
 
     Args:
-      config: a whole config.
-
-    Returns:
-      The backbone's shape, the shapes of what is trained, and a column each for training and scoring.
+      config: a valid config.
 
     Raises:
-      InputError: the backbone's shape cannot be had, prompt and window do not fit into it, or the window's length
-        depends on the data.
+      InputError: the backbone cannot be described, prompt and window do not fit into it, the method has no backbone in
+        its training loop, or the window's length depends on the data.
     """
-    fields, window = config.backbone, config.data.window
-    if config.method not in BY_METHOD:
-        raise InputError(
-            f"config.method={config.method!r}: its memory is not foretold; allowed are {', '.join(BY_METHOD)}"
-        )
+    window = config.data.window
+    methods = [name for name, method in METHODS.items() if method.trains and method.backbone]
+    if config.method not in methods:
+        raise InputError(f"config.method={config.method!r} must be one of {', '.join(methods)} with --mode=memory")
     if not window:
-        raise InputError("config.data.window=0: the longest series decides; give its length as config.data.window")
-    found = describe_backbone(
-        fields.name, fields.dtype, int8=fields.int8, attention=fields.attention, remat=fields.remat
+        raise InputError("config.data.window=0 depends on the data; --mode=memory needs the longest series' length")
+    backbone = describe_backbone(
+        config.backbone.name,
+        config.backbone.dtype,
+        int8=config.backbone.int8,
+        attention=config.backbone.attention,
+        remat=config.backbone.remat,
     )
-    check_length(config, window, found.config.max_positions)
-    module, hidden = found.module, found.config.hidden_size
-    config = config.copy_and_resolve_references()
-    if config.method != "spear":
+    check_length(config, window, backbone.config.max_positions)
+    spear, shapes = _model_shapes(config, backbone)
+    trainable, frozen = _split_shapes(config, shapes)
+    return MemoryEstimate(backbone, trainable, _measure(config, spear, trainable, frozen))
+
+
+def _model_shapes(config: ConfigDict, backbone: Described) -> tuple[Spear, Params]:
+    """Builds the model of a config's method around a backbone; returns it with the shapes of its parameters."""
+    config, module = config.copy_and_resolve_references(), backbone.module
+    if not METHODS[config.method].prompt:
         config.prompt.length = 0
     if config.method == "lora":
         module = module.clone(lora_rank=config.lora.rank)
-    spear = build_spear(config, module, hidden)
-    shapes = jax.eval_shape(
-        spear.init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((1, window), jnp.int32),
-        jax.ShapeDtypeStruct((1, window), jnp.bool_),
-    )["params"]
-    trained = BY_METHOD[config.method] + (r"|embedding/.*" if config.embedding.kind == "trained" else "")
-    trainable, frozen = (
-        traverse_util.unflatten_dict(
-            {
-                path: leaf
-                for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
-                if bool(re.fullmatch(trained, path)) == wanted
-            },
-            sep="/",
-        )
-        for wanted in (True, False)
-    )
-    if config.method == "fine_tuning":  # weights that are trained are float32, whatever the products are
-        trainable = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), trainable)
+    spear = build_spear(config, module, backbone.config.hidden_size)
+    inputs = [jax.ShapeDtypeStruct((1, config.data.window), dtype) for dtype in (jnp.int32, jnp.bool_)]
+    return spear, jax.eval_shape(spear.init, jax.random.key(0), *inputs)["params"]
+
+
+def _split_shapes(config: ConfigDict, shapes: Params) -> tuple[Params, Params]:
+    """Splits shapes into those of trained and of frozen parameters."""
+    method = METHODS[config.method]
+    pattern = method.trains + (r"|embedding/.*" if config.embedding.kind == "trained" else "")
+    trainable, frozen = {}, {}
+    for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items():
+        if not re.fullmatch(pattern, path):
+            frozen[path] = leaf
+        elif method.backbone == "trained":  # trained weights are float32, whatever the products are
+            trainable[path] = jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
+        else:
+            trainable[path] = leaf
+    return traverse_util.unflatten_dict(trainable, sep="/"), traverse_util.unflatten_dict(frozen, sep="/")
+
+
+def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params) -> pd.DataFrame:
+    """Compiles the programs for training and scoring; returns `MemoryEstimate.table`."""
+    devices, steps = jax.device_count(), config.train.steps_per_call
+    train_batch, score_batch = (-(-size // devices) for size in (config.train.batch_size, config.score.batch_size))
+    dtypes = {"inputs": jnp.int32, "mask": jnp.bool_, "targets": jnp.float32}
+    batches = {
+        name: jax.ShapeDtypeStruct((steps, train_batch, config.data.window), dtype) for name, dtype in dtypes.items()
+    }
+    scored = {
+        name: jax.ShapeDtypeStruct((score_batch, config.data.window), dtypes[name]) for name in ("inputs", "mask")
+    }
     optimizer = make_optimizer(config)
     state = jax.eval_shape(optimizer.init, trainable)
-
-    devices = jax.device_count()
-    steps, train_batch = config.train.steps_per_call, -(-config.train.batch_size // devices)
-    score_batch = -(-config.score.batch_size // devices)
-    batches = {
-        "inputs": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.bool_),
-        "targets": jax.ShapeDtypeStruct((steps, train_batch, window), jnp.float32),
-    }
     call = make_train_call(spear, optimizer, config.train.positive_weight)
     training = call.lower(trainable, state, frozen, batches, steps).compile()  # type: ignore[attr-defined]
-    one = {name: jax.ShapeDtypeStruct((score_batch, window), batches[name].dtype) for name in ("inputs", "mask")}
-    scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, one).compile()
+    scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, scored).compile()
+
+    def both(*parts: str) -> list[int]:
+        return [sum(byte_count(tree.get(part, {})) for tree in (trainable, frozen) for part in parts)] * 2
 
     rows = {
-        "frozen backbone": [size(frozen.get("backbone", {}))] * 2,
-        "trained backbone": [size(trainable.get("backbone", {}))] * 2,
-        "bin embeddings": [size(shapes["embedding"]) + size(shapes.get("cls", {}))] * 2,
-        "prompt and head": [size(shapes.get("prompt", {})) + size(shapes["head"])] * 2,
-        "optimizer": [size(state), 0],
-        "copy of the best": [size(trainable), 0],
-        "windows": [size(batches), size(one)],
-        "activations (XLA)": [_temporary(training), _temporary(scoring)],
+        "frozen backbone": [byte_count(frozen.get("backbone", {}))] * 2,
+        "trained backbone": [byte_count(trainable.get("backbone", {}))] * 2,
+        "bin embeddings": both("embedding", "cls"),
+        "prompt and head": both("prompt", "head"),
+        "optimizer": [byte_count(state), 0],
+        "best parameters": [byte_count(trainable), 0],
+        "windows": [byte_count(batches), byte_count(scored)],
+        "activations (XLA)": [_temporary_bytes(training), _temporary_bytes(scoring)],
     }
-    sums = pd.DataFrame(rows, index=[f"training, {train_batch} windows", f"scoring, {score_batch} windows"]).T
-    sums.loc["together"] = sums.sum()
-    return found, trainable, sums
+    table = pd.DataFrame(rows, index=[f"training, {train_batch} windows", f"scoring, {score_batch} windows"]).T
+    table.loc["total"] = table.sum()
+    return table
 
 
-def _score(spear: Spear, trainable: Params, frozen: Params, one: dict[str, Array]) -> Any:
-    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), one["inputs"], one["mask"]))  # type: ignore[arg-type]
+def _score(spear: Spear, trainable: Params, frozen: Params, batch: dict[str, Array]) -> Any:
+    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), batch["inputs"], batch["mask"]))  # type: ignore[arg-type]
 
 
-def size(tree: Any) -> int:
-    """Bytes of a tree of arrays or their shapes."""
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _temporary(compiled: Any) -> int:
-    """What the compiled program holds beside its arguments and results."""
+def _temporary_bytes(compiled: Any) -> int:
+    """Returns what a compiled program holds besides its arguments and results."""
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
-def peak() -> int:
-    """Bytes that this process' first device, or on a CPU the process itself, has held at most."""
+def byte_count(tree: Any) -> int:
+    """Returns the bytes of a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def peak_bytes() -> int:
+    """Returns the most bytes held so far by this process's first device, or on a CPU by the process itself."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss begins with the peak of the process that started this one
+    if status.exists():  # ru_maxrss starts from the peak of the parent process
         return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _available() -> str:
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in statistics:
-        return ""
-    return f" The device offers {readable(statistics['bytes_limit'])}."
-
-
 def readable(count: float) -> str:
-    """Bytes with a unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    """Formats bytes with a unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
-    raise AssertionError
+    return f"{count:.1f} GiB"

@@ -57,7 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)
     detector = fitted.detector
     if fitted.model is not None:
-        record.memory["peak_bytes"] = memory.peak()
+        record.memory["peak_bytes"] = memory.peak_bytes()
     if detector is not None:
         controls = {name: metrics["test"] for name, metrics in evaluation.controls.items()}
         detector = dataclasses.replace(detector, test={config.method: evaluation.metrics["test"], **controls})

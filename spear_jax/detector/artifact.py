@@ -187,7 +187,7 @@ class Detector:
                 )
             raise InputError(f"--detector={path}: no detector.json there nor in its folder detector/")
         about = read_json(folder / "detector.json")
-        schema = about.get("schema") if isinstance(about, dict) else None
+        schema = about.get("schema")
         if schema != SCHEMA:
             raise InputError(f"{folder / 'detector.json'}: schema {schema!r}; this version reads {SCHEMA}")
         if about.get("sha256") != content_sha256(about):

@@ -90,9 +90,8 @@ def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt
     """
     file = folder / ADAPTER_CONFIG
     description = read_json(file)
-    if not isinstance(description, dict) or description.get("peft_type") != "PROMPT_TUNING":
-        kind = description.get("peft_type") if isinstance(description, dict) else description
-        raise InputError(f"{file}: peft_type {kind!r}; allowed is 'PROMPT_TUNING'")
+    if description.get("peft_type") != "PROMPT_TUNING":
+        raise InputError(f"{file}: peft_type {description.get('peft_type')!r} must be 'PROMPT_TUNING'")
     base, name = description.get("base_model_name_or_path"), backbone.partition("@")[0]
     if isinstance(base, str) and _differ(base, name):
         raise InputError(f"{file}: the prompt was trained with {base}; the backbone here is {name}")

@@ -53,10 +53,9 @@ def compare(workdir: Path) -> str:
     return page
 
 
-def _is_results(content: Any) -> bool:
+def _is_results(content: Mapping[str, Any]) -> bool:
     return (
-        isinstance(content, dict)
-        and content.get("schema") == SCHEMA
+        content.get("schema") == SCHEMA
         and {"command", "dataset", "test", "controls", "confidence_intervals"} <= content.keys()
     )
 

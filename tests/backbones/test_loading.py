@@ -70,7 +70,7 @@ backbone = load_backbone(sys.argv[1], "bfloat16")
 rows = backbone.word_rows(np.arange(0, 256_000, 2560))
 done = True
 thread.join()
-print(json.dumps({"peak": peak - before, "kept": memory.size(backbone.params), "rows": rows.shape,
+print(json.dumps({"peak": peak - before, "kept": memory.byte_count(backbone.params), "rows": rows.shape,
                   "sum": float(np.asarray(backbone.params["last_layer"]["down"]["kernel"][:, 5], np.float32).sum())}))
 """
 
@@ -169,7 +169,7 @@ def test_int8_is_close_on_real_weights(int8: str, most: float) -> None:
     assert 1e-4 < share <= most
     kernel = backbone.params["layers"]["query"]["kernel"]
     assert kernel.dtype == np.int8
-    assert memory.size(backbone.params) < 0.35 * memory.size(plain.params)
+    assert memory.byte_count(backbone.params) < 0.35 * memory.byte_count(plain.params)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "modernbert", "qwen2"])

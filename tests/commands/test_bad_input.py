@@ -299,7 +299,7 @@ def test_workdir_of_no_run(spear: Spear, finished: Run, tmp_path: Path) -> None:
 def test_workdir_with_a_damaged_config(spear: Spear, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"seed": 0,')
     before = contents(tmp_path)
-    check_refusal(spear(*quick(tmp_path)), tmp_path / "config.json", "not a JSON file")
+    check_refusal(spear(*quick(tmp_path)), tmp_path / "config.json", "cannot be read as JSON")
     assert contents(tmp_path) == before
 
 

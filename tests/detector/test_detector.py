@@ -109,7 +109,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "nothing there": (shutil.rmtree, ["no detector.json"]),
     "no json": (lambda folder: (folder / "detector.json").unlink(), ["no detector.json"]),
     "no tensors": (lambda folder: (folder / "detector.safetensors").unlink(), ["detector.safetensors"]),
-    "truncated json": (lambda folder: truncate(folder / "detector.json"), ["detector.json: not a JSON file"]),
+    "truncated json": (lambda folder: truncate(folder / "detector.json"), ["detector.json cannot be read as JSON"]),
     "a list": (lambda folder: (folder / "detector.json").write_text("[]"), ["detector.json"]),
     "not text": (lambda folder: (folder / "detector.json").write_bytes(b"\xff\xfe{}"), ["detector.json"]),
     "truncated tensors": (lambda folder: truncate(folder / "detector.safetensors"), ["detector.safetensors: damaged"]),

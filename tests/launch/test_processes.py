@@ -88,7 +88,7 @@ def test_scoring_in_several_processes_is_refused(tmp_path: Path, finished: Run, 
     code, said = launch(tmp_path, 2, "--mode=score", f"--detector={finished.workdir}", *where)
     assert code == 2, said
     (line,) = set(said.splitlines())
-    assert line.startswith("error: --mode=score runs in one process") and "--distributed=off" in line
+    assert line.startswith("error: --mode=score must run in one process") and "--distributed=off" in line
     assert not (tmp_path / "o").exists()
 
 

@@ -188,11 +188,11 @@ def test_another_data_set_needs_a_detector(spear: Spear, nasa: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("method", ["spear", "lora", "fine_tuning"])
-def test_memory_is_foretold_for_what_is_trained(method: str) -> None:
+def test_memory_is_estimated_for_what_is_trained(method: str) -> None:
     config = config_of(method, **{"backbone.name": TINY, "data.window": T})
     assemble = assemble_model if method == "spear" else assemble_fine_tuning
     model = assemble(config, load_method_backbone(config))
-    _, trainable, _ = memory.needs(config)
+    trainable = memory.estimate_memory(config).trainable
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), trainable) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), model.trainable
     )

@@ -92,7 +92,7 @@ def test_trainable_numbers_of_the_real_shape() -> None:
     params = jax.eval_shape(spear.init, jax.random.key(0), *shapes)["params"]
     trainable = {name: params[name] for name in ("prompt", "head")}
     assert count_parameters(trainable) == 43_009
-    assert memory.size(params["prompt"]) == 163_840
+    assert memory.byte_count(params["prompt"]) == 163_840
     # 2 506 172 416 as published, of which the word table has 256 000 x 2 048.
     assert count_parameters(params["backbone"]) == 2_506_172_416 - 256_000 * 2048
 

@@ -296,8 +296,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
         ["adapter_model.safetensors: is missing"],
     ),
-    "no JSON": (lambda folder: truncate(folder / "adapter_config.json"), ["adapter_config.json: not a JSON file"]),
-    "a list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), ["peft_type"]),
+    "no JSON": (lambda folder: truncate(folder / "adapter_config.json"), ["cannot be read as JSON"]),
+    "a list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), ["must hold a JSON object, not list"]),
 }  # fmt: skip
 
 

@@ -13,21 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from spear_jax.errors import InputError
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      InputError: it cannot be read, or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: a JSON object is expected, found {type(content).__name__}")
-    return content
+from spear_jax.storage import read_json
 
 
 def weight_files(folder: Path) -> list[Path]:
