@@ -4,8 +4,8 @@
 
 Prints, from one run, windows per second of a forward pass, of training (about half of it: frozen weights need no
 gradient) and of training without the savings (the prompt's keys and values once per step, no hidden states that nobody
-reads), and the estimate of `--mode=memory` next to what the run takes. Weights are random: speed does not depend on their
-values. NAME is any of load_backbone's, such as random:google/gemma-2b.
+reads), and the estimate of `--mode=memory` next to what the run takes. Weights are random: speed does not depend on
+their values. NAME is any of load_backbone's, such as random:google/gemma-2b.
 """
 
 import argparse
