@@ -9,6 +9,7 @@ from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, format_number
 
 LEGEND = {
     "vus_pr": "VUS-PR: AUPR that gives partial credit near an anomaly, averaged over how near; the mean over series",
+    "vus_roc": "VUS-ROC: AUROC with the same partial credit",
     "event_f1": "event F1: recall counts anomaly intervals, precision counts steps; the mean over series",
     "affiliation_f1": "affil. F1: distance in time between predictions and anomalies, relative to random predictions"
     " (which therefore score high)",

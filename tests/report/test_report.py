@@ -109,8 +109,8 @@ def test_the_page_says_what_results_json_says(finished: Run) -> None:
                 shown, _, ends = cell.partition("\n")
                 assert shown == ("-" if value is None else format(value, DIGITS.get(column, ".3f")))
                 assert ends == (f"[{interval[0]:.2f}, {interval[1]:.2f}]" if name == "SPEAR" and interval else "")
-    for said in ("VUS-PR, VUS-ROC: AUPR", "affil. F1: ", "no anomaly, per 10,000 steps", "Alarms: "):
-        assert said in page.text
+    for text in ("VUS-PR: AUPR", "VUS-ROC: AUROC", "Affil. F1: ", "no anomaly, per 10,000 steps", "Alarms: "):
+        assert text in page.text
     rule = content["alarms"]
     assert f"gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}" in page.text
     assert "The weights of random:tiny are RANDOM" in page.text
@@ -133,7 +133,7 @@ def test_an_evaluation_has_no_course_of_training(spear: Spear, finished: Run, tm
     assert spear(*evaluate(finished.workdir, tmp_path / "run")).code == 0
     assert pictures(tmp_path / "run") == OF_ALL | {"attention"}
     text = Page(tmp_path / "run" / "report.html").text
-    assert "A detector trained on synthetic was applied as it is" in text
+    assert "A detector trained on synthetic, applied without further training" in text
     assert "Training" not in text
     assert (tmp_path / "run" / "figures" / "attention.png").read_bytes() == (
         finished.workdir / "figures" / "attention.png"
