@@ -112,14 +112,17 @@ def test_the_page_says_what_results_json_says(finished: Run) -> None:
     for text in ("VUS-PR: AUPR", "VUS-ROC: AUROC", "Affil. F1: ", "no anomaly, per 10,000 steps", "Alarms: "):
         assert text in page.text
     rule = content["alarms"]
-    assert f"gaps of up to {rule['merge_gap']} steps are closed, alarms of fewer than {rule['min_length']}" in page.text
+    assert (
+        f"gaps of up to {rule['merge_gap']} steps are closed, then alarms of fewer than {rule['min_length']}"
+        in page.text
+    )
     assert "The weights of random:tiny are RANDOM" in page.text
     assert f"{content['parameters']['trainable']:,} parameters" in page.text
     assert f"Threshold {content['threshold']['value']:.4g}: rule “best_f1”" in page.text
     assert "chosen on the validation split of synthetic" in page.text
     for name, version in content["versions"].items():
         assert [name, version] in page.rows
-    assert "words near the prompt would mean nothing" in page.text
+    assert "the words near the prompt mean nothing" in page.text
     for argument in content["command"].split()[3:]:
         assert argument in page.text
     config = json.loads((finished.workdir / "config.json").read_text())
