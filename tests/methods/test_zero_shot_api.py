@@ -25,8 +25,8 @@ from spear_jax.config import reading
 from spear_jax.data import sources
 from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
-from spear_jax.data.sources import mimic_iv_source as mimic_source
 from spear_jax.data.sources import synthetic
+from spear_jax.data.sources.mimic_iv import mimic_iv_source
 from spear_jax.data.step_scores import stitch_splits
 from spear_jax.methods import chat_client
 from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
@@ -514,7 +514,7 @@ def test_requests_to_this_host_bypass_the_proxy(
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Returns the fields of a run on a stand-in for MIMIC-IV."""
     series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, seed=0)
-    monkeypatch.setattr(mimic_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
+    monkeypatch.setattr(mimic_iv_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
 
 
