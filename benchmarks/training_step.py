@@ -1,11 +1,11 @@
-"""What a training step costs, what the savings save, and whether the memory table is right.
+"""Measures the cost of a training step, the effect of the two savings, and the accuracy of the memory table.
 
     python benchmarks/training_step.py [--backbone=minilm|gemma-small|NAME] [--dtype=float32] [--int8=none] [--batch=16]
 
 Prints, from one run, windows per second of a forward pass, of training (about half of it: frozen weights need no
-gradient) and of training without the savings (the prompt's keys and values once per step, no hidden states that nobody
-reads), and the estimate of `--mode=memory` next to what the run takes. Weights are random: speed does not depend on
-their values. NAME is any of load_backbone's, such as random:google/gemma-2b.
+gradient) and of training without the savings (a prefix computed once per step, and no hidden states that nobody
+reads), and the estimate of `--mode=memory` next to what the run took. Weights are random: speed
+does not depend on their values. NAME is any name that load_backbone takes, such as random:google/gemma-2b.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.backbones import load_backbone
 from spear_jax.commands import memory
 from spear_jax.config import default_config
-from spear_jax.model import Spear, build_spear, merge
+from spear_jax.model import PlacedModel, assemble_model, merge
 from spear_jax.training import make_optimizer, make_train_call
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -52,6 +54,47 @@ SHAPES: dict[str, dict[str, Any]] = {
 STEPS = 4
 
 
+def make_batches(model: PlacedModel, batch: int, window: int) -> dict[str, jax.Array]:
+    """Makes the random batches of one call."""
+    rng, shape = np.random.default_rng(0), (STEPS, batch, window)
+    batches = {
+        "inputs": rng.integers(0, 100, shape).astype(np.int32),
+        "mask": np.ones(shape, bool),
+        "targets": (rng.random(shape) < 0.1).astype(np.float32),
+    }
+    return parallel.shard_batch(batches, model.mesh, axis=1)
+
+
+def training_seconds(
+    config: ConfigDict, model: PlacedModel, batches: dict[str, jax.Array], calls: int, *, plain: bool
+) -> float:
+    """Returns the seconds of the fastest call."""
+    optimizer = make_optimizer(config)
+    trainable = jax.tree.map(jnp.copy, model.trainable)  # the call overwrites it
+    state = jax.jit(optimizer.init, out_shardings=parallel.replicated(model.mesh))(trainable)
+    call = make_train_call(model.module.clone(plain=plain), optimizer, 1.0)
+    fastest = np.inf
+    for _ in range(calls + 1):  # the first compiles
+        began = time.perf_counter()
+        trainable, state, metrics = call(trainable, state, model.frozen, batches, STEPS)
+        jax.block_until_ready(metrics)
+        fastest = min(fastest, time.perf_counter() - began)
+    return fastest
+
+
+def forward_seconds(model: PlacedModel, batches: dict[str, jax.Array], calls: int) -> float:
+    """Returns the seconds of the fastest forward pass of one batch."""
+    batch = jax.tree.map(lambda array: array[0], batches)
+    forward = jax.jit(lambda variables: model.module.apply(variables, batch["inputs"], batch["mask"]))
+    variables = merge(model.trainable, model.frozen)
+    fastest = np.inf
+    for _ in range(STEPS * calls + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(forward(variables))
+        fastest = min(fastest, time.perf_counter() - began)
+    return fastest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone", default="minilm")
@@ -73,73 +116,27 @@ def main() -> None:
     config.train.steps_per_call = STEPS
     estimate = memory.estimate_memory(config)
 
-    mesh = parallel.make_mesh()
-    everywhere = parallel.replicated(mesh)
-    rng = np.random.default_rng(0)
     before = memory.peak_bytes()
-    backbone = load_backbone(name, flags.dtype, int8=flags.int8, sharding=everywhere)
-    hidden = backbone.hidden_size
-    table = {"table": rng.normal(size=(101, hidden)).astype(np.float32)}
-    frozen = parallel.place({"backbone": backbone.params, "embedding": table}, everywhere)
-    shape = (STEPS, flags.batch, flags.window)
-    batches = parallel.shard_batch(
-        {
-            "inputs": rng.integers(0, 100, shape).astype(np.int32),
-            "mask": np.ones(shape, bool),
-            "targets": (rng.random(shape) < 0.1).astype(np.float32),
-        },
-        mesh,
-        axis=1,
-    )
-    optimizer = make_optimizer(config)
-
-    def training(spear: Spear) -> float:
-        trainable = parallel.place(
-            {
-                "prompt": {"vectors": rng.normal(size=(config.prompt.length, hidden)).astype(np.float32)},
-                "head": {"kernel": np.zeros((hidden, 1), np.float32), "bias": np.zeros(1, np.float32)},
-            },
-            everywhere,
-        )
-        state = jax.jit(optimizer.init, out_shardings=everywhere)(trainable)
-        call = make_train_call(spear, optimizer, 1.0)
-        best = np.inf
-        for _ in range(flags.calls + 1):  # the first compiles
-            began = time.perf_counter()
-            trainable, state, stats = call(trainable, state, frozen, batches, STEPS)
-            jax.block_until_ready(stats)
-            best = min(best, time.perf_counter() - began)
-        return STEPS * flags.batch / best
-
-    spear = build_spear(config, backbone.module, hidden)
-    trained = training(spear)
-    took = memory.peak_bytes() - before
-    without = training(spear.clone(plain=True))
-
-    prompt = {"vectors": np.zeros((config.prompt.length, hidden), np.float32)}
-    head = {"kernel": np.zeros((hidden, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    one = jax.tree.map(lambda steps: steps[0], batches)
-    forward = jax.jit(
-        lambda frozen, one: spear.apply(merge({"prompt": prompt, "head": head}, frozen), one["inputs"], one["mask"])
-    )
-    best = np.inf
-    for _ in range(STEPS * flags.calls + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(forward(frozen, one))
-        best = min(best, time.perf_counter() - began)
-    passed = flags.batch / best
+    sharding = parallel.replicated(parallel.make_mesh())
+    model = assemble_model(config, load_backbone(name, flags.dtype, int8=flags.int8, sharding=sharding))
+    batches = make_batches(model, flags.batch, flags.window)
+    windows = STEPS * flags.batch
+    saving = windows / training_seconds(config, model, batches, flags.calls, plain=False)
+    taken = memory.peak_bytes() - before
+    plain = windows / training_seconds(config, model, batches, flags.calls, plain=True)
+    forward = flags.batch / forward_seconds(model, batches, flags.calls)
 
     device = jax.devices()[0].device_kind
     print(
         f"{flags.backbone}, {flags.dtype}, int8 {flags.int8}; jax {jax.__version__}, {jax.device_count()} x {device},"
         f" batch {flags.batch}, T {flags.window}, m {config.prompt.length}"
     )
-    print(f"forward                       {passed:8.1f} windows/s   1.00 x forward")
-    print(f"training                      {trained:8.1f} windows/s   {passed / trained:.2f} x forward")
-    print(f"training without the savings  {without:8.1f} windows/s   {passed / without:.2f} x forward")
-    print(f"the savings make it {trained / without:.2f} times as fast")
+    print(f"forward                       {forward:8.1f} windows/s   1.00 x forward")
+    print(f"training                      {saving:8.1f} windows/s   {forward / saving:.2f} x forward")
+    print(f"training without the savings  {plain:8.1f} windows/s   {forward / plain:.2f} x forward")
+    print(f"the savings make it {saving / plain:.2f} times as fast")
     total = estimate.table.iloc[:, 0]["total"]
-    print(f"memory: estimated {memory.readable(total)}, taken {memory.readable(took)} ({took / total:.2f} times)")
+    print(f"memory: estimated {memory.readable(total)}, taken {memory.readable(taken)} ({taken / total:.2f} times)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Orbax behind one small class: the training state and what it takes to go on from it."""
+"""Saves and restores the state of training, with Orbax behind one small class."""
 
 import contextlib
 import dataclasses
@@ -21,10 +21,10 @@ KEEP = 3
 
 
 class Checkpoints:
-    """The checkpoints of one run: written in the background, whole or not at all, the last few kept."""
+    """The last few checkpoints of a run, written in the background and atomically."""
 
     def __init__(self, folder: epath.Path) -> None:
-        """Opens the folder, and clears what a killed run left half-written in it."""
+        """Opens the folder, and removes checkpoints that a killed run left half-written."""
         self._manager = ocp.CheckpointManager(
             folder if "://" in str(folder) else folder.resolve(),  # Orbax takes no relative path
             options=ocp.CheckpointManagerOptions(
@@ -33,11 +33,11 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """The step of the last whole checkpoint."""
+        """Returns the step of the last complete checkpoint."""
         return self._manager.latest_step()
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts to write a checkpoint; every process must call it. A step that is there already stays."""
+        """Starts to write a checkpoint, unless there is one of this step; every process must call it."""
         if self.latest() == progress.step and progress.step_in_epoch:
             return
         self._manager.save(
@@ -54,13 +54,13 @@ class Checkpoints:
 
         Args:
           like: a state of the same structure, shapes and shardings.
-          step: which one; the last by default.
+          step: of the checkpoint; None means the last one.
 
         Raises:
           InputError: it cannot be read.
         """
         step = self.latest() if step is None else step
-        with _reading(f"{self._manager.directory}/{step}"):
+        with _one_line_errors(f"{self._manager.directory}/{step}"):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -71,23 +71,26 @@ class Checkpoints:
         return restored.state, Progress(**restored.progress)
 
     def wait(self) -> None:
-        """Until what is being written is whole."""
+        """Waits until pending checkpoints are complete."""
         self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *fault: object) -> None:
-        # After a fault too: the folder may be removed next, under the threads that write.
+    def __exit__(self, *exception: object) -> None:
+        # After an exception too: the folder may be removed next, while threads still write to it.
         self.wait()
         self._manager.close()
 
 
 def read_trainable(path: epath.Path) -> Params:
-    """The parameters that a run was training when it wrote a checkpoint, on the host; its folder is left as it is.
+    """Reads the parameters that a run was training when it wrote a checkpoint; its folder stays as it is.
 
     Args:
       path: a run's checkpoints/<step>, written on any number of devices.
+
+    Returns:
+      The trainable tree, in host memory.
 
     Raises:
       InputError: there is no such checkpoint, or it cannot be read.
@@ -98,64 +101,64 @@ def read_trainable(path: epath.Path) -> Params:
     steps = sorted(manager.all_steps()) if manager else []
     if manager is None or path.name not in map(str, steps):
         raise InputError(f"{path}: no such checkpoint; there are {', '.join(map(str, steps)) or 'none'}")
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with manager, _reading(path):
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with manager, _one_line_errors(path):
         saved = manager.item_metadata(int(path.name)).state
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
-        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        found = jax.device_get(manager.restore(int(path.name), args=wanted).state["trainable"])
-    return found
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
+        items = manager.restore(int(path.name), args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
+        trainable = jax.device_get(items.state["trainable"])
+    return trainable
 
 
 @contextlib.contextmanager
-def _reading(checkpoint: Any) -> Iterator[None]:
-    """Turns whatever goes wrong inside into one line.
+def _one_line_errors(checkpoint: Any) -> Iterator[None]:
+    """Turns any exception inside into one line.
 
     Raises:
       InputError: the checkpoint cannot be read.
     """
     reason = ""
-    with _AbandonedReaders():
+    with _QuietReaders():
         try:
             yield
-        except Exception as fault:  # Orbax raises Exception itself where an array's data is cut short
-            reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+        except Exception as error:  # Orbax raises Exception itself where an array's data are cut short
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
         if reason:
-            gc.collect()  # the fault is let go of here, and with it the coroutines that nobody awaits any more
+            gc.collect()  # the exception is gone here, and with it the coroutines that nobody will await
             raise InputError(
-                f"checkpoint {checkpoint}: cannot be read ({reason}); use the one before: a run goes on from it once"
-                " this folder is removed"
+                f"checkpoint {checkpoint}: cannot be read ({reason}); remove this folder, and the run resumes from the"
+                " checkpoint before it"
             )
 
 
-class _AbandonedReaders:
-    """Keeps quiet about the array readers that a failed restore leaves behind.
+class _QuietReaders:
+    """Silences the array readers that a failed restore leaves behind.
 
-    Where one array cannot be read, Orbax gives up on all: the readers of the others still report to an event loop that
-    is closed by then, and print tracebacks that nobody can catch. They do so by three ways (asyncio's log, collected
-    coroutines, threads of their own) and may come late, so the filters stay after a failure; whatever else is raised
-    goes where it always went.
+    When one array cannot be read, Orbax gives up on all of them: the readers of the others still report to an event
+    loop that is closed by then, and print tracebacks that nobody can catch. They have three ways to do so (asyncio's
+    log, collected coroutines, threads of their own) and may be late, so the filters stay after a failure; every other
+    exception takes its usual way.
     """
 
     def __enter__(self) -> None:
         self._before = sys.unraisablehook, sys.excepthook
         unraisable, uncaught = self._before
-        logging.getLogger("asyncio").addFilter(_is_wanted)
-        sys.unraisablehook = lambda said: None if _is_abandoned(said.exc_value) else unraisable(said)
-        sys.excepthook = lambda kind, fault, trace: None if _is_abandoned(fault) else uncaught(kind, fault, trace)
+        logging.getLogger("asyncio").addFilter(_is_unrelated)
+        sys.unraisablehook = lambda report: None if _is_abandoned(report.exc_value) else unraisable(report)
+        sys.excepthook = lambda kind, error, trace: None if _is_abandoned(error) else uncaught(kind, error, trace)
 
-    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
-            logging.getLogger("asyncio").removeFilter(_is_wanted)
+            logging.getLogger("asyncio").removeFilter(_is_unrelated)
             sys.unraisablehook, sys.excepthook = self._before
 
 
-def _is_wanted(record: logging.LogRecord) -> bool:
+def _is_unrelated(record: logging.LogRecord) -> bool:
     return not (record.exc_info and _is_abandoned(record.exc_info[1]))
 
 
-def _is_abandoned(fault: BaseException | None) -> bool:
-    return str(fault).startswith(("Event loop is closed", "Encountered error while reading array"))
+def _is_abandoned(error: BaseException | None) -> bool:
+    return str(error).startswith(("Event loop is closed", "Encountered error while reading array"))
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,4 +1,4 @@
-"""What training says: metrics.jsonl for programs, a bar and a line per epoch for people."""
+"""Reports training: metrics.jsonl for programs, a progress bar and a line per epoch for people."""
 
 import json
 from typing import Any
@@ -12,15 +12,15 @@ from spear_jax.training.progress import Progress
 
 
 class Log:
-    """metrics.jsonl: one line per call and per evaluation, and no step twice, also after a resume."""
+    """metrics.jsonl: a line per call and per evaluation, and no step twice, even after a resume."""
 
     def __init__(self, path: epath.Path, step: int) -> None:
         """Opens the log and drops the lines after `step`, which a resumed run will write again."""
         self._path = path
         if parallel.is_main() and path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            kept = [one for one in lines if one.endswith("\n") and json.loads(one)["step"] <= step]
-            write_whole(path, "".join(kept).encode())
+            before = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_whole(path, "".join(before).encode())
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line."""
@@ -30,7 +30,7 @@ class Log:
 
 
 def progress_bar(progress: Progress, steps: int, epochs: int) -> tqdm:
-    """A bar for the epoch under way, on a terminal and in the main process."""
+    """Returns a bar for the current epoch, shown on a terminal and in the main process only."""
     return tqdm(
         total=steps,
         initial=progress.step_in_epoch,
@@ -42,7 +42,7 @@ def progress_bar(progress: Progress, steps: int, epochs: int) -> tqdm:
 
 
 def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, seconds_left: float) -> str:
-    """What is printed after an epoch."""
+    """Formats the line that is printed after an epoch."""
 
     def number(value: float | None) -> str:
         return "undefined (one class)" if value is None else f"{value:.3f}"
@@ -58,17 +58,17 @@ def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, sec
 
 
 def diagnose(prompt_length: int, line: dict[str, Any]) -> list[str]:
-    """What is wrong with an epoch, loudly."""
-    said = []
+    """Returns warnings about an epoch in which something is clearly wrong."""
+    warnings = []
     if prompt_length and line["prompt_update"] < 1e-6:
-        said.append(
-            f"the prompt does not move (mean update {line['prompt_update']:.1e} of its norm a step):"
+        warnings.append(
+            f"the prompt does not move (mean update per step: {line['prompt_update']:.1e} of its norm):"
             " raise train.prompt_learning_rate"
         )
     if line["validation_aupr"] is None:
-        said.append("validation has one class only: its loss decides on the best epoch and early stopping")
+        warnings.append("validation has one class only: its loss decides on the best epoch and early stopping")
     if line["validation_score_spread"] < 1e-3:
-        said.append(
+        warnings.append(
             f"all predictions are one class: validation scores differ by {line['validation_score_spread']:.1e} at most"
         )
-    return said
+    return warnings
