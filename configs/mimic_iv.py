@@ -1,10 +1,10 @@
-"""Vital signs of MIMIC-IV's intensive care stays: irregular lengths, labels by the four context rules.
+"""MIMIC-IV: vital signs in intensive care, irregular lengths, labels by context rules.
 
 python -m spear_jax.main --config=configs/mimic_iv.py --config.data.dir=FOLDER --workdir=runs/mimic_iv
 
-FOLDER is a copy of the credentialed release or of the open demo, which is never downloaded.
-On the demo :minilm --config.train.epochs=4 --config.train.decay_steps=150 takes about 5 minutes on 2 CPU cores.
-Expected on its test part: AUROC .72, AUPR .81 where .64 of the steps are labelled anomalous.
+FOLDER is a copy of the credentialed release or of the open demo; neither is downloaded.
+The demo with :minilm --config.train.epochs=4 --config.train.decay_steps=150 takes about 5 minutes on 2 CPU cores.
+Expected on its test split: AUROC .72, AUPR .81 at a base rate of .64.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from spear_jax.config import BACKBONES, choose_backbone, default_config, variant
 def get_config(arg: str = "") -> ConfigDict:
     """Arguments: bert (default), minilm, gemma or another of `config.BACKBONES`.
 
-    With debug a few series, in under a minute; random:tiny unless a backbone is named.
+    debug uses a few series, and random:tiny unless a backbone is named; it takes under a minute.
     """
     words = variants(arg, (*BACKBONES, "debug"))
     config = default_config()
@@ -23,9 +23,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.labels = "rules"
     config.quantizer.reference_steps = 24
     config.quantizer.margin = 0.25
-    # Windows of several lengths are dealt out longest first: smaller batches mix fewer lengths.
+    # Windows are batched by length, longest first: smaller batches mix fewer lengths.
     config.score.batch_size = 32
-    config.embedding.kind = "numbers"  # what measured best on NASA
+    config.embedding.kind = "numbers"  # measured best on NASA
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
     choose_backbone(config, words)

@@ -1,9 +1,9 @@
-"""The Numenta Anomaly Benchmark; by default its group realAWSCloudwatch, 17 files (the paper's "NAB AWS").
+"""Numenta Anomaly Benchmark: the 17 files of realAWSCloudwatch (the paper's "NAB AWS").
 
 python -m spear_jax.main --config=configs/nab.py --workdir=runs/nab
 
-With :minilm --config.train.epochs=8 --config.train.decay_steps=120 about 6 minutes on 2 CPU cores.
-Expected on the three test files: AUROC .46, AUPR .09, which is chance; RESULTS.md says why.
+:minilm --config.train.epochs=8 --config.train.decay_steps=120 takes about 6 minutes on 2 CPU cores.
+Expected on the three test files: AUROC .46, AUPR .09, which is chance; RESULTS.md explains why.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from spear_jax.config import BACKBONES, choose_backbone, default_config, variant
 def get_config(arg: str = "") -> ConfigDict:
     """Arguments: bert (default), minilm, gemma or another of `config.BACKBONES`; all (58 files).
 
-    With debug a few files, in under a minute; random:tiny unless a backbone is named.
+    debug uses a few files, and random:tiny unless a backbone is named; it takes under a minute.
     """
     words = variants(arg, (*BACKBONES, "all", "debug"))
     config = default_config()
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if "all" in words:
         config.data.nab.groups = ""
     config.quantizer.margin = 0.25
-    config.embedding.kind = "numbers"  # what measured best on NASA
+    config.embedding.kind = "numbers"  # measured best on NASA
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
     choose_backbone(config, words)

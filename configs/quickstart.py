@@ -1,11 +1,11 @@
-"""Generated telemetry with labelled anomalies and a real pretrained backbone: a first run that needs no data set.
+"""Generated telemetry with labelled anomalies, on a pretrained backbone: needs no data set.
 
 python -m spear_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-The weights come from the package that launch/local.sh installs, else from the Hugging Face Hub.
+The weights come from the package that launch/local.sh installs, or else from the Hugging Face Hub.
 
-Takes 4 to 8 minutes on 2 CPU cores. Expected on the test part (base rate .098): AUROC .906, AUPR .656 with trained bin
-embeddings; .863 and .597 with `:frozen`; head only .820 and .552.
+Takes 4 to 8 minutes on 2 CPU cores. Expected on the test split (base rate .098): AUROC .906, AUPR .656 with trained bin
+embeddings; .863 and .597 with `:frozen`; .820 and .552 with the head alone.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.fractions = (0.7, 0.15, 0.15)
     config.data.window = config.data.stride = 64
     config.backbone.name = MINILM
-    # Measured: trained bin embeddings see far more than frozen ones (RESULTS.md). Every output says it.
+    # Trained bin embeddings detect far more than frozen ones (RESULTS.md); every output says that they are trained.
     config.embedding.kind = "ordinal" if "frozen" in words else "trained"
     config.train.epochs = 5
     config.train.decay_steps = 800

@@ -103,15 +103,15 @@ def run_mode(flags: Flags) -> str:
         check_scheme(f"--{name}", getattr(flags, name))
     match flags.mode:
         case "score":
-            parallel.start(flags.distributed)
+            parallel.join_processes(flags.distributed)
             parallel.check_alone(flags.mode)  # each process would write all files
             if flags.live:
-                score.live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
+                score.score_live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
             else:
                 score.score_files(flags.detector, flags.input, flags.workdir, flags.overrides)
             return ""
         case "export":
-            export.export(flags.detector, flags.workdir)
+            export.export_detector(flags.detector, flags.workdir)
             return ""
         case "compare":
             print(compare(Path(flags.workdir)), end="")
@@ -120,7 +120,7 @@ def run_mode(flags: Flags) -> str:
             print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
             return ""
     config = load_valid_config(flags.config, flags.overrides)
-    parallel.start(flags.distributed)
+    parallel.join_processes(flags.distributed)
     match flags.mode:
         case "prepare":
             parallel.say(prepare_dataset(config))

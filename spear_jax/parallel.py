@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from spear_jax.errors import InputError, one_line
 
 
-def start(distributed: str) -> None:
+def join_processes(distributed: str) -> None:
     """Joins the other processes of the run; must be the program's first JAX call.
 
     Args:

@@ -340,13 +340,13 @@ def plain_host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.parametrize("distributed", ["auto", "off"])
 def test_a_plain_host_is_one_process(plain_host: pytest.MonkeyPatch, distributed: str) -> None:
-    parallel.start(distributed)
+    parallel.join_processes(distributed)
     assert jax.process_count() == 1
 
 
 def test_off_ignores_a_cluster(plain_host: pytest.MonkeyPatch) -> None:
     plain_host.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
-    parallel.start("off")
+    parallel.join_processes("off")
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_off_ignores_a_cluster(plain_host: pytest.MonkeyPatch) -> None:
 def test_auto_joins_a_cluster_that_the_environment_names(plain_host: pytest.MonkeyPatch, name: str, value: str) -> None:
     plain_host.setenv(name, value)
     with pytest.raises(AssertionError, match="initialize was called"):
-        parallel.start("auto")
+        parallel.join_processes("auto")
 
 
 def test_a_named_coordinator_is_all_that_is_asked(plain_host: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ def test_a_named_coordinator_is_all_that_is_asked(plain_host: pytest.MonkeyPatch
         plain_host.setenv(name, value)
     given: dict[str, Any] = {}
     plain_host.setattr(jax.distributed, "initialize", given.update)
-    parallel.start("auto")
+    parallel.join_processes("auto")
     assert given == {
         "coordinator_address": "127.0.0.1:1",
         "num_processes": 2,
@@ -384,4 +384,4 @@ def test_half_a_coordinator_is_refused_by_name(plain_host: pytest.MonkeyPatch) -
     plain_host.setenv("JAX_NUM_PROCESSES", "2")
     plain_host.delenv("JAX_PROCESS_ID", raising=False)
     with pytest.raises(InputError, match="JAX_PROCESS_ID must be a whole number"):
-        parallel.start("auto")
+        parallel.join_processes("auto")

@@ -1,4 +1,4 @@
-"""Exports a detector for PEFT."""
+"""Exports a detector so that PEFT can load its prompt."""
 
 from etils import epath
 
@@ -7,15 +7,15 @@ from spear_jax.detector import load_detector
 from spear_jax.errors import InputError
 
 
-def export(detector_path: str, workdir: str) -> None:
-    """Writes a detector with its prompt in the files of PEFT's prompt tuning beside it.
+def export_detector(detector_path: str, workdir: str) -> None:
+    """Writes a detector together with its prompt in the format of PEFT's prompt tuning.
 
     Args:
       detector_path: a detector or run folder.
-      workdir: a new folder.
+      workdir: a new or empty folder.
 
     Raises:
-      InputError: bad input, or a prompt that means nothing to PEFT; the folder is as it was.
+      InputError: the folder is not empty, or PEFT cannot represent the prompt; nothing was written.
     """
     folder = epath.Path(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

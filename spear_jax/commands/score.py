@@ -92,7 +92,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     )
 
 
-def live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
+def score_live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
     """Scores rows as they come: a line goes out for each as soon as its score is final.
 
     SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.

@@ -102,7 +102,7 @@ flags:
 
 configs that come with the package:
 {configs}
-fields that can be overridden where a detector is used (evaluate, score), and must name the same weights:
+fields of a detector that can be overridden where it is used (evaluate, score); the weights must stay the same:
   {machine}
 
 backbones, as arguments of every config but quickstart, such as --config=configs/nasa.py:gemma3-1b;
