@@ -1,4 +1,4 @@
-"""Batches: every window once an epoch, in an order that a resumed run finds again, in a few shapes."""
+"""Batches: every window once per epoch, in a reproducible order and few shapes."""
 
 import itertools
 
@@ -40,9 +40,9 @@ def test_an_epoch_holds_every_window_once(lengths, batch, per_call, epoch):
 def test_scoring_reads_every_window_once(lengths, batch):
     padded = padded_lengths(lengths)
     batches = scoring_batches(padded, batch)
-    rows = np.concatenate([one.rows for one in batches])
+    rows = np.concatenate([part.rows for part in batches])
     assert sorted(rows[rows >= 0].tolist()) == list(range(len(lengths)))
-    assert all(padded[one.rows[one.rows >= 0]].max() == one.length for one in batches)
+    assert all(padded[part.rows[part.rows >= 0]].max() == part.length for part in batches)
 
 
 def test_windows_of_one_length_are_one_shuffled_row():
@@ -52,7 +52,7 @@ def test_windows_of_one_length_are_one_shuffled_row():
     assert [len(call.rows) for call in calls] == [4, 3]
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
+def test_the_order_depends_only_on_seed_and_epoch():
     lengths = padded_lengths(np.arange(1, 51))
     orders = [training_calls(lengths, 8, 2, s, e) for s, e in ((0, 0), (0, 0), (0, 1), (1, 0))]
     assert order_digest(orders[0]) == order_digest(orders[1])
@@ -61,20 +61,20 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 def test_lengths_are_mixed_over_an_epoch():
     lengths = np.repeat([16, 32, 64], 40)
-    read = [call.length for call in training_calls(lengths, 4, 2, seed=0, epoch=0)]
-    assert sorted(read) == [16] * 5 + [32] * 5 + [64] * 5
-    assert read != sorted(read) and read != sorted(read, reverse=True)
+    order = [call.length for call in training_calls(lengths, 4, 2, seed=0, epoch=0)]
+    assert sorted(order) == [16] * 5 + [32] * 5 + [64] * 5
+    assert order != sorted(order) and order != sorted(order, reverse=True)
 
 
 @settings(deadline=None)
 @given(lengths=windows_lengths)
-def test_buckets_hold_their_windows_with_the_least_padding(lengths):
+def test_padded_lengths_need_the_least_padding(lengths):
     padded = padded_lengths(lengths)
     assert (padded >= lengths).all()
     sizes = np.unique(padded)
     assert len(sizes) <= MAX_SHAPES
     rounded = np.unique(np.minimum(-(-lengths // 8) * 8, lengths.max()))
-    if 1 < len(sizes) <= 3:  # as many buckets at any other lengths pad no less
+    if 1 < len(sizes) <= 3:  # no other choice of as many lengths pads less
 
         def total(ends: tuple[int, ...]) -> int:
             ordered = np.array(sorted(ends))

@@ -19,7 +19,7 @@ NAMES = ("nasa", "nab", "mimic_iv", "files", "synthetic")
 
 
 def load(name: str, tmp_path: Path) -> LoadedSeries:
-    """A small data set of each source: the real one, or a file written here."""
+    """Loads a small data set of each source: a real one, or files written here."""
     config = load_config(f"configs/{'quickstart' if name == 'synthetic' else name}.py:debug")
     config.data.limit_series = 12
     if name == "synthetic":
@@ -41,14 +41,14 @@ def load(name: str, tmp_path: Path) -> LoadedSeries:
 def build(loaded: LoadedSeries, split: str, **fields: object) -> dataset.Dataset:
     config = default_config()
     config.data.window, config.data.stride, config.data.gap, config.data.split = 32, 16, 8, split
-    if not all(one.labelled for one in loaded.series):
+    if not all(series.labelled for series in loaded.series):
         config.data.labels = "rules"
     config.update_from_flattened_dict(fields)
     return dataset.build_dataset(config, loaded)
 
 
 def steps(part: Windows) -> set[tuple[int, int]]:
-    """(series, step) of every real step in the windows."""
+    """Returns (series, step) of every real step in the windows."""
     return {
         (int(series), int(begin) + int(t))
         for series, begin, real in zip(part.series, part.start, part.real, strict=True)
@@ -88,14 +88,14 @@ def test_random_windows_leak_and_every_output_says_so(name: str, tmp_path: Path)
 
 
 def change_test(loaded: LoadedSeries, made: dataset.Dataset) -> LoadedSeries:
-    """The same series with other values wherever the test looks, and where nobody does."""
+    """Changes the values of all steps that are in no train or validation window."""
     rng = np.random.default_rng(1)
     used = steps(made.windows["train"]) | steps(made.windows["validation"])
     changed = []
-    for i, one in enumerate(loaded.series):
-        keep = np.array([(i, t) in used for t in range(len(one))], bool)
-        other = np.where(keep, one.values, 100 * rng.normal(size=len(one))).astype(one.values.dtype)
-        changed.append(dataclasses.replace(one, values=other))
+    for i, series in enumerate(loaded.series):
+        in_use = np.array([(i, t) in used for t in range(len(series))], bool)
+        values = np.where(in_use, series.values, 100 * rng.normal(size=len(series))).astype(series.values.dtype)
+        changed.append(dataclasses.replace(series, values=values))
     return loaded._replace(series=changed)
 
 
@@ -122,7 +122,7 @@ def test_training_does_not_change_with_the_test(split: str, labels: str, seed: i
 
 
 @pytest.mark.parametrize("split", ["series", "time"])
-def test_synthesized_windows_come_from_training_alone(split: str) -> None:
+def test_synthesized_windows_come_only_from_training(split: str) -> None:
     rng = np.random.default_rng(0)
     series = []
     for i in range(10):
@@ -130,15 +130,15 @@ def test_synthesized_windows_come_from_training_alone(split: str) -> None:
         series.append(Series(f"s{i}", rng.normal(0, 0.1, 600) + 3 * labels, labels))
     loaded = LoadedSeries("made", series)
     made = build(loaded, split, **{"tsmote.enabled": True, "tsmote.max_lead": 4})
-    about = made.notes["tsmote"]
+    report = made.notes["tsmote"]
     train = made.windows["train"]
-    assert about["synthesized"] > 0
-    assert about["drawn"] == about["normal_windows"] == int((~train.labels.any(axis=1)).sum())
-    assert len(made.training) == 2 * about["drawn"]  # the normal windows, and as many positive ones
+    assert report["synthesized"] > 0
+    assert report["drawn"] == report["normal_windows"] == int((~train.labels.any(axis=1)).sum())
+    assert len(made.training) == 2 * report["drawn"]  # the normal windows, and as many positive ones
     other = build(change_test(loaded, made), split, **{"tsmote.enabled": True, "tsmote.max_lead": 4})
     np.testing.assert_array_equal(made.training.bins, other.training.bins)
     np.testing.assert_array_equal(made.training.targets, other.training.targets)
-    assert other.notes["tsmote"] == about
+    assert other.notes["tsmote"] == report
     plain = build(loaded, split)
     for part in ("train", "validation", "test"):  # what is evaluated is what was recorded
         np.testing.assert_array_equal(made.examples[part].bins, plain.examples[part].bins)

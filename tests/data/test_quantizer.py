@@ -1,4 +1,4 @@
-"""Bins: the published formula, clipped, and NaN apart."""
+"""Bins: the published formula, clipping, and a bin for NaN."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Splits: no step in two of them, alike in base rate, and honest about the one kind that leaks."""
+"""Splits: no step in two of them, similar base rates, and a warning about the kind that leaks."""
 
 import numpy as np
 import pytest
@@ -23,17 +23,17 @@ def make(lengths: list[int], seed: int = 0) -> list[Series]:
 
 def steps_by_split(series: list[Series], kind: str, window: int, stride: int, gap: int = 0) -> dict[str, set]:
     parts = split_series(series, kind, FRACTIONS, window=window, stride=stride, gap=gap, seed=3)
-    names = [one.name for one in series]
-    found = {}
+    names = [item.name for item in series]
+    steps_of = {}
     for split in SPLITS:
         windows = cut_windows(parts[split], names, window, stride)
         steps = windows.start[:, None] + np.arange(window)
-        found[split] = {
+        steps_of[split] = {
             (int(s), int(t))
             for s, row, real in zip(windows.series, steps, windows.real, strict=True)
             for t in row[real]
         }
-    return found
+    return steps_of
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,15 +45,15 @@ def steps_by_split(series: list[Series], kind: str, window: int, stride: int, ga
     gap=st.integers(0, 2),
 )
 def test_no_step_of_validation_or_test_lies_in_a_training_window(lengths, kind, window, stride, gap):
-    found = steps_by_split(make(lengths), kind, window, stride, gap)
-    assert not found["train"] & found["validation"]
-    assert not found["train"] & found["test"]
-    assert not found["validation"] & found["test"]
+    steps = steps_by_split(make(lengths), kind, window, stride, gap)
+    assert not steps["train"] & steps["validation"]
+    assert not steps["train"] & steps["test"]
+    assert not steps["validation"] & steps["test"]
 
 
 def test_random_windows_leak():
-    found = steps_by_split(make([400] * 5), "random", window=32, stride=8)
-    assert found["train"] & found["test"], "overlapping windows at random must share steps: that is the point"
+    steps = steps_by_split(make([400] * 5), "random", window=32, stride=8)
+    assert steps["train"] & steps["test"], "overlapping windows assigned at random share steps"
 
 
 def test_time_leaves_a_gap_between_splits():
@@ -86,8 +86,10 @@ def test_too_few_series_are_refused_by_name():
 
 
 def test_series_too_short_for_their_gap_are_refused_by_length():
-    said = r"data.split='time': nothing is left for validation: the longest series has 60 steps, of which data.gap=12 "
-    with pytest.raises(InputError, match=said):
+    message = (
+        r"data.split='time': nothing is left for validation: the longest series has 60 steps, of which data.gap=12 "
+    )
+    with pytest.raises(InputError, match=message):
         split_series(make([50, 60]), "time", FRACTIONS, window=8, stride=8, gap=12, seed=0)
 
 

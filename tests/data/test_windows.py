@@ -1,4 +1,4 @@
-"""Windows and the way back: every step gets exactly one score."""
+"""Windows and stitching: every step gets exactly one score."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -23,15 +23,15 @@ def make(lengths: list[int]) -> list[Series]:
     window=st.integers(1, 40),
     stride=st.integers(1, 40),
 )
-def test_scores_return_to_their_steps(lengths, window, stride):
-    stride = min(stride, window)  # beyond it, steps between windows are skipped by intent
+def test_every_step_gets_its_own_score(lengths, window, stride):
+    stride = min(stride, window)  # a longer one skips steps between windows
     series = make(lengths)
-    windows = cut_windows(series, [one.name for one in series], window, stride)
+    windows = cut_windows(series, [item.name for item in series], window, stride)
     steps = stitch(windows, np.where(windows.real, windows.values, 1e9), series)
     assert len(steps.score) == sum(lengths)
     np.testing.assert_array_equal(steps.score, steps.value)
     np.testing.assert_array_equal(steps.step, np.concatenate([np.arange(n) for n in lengths]))
-    np.testing.assert_array_equal(steps.label, np.concatenate([one.labels for one in series]))
+    np.testing.assert_array_equal(steps.label, np.concatenate([item.labels for item in series]))
 
 
 def test_overlapping_windows_are_averaged():
@@ -41,7 +41,7 @@ def test_overlapping_windows_are_averaged():
     np.testing.assert_array_equal(stitch(windows, scores, series).score, [0, 0, 0.5, 0.5, 1, 1])
 
 
-def test_a_short_series_is_padded_and_the_padding_is_marked():
+def test_a_short_series_is_padded_with_a_mask():
     windows = cut_windows(make([3]), ["s0"], 5, 5)
     np.testing.assert_array_equal(windows.real, [[True, True, True, False, False]])
     assert np.isnan(windows.values[0, 3:]).all()

@@ -1,8 +1,8 @@
 """Reads recorded series, from public data sets, from the user's own files, or generated."""
 
+from spear_jax.data.sources.catalog import dataset_title, load_series, prepare_dataset, split_names
 from spear_jax.data.sources.files import find_files
 from spear_jax.data.sources.mimic_iv import is_demo, mimic_iv_copy
-from spear_jax.data.sources.registry import dataset_title, load_series, prepare_dataset, split_names
 from spear_jax.data.sources.synthetic import generate_series
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from spear_jax.data.sources import download, prepared
+from spear_jax.data.sources import downloads, prepared
 
 
 class MirroredBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -28,5 +28,5 @@ class MirroredBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         # Not `dl_manager.download`, which neither falls back to another mirror nor resumes.
         folder = Path(dl_manager.download_dir) / self.name
-        download.fetch_all(prepared.pinned_checksums(self.FOLDER), self.MIRRORS, folder)
+        downloads.fetch_all(prepared.pinned_checksums(self.FOLDER), self.MIRRORS, folder)
         return {self.SPLIT: self._generate_examples(folder)}

@@ -1,4 +1,4 @@
-"""Made-up labels: where they go, where recorded ones stay, and that they are said."""
+"""Labels made by rules or injection: where they go, where recorded ones stay, and that every output says so."""
 
 import numpy as np
 import pyarrow.parquet
@@ -41,12 +41,12 @@ def build(labels: str, labelled: bool, **fields: object) -> dataset.Dataset:
 @pytest.mark.parametrize("labels", ["rules", "injected"])
 def test_the_test_split_keeps_recorded_labels(labels: str, split: str) -> None:
     made = build(labels, labelled=True, **{"data.split": split})
-    recorded = {one.name: one for one in make(True)}
-    for one, window in zip(made.windows["test"].series, made.windows["test"].start, strict=True):
-        original = recorded[f"s{one}"].stretch(window, window + 32)
-        row = (made.windows["test"].series == one) & (made.windows["test"].start == window)
-        np.testing.assert_array_equal(made.windows["test"].labels[row][0], original.labels)
-        np.testing.assert_array_equal(made.windows["test"].values[row][0], original.values)
+    recorded = {series.name: series for series in make(True)}
+    test = made.windows["test"]
+    for number, start, labels_now, values in zip(test.series, test.start, test.labels, test.values, strict=True):
+        original = recorded[f"s{number}"].stretch(start, start + 32)
+        np.testing.assert_array_equal(labels_now, original.labels)
+        np.testing.assert_array_equal(values, original.values)
     train = made.windows["train"]
     original = np.stack([recorded[f"s{s}"].labels[b : b + 32] for s, b in zip(train.series, train.start, strict=True)])
     assert (train.labels != original).any()
@@ -54,16 +54,16 @@ def test_the_test_split_keeps_recorded_labels(labels: str, split: str) -> None:
 
 
 @pytest.mark.parametrize("labels", ["rules", "injected"])
-def test_unlabelled_series_are_labelled_throughout(labels: str) -> None:
+def test_all_splits_of_unlabelled_series_get_labels(labels: str) -> None:
     made = build(labels, labelled=False)
     assert all(part.labels.any() for part in made.windows.values())
     assert "labels of train, validation, test are" in made.warnings[0]
     for split, part in made.windows.items():  # windows and series agree
-        for one, begin, row in zip(part.series, part.start, part.labels, strict=True):
-            np.testing.assert_array_equal(made.recorded[one].labels[begin : begin + 32], row, err_msg=split)
+        for number, begin, row in zip(part.series, part.start, part.labels, strict=True):
+            np.testing.assert_array_equal(made.recorded[number].labels[begin : begin + 32], row, err_msg=split)
 
 
-def test_without_labels_the_choices_are_named() -> None:
+def test_missing_labels_are_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match=r"made has no recorded labels; allowed are rules .* and injected"):
         build("recorded", labelled=False)
 
@@ -75,10 +75,10 @@ def test_how_often_each_rule_fires_is_reported() -> None:
     assert 0 < fired["train"]["windows"] <= 1
 
 
-def test_tsmote_leaves_anomalies_with_gaps_alone() -> None:
+def test_tsmote_ignores_anomalies_with_gaps() -> None:
     series = make(True)
-    for one in series:
-        one.values[::50] = np.nan
+    for item in series:
+        item.values[::50] = np.nan
     config = default_config()
     config.data.window = config.data.stride = 32
     config.tsmote.enabled = True
@@ -98,28 +98,30 @@ def test_correction_makes_rules_fire_less() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 50), rate=st.floats(0.02, 0.3))
-def test_injection_changes_labelled_steps_alone_and_is_repeatable(seed: int, rate: float) -> None:
+def test_injection_changes_only_labelled_steps_and_is_repeatable(seed: int, rate: float) -> None:
     originals = make(False, count=2, length=1000)
     first, again = inject(originals, rate, seed), inject(originals, rate, seed)
-    for original, one, other in zip(originals, first, again, strict=True):
-        np.testing.assert_array_equal(one.values, other.values)
-        np.testing.assert_array_equal(one.labels, other.labels)
-        np.testing.assert_allclose(one.values[~one.labels], original.values[~one.labels], atol=1e-6)
-        assert original.values.min() - 1e-6 <= one.values.min() and one.values.max() <= original.values.max() + 1e-6
+    for original, changed, repeated in zip(originals, first, again, strict=True):
+        np.testing.assert_array_equal(changed.values, repeated.values)
+        np.testing.assert_array_equal(changed.labels, repeated.labels)
+        np.testing.assert_allclose(changed.values[~changed.labels], original.values[~changed.labels], atol=1e-6)
+        assert original.values.min() - 1e-6 <= changed.values.min()
+        assert changed.values.max() <= original.values.max() + 1e-6
 
 
 def test_injection_hits_its_rate() -> None:
-    found = inject(make(False, count=40, length=2000), 0.1, 0)
-    assert np.mean([one.labels.mean() for one in found]) == pytest.approx(0.1, abs=0.02)
+    injected = inject(make(False, count=40, length=2000), 0.1, 0)
+    assert np.mean([series.labels.mean() for series in injected]) == pytest.approx(0.1, abs=0.02)
     assert len(KINDS) == 5
 
 
 def test_injection_copes_with_constant_and_missing_values() -> None:
     values = np.full(500, 7.0)
     gaps = np.where(np.arange(500) % 3 == 0, np.nan, values)
-    for one in inject([Series("a", values, np.zeros(500, bool)), Series("b", gaps, np.zeros(500, bool))], 0.1, 0):
-        assert one.labels.any()
-        assert (np.isnan(one.values) == np.isnan(gaps if one.name == "b" else values)).mean() > 0.95
+    for original in (Series("a", values, np.zeros(500, bool)), Series("b", gaps, np.zeros(500, bool))):
+        (changed,) = inject([original], 0.1, 0)
+        assert changed.labels.any()
+        assert (np.isnan(changed.values) == np.isnan(original.values)).mean() > 0.95
     empty = Series("c", np.full(50, np.nan), np.zeros(50, bool))
     assert not inject([empty], 0.1, 0)[0].labels.any()
 

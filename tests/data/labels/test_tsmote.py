@@ -1,4 +1,4 @@
-"""T-SMOTE step by step on small cases by hand, and its properties."""
+"""T-SMOTE step by step on small cases computed by hand, and its properties."""
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ def series(length: int, *intervals: tuple[int, int]) -> Series:
 
 
 def test_a_sample_ends_with_an_anomaly_and_has_room_for_its_window() -> None:
-    found = tsmote.find_positive_samples(
+    samples = tsmote.find_positive_samples(
         [series(30, (2, 3), (10, 14), (27, 29)), series(20, (7, 7))], window=8, max_lead=5
     )
-    assert found.series.tolist() == [0, 0, 1]  # the interval that ends at step 3 has no 8 steps before it
-    assert found.end.tolist() == [15, 30, 8]
-    assert found.leads.tolist() == [6, 6, 1]  # leading times 0 to 5; the last one's window begins the series
+    assert samples.series.tolist() == [0, 0, 1]  # the interval that ends at step 3 has no 8 steps before it
+    assert samples.end.tolist() == [15, 30, 8]
+    assert samples.leads.tolist() == [6, 6, 1]  # leading times 0 to 5; the last one's window begins the series
 
 
-class Odd(np.random.Generator):
-    """Generators whose draws are given."""
+class Scripted(np.random.Generator):
+    """A generator with a fixed permutation, whose integers are all 0."""
 
     def __init__(self, order: list[int]) -> None:
         super().__init__(np.random.PCG64(0))
@@ -43,8 +43,8 @@ class Odd(np.random.Generator):
 def test_spies_set_the_threshold() -> None:
     # One feature: positives at 10, normal windows at 0, but one of them at 6. As a spy it scores highest.
     positives, negatives = np.full((4, 1), 10.0), np.array([[0.0], [0.1], [0.2], [6.0], [0.3], [-0.1], [0.0], [0.2]])
-    low, _ = tsmote.spy_threshold(positives, negatives, 0.25, Odd([0, 1, 2, 4, 5, 6, 7, 3]))
-    high, classifier = tsmote.spy_threshold(positives, negatives, 0.25, Odd([3, 1, 2, 4, 5, 6, 7, 0]))
+    low, _ = tsmote.spy_threshold(positives, negatives, 0.25, Scripted([0, 1, 2, 4, 5, 6, 7, 3]))
+    high, classifier = tsmote.spy_threshold(positives, negatives, 0.25, Scripted([3, 1, 2, 4, 5, 6, 7, 0]))
     assert low < 0.5 < high
     assert high == pytest.approx(classifier.predict_proba([[6.0]])[0, 1])  # the largest of the spies
 
@@ -61,8 +61,7 @@ def test_leading_times_end_before_the_mean_falls_below_the_threshold() -> None:
 
 def test_counts_by_hand() -> None:
     # floor(10 x .6 / 1.0), floor(10 x .4 / 1.0); floor(10 x .5 / .8), floor(10 x .3 / .8)
-    found = tsmote.mixing_counts(np.array([[0.6, 0.4], [0.5, 0.3]]), 10.0)
-    assert found.tolist() == [[6, 4], [6, 3]]
+    assert tsmote.mixing_counts(np.array([[0.6, 0.4], [0.5, 0.3]]), 10.0).tolist() == [[6, 4], [6, 3]]
     assert tsmote.mixing_counts(np.array([[0.6, np.nan]]), 2.5).tolist() == [[2, 0]]
 
 
@@ -110,7 +109,7 @@ def test_missing_windows_are_never_drawn() -> None:
     assert (drawn.lead[drawn.sample == 2] == 0).all()
 
 
-def test_nothing_comes_of_anomalies_that_look_normal() -> None:
+def test_anomalies_that_look_normal_are_not_resampled() -> None:
     rng = np.random.default_rng(0)
     windows, normal = rng.normal(size=(4, 3, 5)), rng.normal(size=(60, 5))
     assert tsmote.draw_samples(windows, windows > 0, normal, spy_share=0.5, rng=rng) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spear_jax.data.sources.download import fetch, fetch_all
+from spear_jax.data.sources.downloads import fetch, fetch_all
 from spear_jax.errors import InputError
 
 CONTENT = bytes(range(256)) * 40
