@@ -96,7 +96,7 @@ def _model_shapes(config: ConfigDict, backbone: Described) -> tuple[Spear, Param
     config, module = config.copy_and_resolve_references(), backbone.module
     if not METHODS[config.method].prompt:
         config.prompt.length = 0
-    if config.method == "lora":
+    if METHODS[config.method].backbone == "adapted":
         module = module.clone(lora_rank=config.lora.rank)
     spear = build_spear(config, module, backbone.config.hidden_size)
     inputs = [jax.ShapeDtypeStruct((1, config.data.window), dtype) for dtype in (jnp.int32, jnp.bool_)]

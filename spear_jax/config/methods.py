@@ -10,7 +10,7 @@ class Method:
 
     Attributes:
       title: its name in tables and figures.
-      module: of spear_jax.methods, which implements it in a function `start`.
+      implementation: 'module.function' of spear_jax.methods.
       labels: True if it learns from the labels of the training split.
       backbone: 'frozen', 'adapted' (LoRA), 'trained' (all weights), or '' without a language model of ours.
       trains: regular expression for the parameters ('head/kernel') that the training loop changes; '' without the loop.
@@ -20,7 +20,7 @@ class Method:
     """
 
     title: str
-    module: str
+    implementation: str
     labels: bool = False
     backbone: Literal["", "frozen", "adapted", "trained"] = ""
     trains: str = ""
@@ -30,19 +30,25 @@ class Method:
 
 
 METHODS = {
-    "spear": Method("SPEAR", "soft_prompt", labels=True, backbone="frozen", trains=r"(prompt|head)/.*", prompt=True),
-    "lstm": Method("LSTM, both ways", "lstm", labels=True, trains=r"network/.*", heads=("step",)),
-    "lstm_causal": Method("LSTM, causal", "lstm", labels=True, trains=r"network/.*", heads=("step",)),
-    "fine_tuning": Method("fine-tuning", "fine_tuning", labels=True, backbone="trained", trains=r"(head|backbone)/.*"),
-    "lora": Method("LoRA", "fine_tuning", labels=True, backbone="adapted", trains=r"head/.*|.*/lora_[ab]"),
-    "isolation_forest": Method("isolation forest", "unsupervised"),
-    "nearest_neighbours": Method("1-nearest neighbour", "unsupervised"),
-    "matrix_profile": Method("matrix profile", "unsupervised"),
-    "sub_pca": Method("sub-PCA", "unsupervised"),
-    "logistic_regression": Method("logistic regression", "supervised", labels=True),
-    "gradient_boosting": Method("gradient boosting", "supervised", labels=True),
-    "zero_shot_masked": Method("zero-shot, masked", "zero_shot", backbone="frozen", zero_shot=True),
-    "zero_shot_yes_no": Method("zero-shot, yes/no", "zero_shot", backbone="frozen", zero_shot=True),
-    "zero_shot_surprise": Method("zero-shot, surprise", "zero_shot", backbone="frozen", zero_shot=True),
-    "zero_shot_api": Method("zero-shot, API", "zero_shot_api", zero_shot=True),
+    "spear": Method(
+        "SPEAR", "soft_prompt.start_spear", labels=True, backbone="frozen", trains=r"(prompt|head)/.*", prompt=True
+    ),
+    "lstm": Method("LSTM, both ways", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "lstm_causal": Method("LSTM, causal", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "fine_tuning": Method(
+        "fine-tuning", "fine_tuning.start_fine_tuning", labels=True, backbone="trained", trains=r"(head|backbone)/.*"
+    ),
+    "lora": Method(
+        "LoRA", "fine_tuning.start_fine_tuning", labels=True, backbone="adapted", trains=r"head/.*|.*/lora_[ab]"
+    ),
+    "isolation_forest": Method("isolation forest", "unsupervised.start_unsupervised"),
+    "nearest_neighbours": Method("1-nearest neighbour", "unsupervised.start_unsupervised"),
+    "matrix_profile": Method("matrix profile", "unsupervised.start_unsupervised"),
+    "sub_pca": Method("sub-PCA", "unsupervised.start_unsupervised"),
+    "logistic_regression": Method("logistic regression", "supervised.start_supervised", labels=True),
+    "gradient_boosting": Method("gradient boosting", "supervised.start_supervised", labels=True),
+    "zero_shot_masked": Method("zero-shot, masked", "zero_shot.start_zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_yes_no": Method("zero-shot, yes/no", "zero_shot.start_zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_surprise": Method("zero-shot, surprise", "zero_shot.start_zero_shot", backbone="frozen", zero_shot=True),
+    "zero_shot_api": Method("zero-shot, API", "zero_shot_api.start_zero_shot_api", zero_shot=True),
 }

@@ -1,6 +1,6 @@
 """Implements what gives scores: SPEAR, baselines, zero-shot models; fits each of them to data."""
 
-from spear_jax.methods.fit import Fitted, fit, score_model
-from spear_jax.methods.registry import load_method_backbone
+from spear_jax.methods.fitting import Fitted, fit, score_model
+from spear_jax.methods.implementations import load_method_backbone
 
 __all__ = ["Fitted", "fit", "load_method_backbone", "score_model"]

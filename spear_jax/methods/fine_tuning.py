@@ -11,13 +11,13 @@ from spear_jax.backbones import Backbone, param_shapes
 from spear_jax.config import check_length
 from spear_jax.data import Dataset
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.registry import Trainable, load_recorded_backbone
+from spear_jax.methods.implementations import Trainable, load_recorded_backbone
 from spear_jax.model import Params, PlacedModel, assemble_model
 
 LORA = ("lora_a", "lora_b")
 
 
-def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
+def start_fine_tuning(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
     """Loads the backbone and assembles the model, see `assemble_fine_tuning`.
 
     Raises:

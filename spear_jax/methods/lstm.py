@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from spear_jax.data import Dataset
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.registry import Trainable
+from spear_jax.methods.implementations import Trainable
 from spear_jax.model import PlacedModel
 
 
-def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
+def start_lstm(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
     """Assembles the model, see `assemble_lstm`."""
     return Trainable(assemble_lstm(config))
 

@@ -11,11 +11,11 @@ from spear_jax.data import Dataset
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.registry import Trainable, load_recorded_backbone
+from spear_jax.methods.implementations import Trainable, load_recorded_backbone
 from spear_jax.model import PlacedModel, assemble_model
 
 
-def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
+def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
     """Assembles the model, with a trained detector's parameters where `train.init_from` names one.
 
     Args:

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from spear_jax.data import Dataset, Examples, StepScores, stitch_splits
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.registry import Scoring
+from spear_jax.methods.implementations import Scoring
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth surroundings are the whole window
 
@@ -31,7 +31,7 @@ MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; of more steps a sample is fi
 CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
 
-def start(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+def start_supervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
     """Returns a function that fits the config's classifier and scores every split."""
     classify = CLASSIFIERS[config.method]
 

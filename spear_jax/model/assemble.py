@@ -5,6 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone
+from spear_jax.config import METHODS
 from spear_jax.errors import InputError
 from spear_jax.model.embedding import bin_table
 from spear_jax.model.placed import PlacedModel
@@ -96,7 +97,7 @@ def model_warnings(config: ConfigDict, backbone: Backbone) -> list[str]:
         warnings.append(
             f"the tokenizer of {backbone.name} is not available: a stand-in is used that knows the numbers 0 to 499"
         )
-    pooled = config.head.kind == "window" and not config.method.startswith("zero_shot")
+    pooled = config.head.kind == "window" and not METHODS[config.method].zero_shot
     if backbone.causal and pooled and config.head.pooling == "peft_first":
         warnings.append(
             f"head.pooling='peft_first' with the causal attention of {backbone.name}: the first position sees no step,"

@@ -29,7 +29,11 @@ from spear_jax.storage import write_whole
 
 EXTREMES = 5  # series shown at either end of the ranking
 
-_FATE = {"fine_tuning": "all of whose weights were trained", "lora": "frozen except for low-rank updates"}
+_FATE = {
+    "frozen": "frozen",
+    "trained": "all of whose weights were trained",
+    "adapted": "frozen except for low-rank updates",
+}
 
 
 # The page has no script, and its content policy lets a browser load nothing from a network.
@@ -216,7 +220,7 @@ def _introduction(config: ConfigDict, content: Mapping[str, Any]) -> list[str]:
         sentences.append("Not trained step by step.")
     if backbone:
         weights = "pretrained" if backbone["pretrained"] else "RANDOM weights"
-        fate = _FATE.get(content["method"], "frozen")
+        fate = _FATE[METHODS[content["method"]].backbone]
         sentences.append(f"Backbone: {backbone['name']} ({weights}, {backbone['dtype']}), {fate}.")
         if not backbone["pretrained"]:
             warnings.insert(

@@ -1,6 +1,5 @@
 """Tests the methods outside the training loop, through the same command."""
 
-import importlib
 import inspect
 import shlex
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from conftest import SPLITS, Spear, check_refusal, check_scores, quick_on, results, write_nasa
 
 from spear_jax.config import METHODS
+from spear_jax.methods.implementations import find_implementation
 from spear_jax.methods.supervised import CLASSIFIERS
 from spear_jax.methods.unsupervised import DETECTORS
 
@@ -18,8 +18,7 @@ pytestmark = pytest.mark.one_python
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_an_implementation(method: str) -> None:
-    module = importlib.import_module(f"spear_jax.methods.{METHODS[method].module}")
-    assert list(inspect.signature(module.start).parameters) == ["config", "dataset", "record"]
+    assert list(inspect.signature(find_implementation(method)).parameters) == ["config", "dataset", "record"]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from spear_jax.config.arguments import BERT, MINILM
 from spear_jax.data import dataset, sources
 from spear_jax.data.dataset import Dataset
 from spear_jax.errors import InputError
+from spear_jax.evaluation import RunRecord
 from spear_jax.methods import zero_shot
 
 pytestmark = pytest.mark.one_python
@@ -102,8 +103,8 @@ def small_dataset(**fields: object) -> tuple[ConfigDict, Dataset]:
 
 def scores(config: ConfigDict, dataset: Dataset, folder: Path) -> dict[str, np.ndarray]:
     config.backbone.name = str(folder)
-    asked = zero_shot.prepare_questions(config, load_backbone(str(folder)), dataset)
-    return asked.score(batch_size=5, mesh=parallel.make_mesh())
+    questions = zero_shot.prepare_questions(config, load_backbone(str(folder)), dataset, RunRecord())
+    return questions.score(batch_size=5, mesh=parallel.make_mesh())
 
 
 def numbers_of(dataset: Dataset, split: str) -> list[list[str]]:
@@ -249,8 +250,8 @@ def test_own_template_and_words(spear: Spear, tmp_path: Path) -> None:
 def test_texts_of_any_length_in_batches_of_any_size(tmp_path: Path) -> None:
     config, dataset = small_dataset(method="zero_shot_surprise")
     backbone = load_backbone(f"random:{write(tmp_path / 'llama', 'llama', 'digits')}")
-    asked = zero_shot.prepare_questions(config, backbone, dataset)
-    one, many = (asked.score(batch_size=size, mesh=parallel.make_mesh()) for size in (1, 64))
+    questions = zero_shot.prepare_questions(config, backbone, dataset, RunRecord())
+    one, many = (questions.score(batch_size=size, mesh=parallel.make_mesh()) for size in (1, 64))
     for split in one:
         np.testing.assert_allclose(one[split], many[split], atol=1e-4)
 
@@ -330,7 +331,7 @@ def test_a_tokenizer_without_a_beginning_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "llama", "llama", "digits")
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "none", "eos_token": "none"}))
     with pytest.raises(InputError, match="no token for the beginning of a text"):
-        zero_shot.prepare_questions(config, load_backbone(f"random:{folder}"), dataset)
+        zero_shot.prepare_questions(config, load_backbone(f"random:{folder}"), dataset, RunRecord())
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(spear: Spear, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Finds the implementation of a method.
 
-`config.methods` declares each method and names the module here that implements it: its function `start` loads and
-prepares all that scoring needs, refuses what cannot work, and returns either a `Trainable` or a `Scoring`.
+`config.methods` declares each method and names the function here that starts it. This function loads and prepares all
+that scoring needs, refuses what cannot work, and returns either a `Trainable` or a `Scoring`.
 """
 
 import dataclasses
@@ -49,8 +49,13 @@ def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Tra
     Raises:
       InputError: the method cannot work with this backbone, these data or this machine.
     """
-    module = importlib.import_module(f"spear_jax.methods.{METHODS[config.method].module}")
-    return cast(Start, module.start)(config, dataset, record)
+    return find_implementation(config.method)(config, dataset, record)
+
+
+def find_implementation(method: str) -> Start:
+    """Imports the function that starts a method."""
+    module, _, function = METHODS[method].implementation.partition(".")
+    return cast(Start, getattr(importlib.import_module(f"spear_jax.methods.{module}"), function))
 
 
 def load_method_backbone(config: ConfigDict) -> Backbone:

@@ -14,7 +14,7 @@ from spear_jax.data import Dataset, MethodScores, stitch_splits
 from spear_jax.detector import Detector
 from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule
 from spear_jax.methods.head_only import score_head_only
-from spear_jax.methods.registry import Trainable, start_method
+from spear_jax.methods.implementations import Trainable, start_method
 from spear_jax.model import PlacedModel
 from spear_jax.training import TrainingResult, train_model
 
