@@ -1,4 +1,4 @@
-"""NAB's score against its formula written out row by row, and against published values."""
+"""Tests NAB's score against its formula row by row, and against published values."""
 
 import math
 import os
@@ -18,8 +18,8 @@ def sigma(position: float) -> float:
     return 2 / (1 + math.exp(5 * position)) - 1
 
 
-def written_out(files: list[ScoredFile], profile: Profile, threshold: float) -> float:
-    """The NAB score, row by row, as the paper defines it."""
+def score_by_formula(files: list[ScoredFile], profile: Profile, threshold: float) -> float:
+    """Returns the NAB score, computed row by row as the paper defines it."""
     raw, windows = 0.0, 0
     for labels, scores in files:
         probation = min(math.floor(0.15 * len(labels)), 750)
@@ -65,11 +65,11 @@ def test_equals_the_formula_at_every_threshold(profile: Profile, data: st.DataOb
         ranges = [(a, b - 1) for a, b in zip(ends[::2], ends[1::2], strict=False)]
         scores = data.draw(st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.9]), min_size=rows, max_size=rows))
         files.append(make(rows, ranges, np.array(scores)))
-    found = sweep(files, profile)
-    assert found is not None
+    curve = sweep(files, profile)
+    assert curve is not None
     for threshold in (2.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0):
-        assert found.at(threshold) == pytest.approx(written_out(files, profile, threshold), abs=1e-9)
-    assert found.at(found.best()) == found.scores.max()
+        assert curve.at(threshold) == pytest.approx(score_by_formula(files, profile, threshold), abs=1e-9)
+    assert curve.at(curve.best()) == curve.scores.max()
 
 
 def test_published_values() -> None:
@@ -81,9 +81,9 @@ def test_published_values() -> None:
     scores = np.zeros(100)
     scores[55] = 1.0  # five of ten rows are left
     middle = make(100, [(50, 59)], scores)
-    worth = 0.8482836399575131 / 0.9866142981514305
-    assert sweep([middle], STANDARD).at(1.0) == pytest.approx(100 * (worth + 1) / 2)
-    assert sweep([middle], PROFILES["reward_low_fn"]).at(1.0) == pytest.approx(100 * (worth + 2) / 3)
+    relative_worth = 0.8482836399575131 / 0.9866142981514305
+    assert sweep([middle], STANDARD).at(1.0) == pytest.approx(100 * (relative_worth + 1) / 2)
+    assert sweep([middle], PROFILES["reward_low_fn"]).at(1.0) == pytest.approx(100 * (relative_worth + 2) / 3)
     assert sweep([middle], STANDARD).at(2.0) == 0  # nothing is detected
 
 
@@ -109,13 +109,13 @@ def test_random_scores_on_the_real_corpus_are_near_the_published_ones() -> None:
 
     # NAB's scoreboard gives a random detector 11.0 (standard), 1.2 (low FP) and 19.5 (low FN).
     files = nab_parser.parse_nab(Path(os.environ["SPEAR_DATA_DIR"]) / "nab")
-    found = {name: [] for name in PROFILES}
+    best_scores = {name: [] for name in PROFILES}
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        scored = [ScoredFile(one.labels("windows"), rng.random(len(one.values))) for one in files]
+        scored = [ScoredFile(file.labels("windows"), rng.random(len(file.values))) for file in files]
         for name, profile in PROFILES.items():
-            found[name].append(sweep(scored, profile).scores.max())
-    means = {name: float(np.mean(values)) for name, values in found.items()}
+            best_scores[name].append(sweep(scored, profile).scores.max())
+    means = {name: float(np.mean(values)) for name, values in best_scores.items()}
     assert means["standard"] == pytest.approx(11.0, abs=6)
     assert means["reward_low_fp"] == pytest.approx(1.2, abs=3)
     assert means["reward_low_fn"] == pytest.approx(19.5, abs=6)

@@ -1,4 +1,4 @@
-"""Cheap controls, against their definitions written out."""
+"""Tests the cheap controls against their definitions."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -17,14 +17,14 @@ from spear_jax.evaluation.controls import bin_lookup, rolling_zscore
 )
 def test_rolling_zscore_equals_its_definition(values, past, steps):
     rng = np.random.default_rng(len(values))
-    before = rng.normal(size=past).astype(np.float32)
-    series = Series("a", np.float32(values), np.zeros(len(values), bool), reference=before)
-    found = rolling_zscore(series, steps)
-    whole = np.concatenate([before[-steps:] if past else before, np.float32(values)]).astype(float)
-    floor = 1e-3 * whole.std() + 1e-12
-    for i, score in enumerate(found, start=len(whole) - len(values)):
-        window = whole[max(0, i - steps) : i]
-        expected = abs(whole[i] - window.mean()) / max(window.std(), floor) if len(window) > 1 else 0
+    reference = rng.normal(size=past).astype(np.float32)
+    series = Series("a", np.float32(values), np.zeros(len(values), bool), reference=reference)
+    scores = rolling_zscore(series, steps)
+    both = np.concatenate([reference[-steps:] if past else reference, np.float32(values)]).astype(float)
+    floor = 1e-3 * both.std() + 1e-12
+    for i, score in enumerate(scores, start=len(both) - len(values)):
+        window = both[max(0, i - steps) : i]
+        expected = abs(both[i] - window.mean()) / max(window.std(), floor) if len(window) > 1 else 0
         np.testing.assert_allclose(score, expected, rtol=1e-3, atol=1e-3 * (1 + expected))
 
 
@@ -35,7 +35,7 @@ def test_rolling_zscore_of_a_jump_after_a_constant_past_is_large_and_finite():
     assert score.argmax() == 50
 
 
-def test_rolling_zscore_passes_over_missing_values():
+def test_rolling_zscore_skips_missing_values():
     values = np.float32([1, 2, 1, 2, np.nan, 1, 2, 9])
     score = rolling_zscore(Series("a", values, np.zeros(8, bool)), 4)
     assert np.isfinite(score).all()
@@ -43,7 +43,7 @@ def test_rolling_zscore_passes_over_missing_values():
     assert score.argmax() == 7
 
 
-def test_bin_lookup_counts_the_training_part_alone():
+def test_bin_lookup_counts_the_training_split_alone():
     def examples(bins, targets, mask=None):
         bins = np.array([bins])
         mask = np.ones(bins.shape, bool) if mask is None else np.array([mask])

@@ -1,4 +1,4 @@
-"""Detectors without labels find what stands out, and agree with other people's implementations."""
+"""Tests that the detectors without labels find planted anomalies and agree with other implementations."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,12 +15,11 @@ from spear_jax.errors import InputError
 from spear_jax.methods import unsupervised
 from spear_jax.methods.unsupervised import isolation_forest, matrix_profile, nearest_neighbours, sub_pca
 
-METHODS = (isolation_forest, nearest_neighbours, matrix_profile, sub_pca)
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", unsupervised.DETECTORS.values(), ids=unsupervised.DETECTORS)
 
 
 def telemetry(past: int = 400) -> Series:
-    """An oscillation with noise; for 60 steps there is noise alone, and more of it."""
+    """Returns a noisy oscillation with 60 anomalous steps of stronger noise alone."""
     rng = np.random.default_rng(0)
     step = np.arange(past + 1200)
     values = np.sin(step / 5) + rng.normal(0, 0.1, len(step))
@@ -32,21 +31,21 @@ def telemetry(past: int = 400) -> Series:
 
 
 def small() -> Series:
-    """Rises and falls between whole numbers, stands still, and rises and falls otherwise; its past does as at first."""
+    """Returns integers that oscillate, stand still, and oscillate differently; the past is like the beginning."""
     values = "3718592637285936444444444444443718692519905527085926"
     past = "371859262718492638185936"
     return Series("a", np.float32(list(values)), np.zeros(len(values), bool), reference=np.float32(list(past)))
 
 
 def windows(series: Series, window: int, *, past: bool = True) -> np.ndarray:
-    """Windows of the past, then those of the series; in units of their common deviation."""
+    """Returns the windows of the past, then those of the series, standardized together."""
     both = np.concatenate([series.reference, series.values]).astype(float)
     parts = [series.reference, series.values] if past else [series.values]
     return np.concatenate([sliding_window_view((part - both.mean()) / both.std(), window) for part in parts])
 
 
-def spread(scores: np.ndarray, window: int) -> np.ndarray:
-    """A step's score is the mean over the windows that it lies in."""
+def step_means(scores: np.ndarray, window: int) -> np.ndarray:
+    """Returns each step's mean score over the windows around it."""
     steps = len(scores) + window - 1
     return np.array([scores[max(t - window + 1, 0) : t + 1].mean() for t in range(steps)])
 
@@ -77,7 +76,7 @@ def test_the_unit_does_not_matter(method: Callable) -> None:
 
 
 @every_method
-def test_missing_values_score_nothing_and_hide_nothing(method: Callable) -> None:
+def test_missing_values_score_zero_and_hide_no_anomaly(method: Callable) -> None:
     series = telemetry()
     gaps = np.random.default_rng(1).random(len(series)) < 0.05
     gaps[[0, -1]] = True
@@ -93,9 +92,9 @@ def test_missing_values_score_nothing_and_hide_nothing(method: Callable) -> None
 @pytest.mark.parametrize(
     "values",
     [[], [1.0], [1.0, 2.0], [0.1] * 300, [np.nan] * 300, [0.1, np.nan] * 150],
-    ids=["empty", "one step", "two steps", "constant", "missing", "constant where known"],
+    ids=["empty", "one step", "two steps", "constant", "missing", "constant with gaps"],
 )
-def test_nothing_to_say_is_zero(method: Callable, values: list[float]) -> None:
+def test_a_series_without_information_scores_zero(method: Callable, values: list[float]) -> None:
     series = Series("a", np.array(values, float), np.zeros(len(values), bool))
     score = method(series, 30 if len(values) < 30 else 0, seed=0)
     np.testing.assert_array_equal(score, np.zeros(len(values)))
@@ -113,7 +112,7 @@ def test_every_length_gets_finite_scores(method: Callable, length: int, window: 
 
 
 @every_method
-def test_a_series_that_stands_still_after_a_past_that_did_not(method: Callable) -> None:
+def test_a_constant_series_with_a_varying_past_gets_one_score(method: Callable) -> None:
     series = dataclasses.replace(telemetry(), values=np.full(1200, 0.5, np.float32))
     score = method(series, seed=0)
     assert np.isfinite(score).all()
@@ -121,7 +120,7 @@ def test_a_series_that_stands_still_after_a_past_that_did_not(method: Callable) 
 
 
 @every_method
-def test_a_sample_of_references_serves_and_depends_on_the_seed(
+def test_a_sample_of_references_suffices_and_depends_on_the_seed(
     method: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unsupervised, "MAX_REFERENCES", 300)
@@ -139,7 +138,7 @@ def test_an_impossible_window_is_refused(method: Callable, window: int) -> None:
         method(telemetry(), window, seed=0)
 
 
-def test_no_neighbour_is_refused() -> None:
+def test_zero_neighbours_are_refused() -> None:
     with pytest.raises(InputError, match="neighbours is 0"):
         nearest_neighbours(telemetry(), neighbours=0, seed=0)
 
@@ -153,9 +152,9 @@ def test_the_default_window_is_128_steps_or_a_quarter() -> None:
 
 def test_isolation_forest_is_scikit_learn_s_on_windows() -> None:
     series = telemetry()
-    every = windows(series, 20)
-    forest = IsolationForest(random_state=3).fit(every)
-    expected = spread(-forest.score_samples(every[-(1200 - 19) :]), 20)
+    references = windows(series, 20)
+    forest = IsolationForest(random_state=3).fit(references)
+    expected = step_means(-forest.score_samples(references[-(1200 - 19) :]), 20)
     np.testing.assert_allclose(isolation_forest(series, 20, seed=3), expected, rtol=1e-6)
 
 
@@ -166,11 +165,11 @@ def test_neighbours_are_those_of_brute_force(past: bool, neighbours: int) -> Non
     own = windows(series, window, past=False)
     before = windows(series, window)[: -len(own)] if past else own[:0]
     expected = np.zeros(len(own))
-    for i, one in enumerate(own):
-        others = [*before, *(other for j, other in enumerate(own) if abs(i - j) >= window)]
-        expected[i] = sorted(np.linalg.norm(one - other) for other in others)[neighbours - 1]
-    found = nearest_neighbours(series, window, neighbours=neighbours, seed=0)
-    np.testing.assert_allclose(found, spread(expected, window) / expected.mean(), rtol=1e-9, atol=1e-9)
+    for i, query in enumerate(own):
+        references = [*before, *(other for j, other in enumerate(own) if abs(i - j) >= window)]
+        expected[i] = sorted(np.linalg.norm(query - reference) for reference in references)[neighbours - 1]
+    scores = nearest_neighbours(series, window, neighbours=neighbours, seed=0)
+    np.testing.assert_allclose(scores, step_means(expected, window) / expected.mean(), rtol=1e-9, atol=1e-9)
 
 
 # stumpy 1.14.1 on `small`: stump(values, 8)[:, 0] and stump(values, 8, past, ignore_trivial=False)[:, 0].
@@ -194,14 +193,14 @@ WITH_PAST = [
 def test_the_matrix_profile_is_stumpy_s(past: bool) -> None:
     series = small() if past else dataclasses.replace(small(), reference=np.zeros(0, np.float32))
     profile = np.minimum(ALONE, WITH_PAST) if past else np.array(ALONE)
-    np.testing.assert_allclose(matrix_profile(series, 8, seed=0), spread(profile, 8) / profile.mean(), atol=2e-6)
+    np.testing.assert_allclose(matrix_profile(series, 8, seed=0), step_means(profile, 8) / profile.mean(), atol=2e-6)
 
 
-def test_sub_pca_is_what_scikit_learn_s_components_leave() -> None:
+def test_sub_pca_is_the_residual_of_scikit_learn_s_components() -> None:
     series = telemetry()
-    every = windows(series, 20)
-    pca = PCA(n_components=0.9).fit(every)
+    references = windows(series, 20)
+    pca = PCA(n_components=0.9).fit(references)
     assert 1 < pca.n_components_ < 19
-    own = every[-(1200 - 19) :]
+    own = references[-(1200 - 19) :]
     expected = np.linalg.norm(own - pca.inverse_transform(pca.transform(own)), axis=1)
-    np.testing.assert_allclose(sub_pca(series, 20, seed=0), spread(expected, 20) / expected.mean(), rtol=1e-6)
+    np.testing.assert_allclose(sub_pca(series, 20, seed=0), step_means(expected, 20) / expected.mean(), rtol=1e-6)

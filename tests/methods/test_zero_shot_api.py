@@ -25,8 +25,7 @@ from spear_jax.config import reading
 from spear_jax.data import sources
 from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
-from spear_jax.data.sources import synthetic
-from spear_jax.data.sources.mimic_iv import mimic_iv_source
+from spear_jax.data.sources import registry, synthetic
 from spear_jax.data.step_scores import stitch_splits
 from spear_jax.methods import chat_client
 from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
@@ -514,7 +513,7 @@ def test_requests_to_this_host_bypass_the_proxy(
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Returns the fields of a run on a stand-in for MIMIC-IV."""
     series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, seed=0)
-    monkeypatch.setattr(mimic_iv_source, "load", lambda *_, **__: LoadedSeries("mimic_iv", series))
+    monkeypatch.setattr(registry, "load_mimic_iv", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
 
 
@@ -625,7 +624,7 @@ def test_an_unusable_template_is_refused(
 def test_costs_are_estimated_and_limited(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     prices = {"zero_shot.price_in": 1000.0, "zero_shot.price_out": 2000.0}
     limit = {"zero_shot.most_cost": 1.0}
-    refuse_untouched(spear, asking(tmp_path, limit), "config.zero_shot.most_cost=1", "price_in")
+    check_refusal(spear(*asking(tmp_path, limit)), "config.zero_shot.most_cost=1", "price_in")
     refuse_untouched(
         spear, asking(tmp_path, {**prices, **limit}, "too_dear"), "config.zero_shot.most_cost=1", "estimated"
     )
