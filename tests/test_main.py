@@ -33,6 +33,7 @@ from conftest import (
 
 from spear_jax import main
 from spear_jax.commands import usage
+from spear_jax.config import BACKBONES
 
 POINTWISE = {"accuracy", "precision", "recall", "f1", "auroc", "aupr", "base_rate"}
 CONTROLS = {"random_scores", "always_normal", "bin_lookup", "rolling_zscore", "head_only"}
@@ -51,11 +52,12 @@ def test_help_shows_every_mode_and_imports_nothing_heavy() -> None:
     for mode in usage.MODES:
         assert any(line.split()[:1] == [mode] for line in text)
         flag = f"--mode={mode} "
-        assert mode == "train" or any("python -m spear_jax.main" in x and flag in x for x in text)
+        assert mode == "train" or any("python -m spear_jax.main" in line and flag in line for line in text)
+    assert set(BACKBONES) <= set(" ".join(text).replace(",", " ").split())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--mode=no", "--help"]])
-def test_help_wins(spear: Spear, arguments: list[str]) -> None:
+def test_help_comes_first(spear: Spear, arguments: list[str]) -> None:
     outcome = spear(*arguments)
     assert (outcome.code, outcome.err) == (0, "")
     assert "--config.FIELD=VALUE" in outcome.out
@@ -79,7 +81,7 @@ QUICKSTART = f"--config={CONFIGS / 'quickstart.py'}:debug"
         ([QUICKSTART, "--workdir=x", "--distributed=yes"], ["--distributed=yes must be one of auto, on, off"]),
     ],
 )
-def test_flags_that_cannot_be_used(spear: Spear, arguments: list[str], parts: list[str]) -> None:
+def test_bad_flags(spear: Spear, arguments: list[str], parts: list[str]) -> None:
     check_refusal(spear(*arguments), *parts)
     assert not Path("x").exists()
 
@@ -90,7 +92,7 @@ def test_flag_and_value_may_be_two_words() -> None:
     assert flags.overrides == {"train.epochs": "5"}
 
 
-def test_prepare_of_generated_data_says_that_there_is_nothing_to_do(spear: Spear) -> None:
+def test_generated_data_need_no_preparation(spear: Spear) -> None:
     outcome = spear(QUICKSTART, "--mode=prepare")
     assert outcome.code == 0
     assert "nothing to prepare" in outcome.out
@@ -146,9 +148,8 @@ def test_results_follow_the_contract(finished: Run) -> None:
 
 
 def test_run_folder_holds_what_the_contract_names(finished: Run) -> None:
-    found = {path.name for path in finished.workdir.iterdir()}
-    assert found >= {"config.json", "metrics.jsonl", "checkpoints", "detector", "results.json"}
-    assert found >= {"scores", "figures"}
+    names = {path.name for path in finished.workdir.iterdir()}
+    assert names >= {"config.json", "metrics.jsonl", "checkpoints", "detector", "results.json", "scores", "figures"}
     assert not list(finished.workdir.rglob("*.tmp"))
     config = json.loads((finished.workdir / "config.json").read_text())
     assert config["data"]["synthetic"]["series"] == 6
@@ -169,11 +170,11 @@ def test_random_backbone_is_called_random(finished: Run) -> None:
     assert finished.outcome.err == ""
 
 
-def test_base_rate_stands_beside_every_split(finished: Run) -> None:
-    said = [line.strip() for line in finished.outcome.out.splitlines()]
+def test_base_rate_is_printed_for_every_split(finished: Run) -> None:
+    lines = [line.strip() for line in finished.outcome.out.splitlines()]
     for split in SPLITS:
         rate = results(finished.workdir)[split]["base_rate"]
-        before, after = [line for line in said if line.startswith(f"{split}: ")]
+        before, after = [line for line in lines if line.startswith(f"{split}: ")]
         assert before.endswith(f"base rate {rate:.3f}")
         assert after.endswith(f"base rate {rate:.3f}")
 
@@ -258,9 +259,7 @@ def test_choice_runs_from_end_to_end(spear: Spear, tmp_path: Path, choice: str) 
             assert len(np.unique(blocks)) > 1
 
 
-def test_a_tilde_is_the_home_folder(
-    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tilde_is_the_home_folder(spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("a\n" + "1\n2\n" * 50)
@@ -291,7 +290,7 @@ def test_real_telemetry_is_found_without_being_named(spear: Spear, tmp_path: Pat
 # --- The same folder again ----------------------------------------------
 
 
-def test_finished_run_says_so_and_writes_nothing(spear: Spear, finished: Run) -> None:
+def test_finished_run_is_reported_and_left_alone(spear: Spear, finished: Run) -> None:
     before = contents(finished.workdir)
     outcome = spear(*quick(finished.workdir, {"controls.head_only": "true"}))
     assert (outcome.code, outcome.err) == (0, "")
@@ -300,7 +299,7 @@ def test_finished_run_says_so_and_writes_nothing(spear: Spear, finished: Run) ->
     assert contents(finished.workdir) == before
 
 
-def test_more_epochs_go_on_where_the_run_ended(spear: Spear, finished: Run, tmp_path: Path) -> None:
+def test_more_epochs_continue_the_run(spear: Spear, finished: Run, tmp_path: Path) -> None:
     fields = {"controls.head_only": "true", "train.epochs": 2}
     continued, straight = tmp_path / "continued", tmp_path / "straight"
     shutil.copytree(finished.workdir, continued)
@@ -318,7 +317,7 @@ def test_more_epochs_go_on_where_the_run_ended(spear: Spear, finished: Run, tmp_
         assert results(continued)[key] == results(straight)[key]
 
 
-def test_changed_field_is_refused_by_name(spear: Spear, finished: Run) -> None:
+def test_changed_field_is_named(spear: Spear, finished: Run) -> None:
     before = contents(finished.workdir)
     fields = {"controls.head_only": "true", "train.prompt_learning_rate": 0.5}
     check_refusal(
@@ -354,7 +353,7 @@ ONE_CLASS = {
 
 
 @pytest.mark.parametrize("case", ONE_CLASS)
-def test_split_of_one_class_is_said_and_the_run_goes_on(spear: Spear, tmp_path: Path, case: str) -> None:
+def test_split_with_one_class_is_reported_and_the_run_completes(spear: Spear, tmp_path: Path, case: str) -> None:
     ranges, bare = ONE_CLASS[case]
     nasa = write_nasa(tmp_path / "nasa", {f"A-{i}": ranges for i in range(6)})
     outcome = spear(*quick_on(nasa, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""What is refused, in one line, before anything is written."""
+"""Bad input ends in one line, before anything is written."""
 
 import os
 import shutil
@@ -26,28 +26,22 @@ from conftest import (
     truncate,
 )
 
-# --- What is refused before a run ---------------------------------------
+# --- Fields, config files and data ---------------------------------------
 
 FIELDS: list[tuple[dict[str, object], list[str]]] = [
     ({"train.epoch": 3}, ["--config.train.epoch does not exist", "did you mean train.epochs"]),
-    ({"train": 3}, ["--config.train:", "section with", "train.batch_size"]),
     ({"train.epochs": "many"}, ["--config.train.epochs=many", "a whole number"]),
-    ({"train.epochs": 1.5}, ["--config.train.epochs=1.5", "a whole number"]),
     ({"train.prompt_learning_rate": "nan"}, ["train.prompt_learning_rate=nan", "finite"]),
-    ({"train.weight_decay": "inf"}, ["config.train.weight_decay=inf", "finite"]),
     ({"quantizer.bins": 0}, ["config.quantizer.bins=0", "must be 2 to 10000"]),
     ({"data.window": 1}, ["config.data.window=1", "must be at least 2, or 0"]),
     ({"data.fractions": "(1,0,0)"}, ["config.data.fractions=(1, 0, 0)", "sum to 1"]),
     ({"data.split": "shuffle"}, ["config.data.split='shuffle'", "series, time, random"]),
-    ({"embedding.kind": "magic"}, ["embedding.kind='magic'", "numbers, spread", "trained"]),
     ({"prompt.init": "zeros"}, ["config.prompt.init='zeros'", "vocabulary, words"]),
 ]
 
 
 @pytest.mark.parametrize(("fields", "parts"), FIELDS, ids=lambda x: str(x)[:40])
-def test_field_that_cannot_be_used(
-    spear: Spear, finished: Run, tmp_path: Path, fields: dict[str, object], parts: list[str]
-) -> None:
+def test_bad_field(spear: Spear, finished: Run, tmp_path: Path, fields: dict[str, object], parts: list[str]) -> None:
     check_refusal(spear(*quick(tmp_path / "run", fields)), *parts)
     assert not (tmp_path / "run").exists()
     before = contents(finished.workdir)
@@ -79,7 +73,7 @@ def test_field_that_does_not_fit_data_or_backbone(
     refuse_untouched(spear, quick(tmp_path / "run", fields), *parts)
 
 
-def test_prompt_of_no_words(spear: Spear, tmp_path: Path) -> None:
+def test_prompt_without_words(spear: Spear, tmp_path: Path) -> None:
     fields = {"prompt.init": "words", "prompt.words": ""}
     refuse_untouched(spear, quick(tmp_path / "run", fields), "prompt.words")
 
@@ -97,12 +91,12 @@ PROMPTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "case",
     list(PROMPTS),
 )
-def test_array_that_is_no_prompt(spear: Spear, tmp_path: Path, fault: str) -> None:
+def test_bad_prompt_file(spear: Spear, tmp_path: Path, case: str) -> None:
     file = tmp_path / "prompt.npy"
-    PROMPTS[fault](file)
+    PROMPTS[case](file)
     refuse_untouched(spear, quick(tmp_path / "run", {"prompt.init": file}), f"prompt.init='{file}'")
 
 
@@ -129,9 +123,9 @@ CONFIG_FILES: dict[str, tuple[str | None, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", CONFIG_FILES)
-def test_config_file_that_cannot_be_used(spear: Spear, finished: Run, tmp_path: Path, fault: str) -> None:
-    text, parts = CONFIG_FILES[fault]
+@pytest.mark.parametrize("case", CONFIG_FILES)
+def test_bad_config_file(spear: Spear, finished: Run, tmp_path: Path, case: str) -> None:
+    text, parts = CONFIG_FILES[case]
     file = tmp_path / "experiment.py"
     if text is not None:
         file.write_text(text)
@@ -143,7 +137,7 @@ def test_config_file_that_cannot_be_used(spear: Spear, finished: Run, tmp_path: 
     assert contents(finished.workdir) == before
 
 
-def test_config_argument_that_is_unknown(spear: Spear, tmp_path: Path) -> None:
+def test_unknown_config_argument(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*command("nasa:foo,debug", workdir=tmp_path / "run"))
     check_refusal(outcome, "nasa.py:foo,debug", "'foo' does not exist", "minilm, bert,", "gemma", "debug")
     assert not (tmp_path / "run").exists()
@@ -184,14 +178,14 @@ DATA: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", DATA)
-def test_data_that_cannot_be_read(spear: Spear, nasa: Path, tmp_path: Path, fault: str) -> None:
-    damage, parts = DATA[fault]
+@pytest.mark.parametrize("case", DATA)
+def test_bad_data(spear: Spear, nasa: Path, tmp_path: Path, case: str) -> None:
+    damage, parts = DATA[case]
     damage(nasa)
     refuse_untouched(spear, quick_on(nasa, tmp_path / "run"), nasa, *parts)
 
 
-def test_column_that_a_channel_does_not_have(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+def test_missing_column(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     arguments = quick_on(nasa, tmp_path / "run", {"data.nasa.column": 3})
     refuse_untouched(spear, arguments, "column is 3", "columns 0 to 2")
 
@@ -223,9 +217,9 @@ WEIGHTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", WEIGHTS)
-def test_weights_that_cannot_be_read(spear: Spear, bert: Path, tmp_path: Path, fault: str) -> None:
-    damage, parts = WEIGHTS[fault]
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_bad_weights(spear: Spear, bert: Path, tmp_path: Path, case: str) -> None:
+    damage, parts = WEIGHTS[case]
     damage(bert)
     refuse_untouched(spear, quick(tmp_path / "run", {"backbone.name": bert}), bert, *parts)
 
@@ -260,7 +254,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return hub_server.NOWHERE
 
 
-def test_hub_that_cannot_be_reached(spear: Spear, no_hub: str, tmp_path: Path) -> None:
+def test_unreachable_hub(spear: Spear, no_hub: str, tmp_path: Path) -> None:
     refuse_untouched(
         spear,
         quick(tmp_path / "run", {"backbone.name": "some/model"}),
@@ -303,7 +297,7 @@ def test_workdir_with_a_damaged_config(spear: Spear, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_workdir_that_cannot_be_made_is_one_line(spear: Spear, tmp_path: Path) -> None:
+def test_workdir_that_cannot_be_created(spear: Spear, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     outcome = spear(*quick(tmp_path / "file" / "run"))
     assert outcome.code in (1, 2)
@@ -336,7 +330,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 # What tensorstore still writes when Orbax has given up.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", ["16k", "100k"])
-def test_full_disk_is_said_and_the_same_command_goes_on(
+def test_full_disk_is_reported_and_the_same_command_resumes(
     spear: Spear, finished: Run, small_disk: Callable[[str], Path], size: str
 ) -> None:
     run = small_disk(size) / "run"

@@ -37,19 +37,19 @@ def test_detector_gives_the_numbers_of_its_run(spear: Spear, finished: Run, tmp_
     assert contents(finished.workdir) == before
 
 
-def test_a_checkpoint_stands_for_the_run_at_that_step(spear: Spear, tmp_path: Path) -> None:
+def test_checkpoint_gives_the_run_at_that_step(spear: Spear, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert spear(*quick(run, {"train.epochs": 2})).code == 0
     before, there = contents(run), results(run)
     steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir())
-    found = {}
+    evaluated = {}
     for step in steps:
         outcome = spear(*evaluate(run / "checkpoints" / str(step), tmp_path / str(step)))
         assert (outcome.code, outcome.err) == (0, "")
-        found[step] = results(tmp_path / str(step))
-        assert found[step]["threshold"] == there["threshold"]
-    assert found[there["training"]["best"]["step"]]["test"] == there["test"]
-    assert len({str(content["test"]) for content in found.values()}) == len(steps) > 1
+        evaluated[step] = results(tmp_path / str(step))
+        assert evaluated[step]["threshold"] == there["threshold"]
+    assert evaluated[there["training"]["best"]["step"]]["test"] == there["test"]
+    assert len({str(content["test"]) for content in evaluated.values()}) == len(steps) > 1
     assert contents(run) == before
     missing = spear(*evaluate(run / "checkpoints" / "7", tmp_path / "missing"))
     check_refusal(missing, "checkpoints/7: no such checkpoint; there are " + ", ".join(map(str, steps)))
@@ -60,7 +60,7 @@ def test_a_checkpoint_stands_for_the_run_at_that_step(spear: Spear, tmp_path: Pa
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_threshold_is_the_detectors_or_chosen_anew(
+def test_threshold_is_reused_or_chosen_on_the_new_data(
     spear: Spear, finished: Run, nasa: Path, tmp_path: Path, reuse: bool
 ) -> None:
     outcome = spear(
@@ -112,7 +112,7 @@ def test_every_step_is_scored_whatever_the_detectors_window(
         "seed=1",
     ],
 )
-def test_what_a_detector_carries_cannot_be_changed(spear: Spear, finished: Run, tmp_path: Path, field: str) -> None:
+def test_carried_field_cannot_be_overridden(spear: Spear, finished: Run, tmp_path: Path, field: str) -> None:
     name, _, value = field.partition("=")
     outcome = spear(*evaluate(finished.workdir, tmp_path / "run", {name: value}))
     check_refusal(outcome, f"--config.{name}", "comes from the detector")
@@ -120,7 +120,7 @@ def test_what_a_detector_carries_cannot_be_changed(spear: Spear, finished: Run, 
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "message"),
     [
         ("method=lstm", "trains nothing"),
         ("train.epochs=3", "trains nothing"),
@@ -128,15 +128,13 @@ def test_what_a_detector_carries_cannot_be_changed(spear: Spear, finished: Run, 
         ("prompt.length=3", "comes from the detector"),
     ],
 )
-def test_what_an_evaluation_does_not_follow_is_refused(
-    field: str, said: str, spear: Spear, finished: Run, tmp_path: Path
-) -> None:
+def test_field_without_effect_is_refused(field: str, message: str, spear: Spear, finished: Run, tmp_path: Path) -> None:
     outcome = spear(*evaluate(finished.workdir, tmp_path / "run"), f"--config.{field}")
-    check_refusal(outcome, field.partition("=")[0], said)
+    check_refusal(outcome, field.partition("=")[0], message)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_killed_evaluation_is_done_again_and_no_other(spear: Spear, finished: Run, tmp_path: Path) -> None:
+def test_interrupted_evaluation_is_repeated(spear: Spear, finished: Run, tmp_path: Path) -> None:
     arguments = evaluate(finished.workdir, tmp_path / "run")
     assert spear(*arguments).code == 0
     numbers = results(tmp_path / "run")["test"]
@@ -148,9 +146,7 @@ def test_a_killed_evaluation_is_done_again_and_no_other(spear: Spear, finished: 
     check_refusal(spear(*quick(tmp_path / "run", {"controls.head_only": "true"})), "--workdir=")
 
 
-def test_point_adjustment_is_there_when_asked_for_and_called_by_its_name(
-    spear: Spear, finished: Run, tmp_path: Path
-) -> None:
+def test_point_adjusted_f1_is_optional_and_named_so(spear: Spear, finished: Run, tmp_path: Path) -> None:
     name = "point_adjusted_f1_at_20"
     assert spear(*evaluate(finished.workdir, tmp_path / "run"), "--config.metrics.point_adjusted_k=20").code == 0
     content = results(tmp_path / "run")
@@ -159,13 +155,15 @@ def test_point_adjustment_is_there_when_asked_for_and_called_by_its_name(
     assert not any("adjusted" in key for key in plain["test"])
     assert {key: value for key, value in content["test"].items() if key != name} == plain["test"]
     # It flatters: the whole interval counts as found by one step (k = 0) or a fifth of them, by nothing at k = 100.
-    found = {20: content}
+    evaluated = {20: content}
     for k in (0, 100):
         assert spear(*evaluate(finished.workdir, tmp_path / f"{k}"), f"--config.metrics.point_adjusted_k={k}").code == 0
-        found[k] = results(tmp_path / f"{k}")
+        evaluated[k] = results(tmp_path / f"{k}")
     numbers = {
-        k: np.array([one["test"][f"point_adjusted_f1_at_{k}"] for one in (it, *it["controls"].values())], float)
-        for k, it in found.items()
+        k: np.array(
+            [scores["test"][f"point_adjusted_f1_at_{k}"] for scores in (content, *content["controls"].values())], float
+        )
+        for k, content in evaluated.items()
     }
     assert (numbers[0] >= numbers[20]).all() and (numbers[20] >= numbers[100]).all()
     assert (numbers[0] > numbers[100]).any()

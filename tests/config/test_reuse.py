@@ -1,0 +1,84 @@
+"""Which fields may change when a run is resumed or a detector is applied."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+
+from spear_jax.config import fields, reading, reuse
+from spear_jax.config.fields import FIELDS
+from spear_jax.errors import InputError
+
+
+def stored(**changes: Any) -> dict[str, Any]:
+    """Returns the content of config.json for the defaults with some fields (a__b for a.b) changed."""
+    config = fields.default_config()
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return json.loads(reading.to_json(config))
+
+
+def test_stored_config_equals_itself() -> None:
+    assert reuse.differences(stored(), fields.default_config()) == []
+    assert reuse.read_stored(stored(train__epochs=3)).train.epochs == 3
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_change_that_affects_results_is_a_difference(name: str) -> None:
+    default, config = FIELDS[name].default, fields.default_config()
+    changed: dict[type, Any] = {str: "x", bool: not default, int: 12345, float: 0.123, tuple: (0.5, 0.3, 0.2)}
+    config.update_from_flattened_dict({name: changed[type(default)]})
+    differences = reuse.differences(stored(), config)
+    if FIELDS[name].affects == "results":
+        assert len(differences) == 1
+        assert differences[0].startswith(f"{name} (") and "there" in differences[0] and "here" in differences[0]
+    else:
+        assert differences == []
+
+
+def test_field_that_an_older_run_lacks_is_a_difference() -> None:
+    before = stored()
+    del before["prompt"]["words"]
+    (difference,) = reuse.differences(before, fields.default_config())
+    assert difference.startswith("prompt.words ('absent' there")
+
+
+@pytest.mark.parametrize("name", reuse.RETIRED)
+def test_retired_field_must_have_the_value_that_is_still_used(name: str) -> None:
+    before = stored()
+    *parents, leaf = name.split(".")
+    section = before
+    for parent in parents:
+        section = section[parent]
+    section[leaf] = reuse.RETIRED[name]
+    assert reuse.differences(before, fields.default_config()) == []
+    assert reuse.read_stored(before) == fields.default_config()
+    section[leaf] = "other"
+    assert len(reuse.differences(before, fields.default_config())) == 1
+    with pytest.raises(InputError, match=f"config.{name} no longer exists"):
+        reuse.read_stored(before)
+
+
+def test_detector_carries_its_fields_and_no_others() -> None:
+    config = fields.default_config()
+    detector = reuse.read_stored(stored(quantizer__bins=7, data__window=32, seed=5, data__name="nab", train__epochs=3))
+    reuse.carry(detector, config)
+    assert (config.quantizer.bins, config.data.window, config.seed) == (7, 32, 5)
+    assert (config.data.name, config.train.epochs) == ("nasa", 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("quantizer.bins", "comes from the detector"),
+        ("seed", "comes from the detector"),
+        ("tsmote.enabled", "trains nothing"),
+        ("alarms.merge_gap", "add --config.threshold.reuse=False"),
+        ("threshold.reuse", ""),
+        ("backbone.dtype", ""),
+        ("data.dir", ""),
+    ],
+)
+def test_overrides_of_an_evaluation(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) if message else contextlib.nullcontext():
+        reuse.check_evaluate_override(name, reuse_threshold=True)
