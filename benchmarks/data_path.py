@@ -52,7 +52,7 @@ def main() -> None:
         Series(f"s{i}", rng.normal(size=STEPS // 20).astype(np.float32), np.zeros(STEPS // 20, bool)) for i in range(20)
     ]
     names = [one.name for one in series]
-    scaler = Scaler("train", series, [], reference_steps=1000, margin=0.0)
+    scaler = Scaler.fit("train", series, [], reference_steps=1000, margin=0.0)
 
     def read(quantizer: Quantizer) -> np.ndarray:
         return quantizer(scaler(cut_windows(series, names, T, T)))

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from spear_jax.detector import Column, Detector, Scorer, Stream, rows_for_scale
+from spear_jax.detector import Column, Detector, Scorer, Stream
 from spear_jax.methods import load_method_backbone
 
 NO_TIMES = np.zeros(0, np.int64)
@@ -45,7 +45,7 @@ def main() -> None:
         """Seconds from the line of CSV that completes a window to the line with its score."""
         command = [sys.executable, "-m", "spear_jax.main", "--mode=score", f"--detector={flags.detector}", "--input=-"]
         lines = [f"{value}\n".encode() for (value,) in values]
-        first = max(scorer.window, rows_for_scale(detector, columns))
+        first = max(scorer.window, scorer.scaler(columns).awaited_rows)
         first += -(first - scorer.window) % flags.stride  # until a window is complete
         with subprocess.Popen(
             [*command, f"--config.score.stride={flags.stride}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

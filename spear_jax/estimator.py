@@ -30,7 +30,7 @@ from spear_jax.data import (
     read_arrays,
     read_labels_of,
 )
-from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream, fit_scaler
+from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord, versions
 from spear_jax.methods import Fitted, fit, load_method_backbone
@@ -315,9 +315,7 @@ class SpearDetector(BaseEstimator):
             backbone = load_method_backbone(config)
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _training_columns(table, self.detector_)]
-        looks_ahead = config.quantizer.scale == "series"
-        scaler = fit_scaler(self.detector_, columns, table.values) if looks_ahead else None
-        stream = Stream(self._scorer, columns, scaler=scaler)
+        stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
         # A detector that the command line trained may have kept its columns apart.
         return scores.mean(axis=1) if config.data.combine == "mean" else scores.max(axis=1)

@@ -19,7 +19,7 @@ def export_detector(detector_path: str, workdir: str) -> None:
     """
     folder = epath.Path(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder}: is not a new or empty folder; export writes to a new one")
+        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode=export")
     detector, _ = load_detector(detector_path)
     detector.export(folder)
     parallel.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

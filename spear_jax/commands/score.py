@@ -1,4 +1,4 @@
-"""--mode=score: files, or rows as they come, scored with a trained detector."""
+"""--mode=score: scores files, or rows as they arrive, with a trained detector."""
 
 import dataclasses
 import os
@@ -17,10 +17,10 @@ from spear_jax.detector import (
     TIME_FORMAT,
     Detector,
     Scorer,
-    columns,
+    Scoring,
+    list_columns,
     load_detector,
-    rows_for_scale,
-    score_file,
+    score_table,
     write_scores,
 )
 from spear_jax.errors import InputError
@@ -34,142 +34,114 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     """Scores files.
 
     Args:
-      detector_path: a detector or run folder.
+      detector_path: a detector or run folder, or a detector of the Hugging Face Hub.
       source: a CSV or Parquet file, or a folder of them.
       workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
-      overrides: field -> value as typed.
+      overrides: the values of config fields, as typed.
 
     Raises:
-      InputError: bad input; the folder is as it was.
+      InputError: bad input; the folder is unchanged.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     folder = epath.Path(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder}: is not a new or empty folder; score writes to a new one")
-    detector, config = _open(detector_path, overrides, live=False)
-    places = find_files(source)
-    found = [
-        TableFile(path, name, named=_named(config), usual=_named(detector.config), labelled=False)
-        for path, name in places
-    ]
-    series = [name for file in found for name in file.series_names]
-    for name in series:
-        if series.count(name) > 1:
-            raise InputError(f"{source}: two series are named {name!r}")
-    scorer, said = _place(detector, config, config.score.batch_size)
-    stride = scorer.stride(config.score.stride)
-    for warning in said:
+        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode=score")
+    detector, config = _load(detector_path, overrides, live=False)
+    files = _open_files(source, config, detector)
+    scorer, warnings = _place(detector, config, config.score.batch_size)
+    stride = scorer.stride_or_window(config.score.stride)
+    for warning in warnings:
         parallel.say(f"WARNING: {warning}")
-    new = not folder.exists()
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        counted = write_scores(
+        totals = write_scores(
             scorer,
-            found,
+            files,
             folder,
-            form=config.score.format,
-            stride=stride,
-            overlap=config.score.overlap or "mean",
-            combine=config.data.combine,
-            said=said,
+            Scoring(stride, config.score.overlap or "mean", config.data.combine),
+            file_format=config.score.format,
+            warnings=warnings,
         )
     except BaseException:
-        if new:
+        if is_new:
             folder.rmtree()
         raise
-    for file in found:
+    for file in files:
         for remark in file.remarks:
             parallel.say(f"WARNING: {file.path}: {remark}")
-    for line in _scales(detector, found):
+    for line in _describe_scales(detector, files):
         parallel.say(line)
     threshold, rule = detector.threshold, detector.alarm_rule
     parallel.say(
-        f"{counted['rows']:,} rows of {counted['series']:,} series scored, {counted['predicted']:,} scores at or above"
-        f" the threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
-        f" {counted['alarms']:,} alarms (gaps of up to {rule.merge_gap} rows closed, alarms of fewer than"
+        f"{totals.rows:,} rows of {totals.series:,} series scored, {totals.predicted:,} scores at or above the"
+        f" threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
+        f" {totals.alarms:,} alarms (gaps of up to {rule.merge_gap} rows closed, alarms of fewer than"
         f" {rule.min_length} dropped)\n"
-        f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - began:.0f} s)"
+        f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - start:.0f} s)"
     )
 
 
 def score_live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
-    """Scores rows as they come: a line goes out for each as soon as its score is final.
+    """Scores rows as they arrive: writes a line for each as soon as its score is final.
 
-    SIGINT and SIGTERM end the rows as their own end would: those that have come get their scores.
+    SIGINT and SIGTERM end the input: the rows that have arrived get their scores.
 
     Args:
-      detector_path: a detector or run folder.
+      detector_path: a detector or run folder, or a detector of the Hugging Face Hub.
       rows: lines of CSV, column names first.
       out: gets CSV with the columns series, step, timestamp, value, score, predicted.
-      overrides: field -> value as typed.
+      overrides: the values of config fields, as typed.
 
     Raises:
-      InputError: bad input, or a detector that looks ahead. The rows before one that cannot be read have their scores.
+      InputError: bad input, or a detector that looks ahead; the rows before one that cannot be parsed get their scores.
     """
     if rows is None or out is None:
         raise InputError("--input=-: standard input or output is closed")
     with parallel.quiet():  # standard output is for scores
-        detector, config = _open(detector_path, overrides, live=True)
+        detector, config = _load(detector_path, overrides, live=True)
     if detector.config.quantizer.scale == "series":
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
-    scorer, said = _place(detector, config, 1)
-    stride, overlap = scorer.stride(config.score.stride), config.score.overlap or "first"
+    scorer, warnings = _place(detector, config, 1)
+    scoring = Scoring(
+        scorer.stride_or_window(config.score.stride), config.score.overlap or "first", config.data.combine
+    )
 
     def warn(warning: str) -> None:
         print(f"WARNING: {warning}", file=sys.stderr, flush=True)
 
-    for warning in said:
+    for warning in warnings:
         warn(warning)
-    raw = rows.raw  # type: ignore[attr-defined]  # what has come is all in the pipe, not in a buffer
-    file = LiveTable(
-        raw,
+    table = LiveTable(
+        rows.raw,  # type: ignore[attr-defined]  # unbuffered, so that select() sees every byte that has arrived
         lambda remark: warn(f"standard input: {remark}"),
-        named=_named(config),
-        usual=_named(detector.config),
+        named=_named_columns(config),
+        usual=_named_columns(detector.config),
         labelled=False,
     )
-    for line in (*_scales(detector, [file]), _latency(scorer, file, stride, overlap)):
+    for line in (*_describe_scales(detector, [table]), _describe_latency(scorer, table, scoring)):
         print(line, file=sys.stderr)
-    # One window of each column at a time: a single shape, compiled once.
-    scorer = scorer.with_batch_size(len(file.columns.values))
+    # One window per column at a time: a single shape, compiled once.
+    scorer = scorer.with_batch_size(len(table.columns.values))
     header = True
     try:
-        with StopSignal(file.end):
-            for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=config.data.combine):
-                table.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
+        with StopSignal(table.end):
+            for frame in score_table(scorer, table, scoring):
+                frame.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
                 out.flush()
                 header = False
-        if file.error:  # all rows before it have their scores
-            raise file.error
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python tries once more when it ends, and says so
+        if table.error:  # all rows before it have their scores
+            raise table.error
+    except BrokenPipeError:  # the reader has closed the output, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python reports it once more at exit
 
 
-def _latency(scorer: Scorer, file: LiveTable, stride: int, overlap: str) -> str:
-    """How long a row of a live stream waits for its score, in rows; computing comes on top."""
-    window = scorer.window
-    first = max(window, rows_for_scale(scorer.detector, columns(file)))
-    wait = stride - 1 if overlap == "first" else window
-    return (
-        f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
-        f" {window} rows, one every {stride}, score.overlap={overlap})"
-    )
+def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:
+    """Loads a detector.
 
-
-def _scales(detector: Detector, found: Sequence[TableFile | LiveTable]) -> list[str]:
-    """What each series is scaled by, where that is a choice."""
-    if detector.config.quantizer.scale != "train":
-        return []
-    several = [column for file in found for column in columns(file)]
-    known = [column.series for column in several if detector.range_of(*column)]
-    new = [column.series for column in several if not detector.range_of(*column)]
-    said = [f"scaled as in training: {shortened(known)}"] if known else []
-    own = f"scaled by their own first {detector.config.quantizer.reference_steps} rows: {shortened(new)}"
-    return said + ([own] if new else [])
-
-
-def _open(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:
-    """The detector, with the alarm rule that is asked for, and a config with what else can be asked for."""
+    Returns:
+      The detector, with the alarm rule of the overrides; and a config for scoring files with it.
+    """
     detector, _ = load_detector(detector_path)
     config = default_config()
     config.data.name = "files"
@@ -180,20 +152,55 @@ def _open(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
         check_score_override(field, live=live)
         override(config, field, text)
     validate(config)
-    own = detector.alarm_rule
-    gap = own.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
-    detector = dataclasses.replace(detector, alarm_rule=Rule(gap, config.alarms.min_length or own.min_length))
-    return detector, config
+    rule = detector.alarm_rule
+    merge_gap = rule.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
+    rule = Rule(merge_gap, config.alarms.min_length or rule.min_length)
+    return dataclasses.replace(detector, alarm_rule=rule), config
 
 
-def _named(config: ConfigDict) -> Columns:
+def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
+    """Puts a detector on all devices; returns it with the warnings that its scores need."""
+    backbone = load_method_backbone(config)
+    looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
+    return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]
+
+
+def _open_files(source: str, config: ConfigDict, detector: Detector) -> list[TableFile]:
+    named, usual = _named_columns(config), _named_columns(detector.config)
+    files = [TableFile(path, name, named=named, usual=usual, labelled=False) for path, name in find_files(source)]
+    series = [name for file in files for name in file.series_names]
+    for name in series:
+        if series.count(name) > 1:
+            raise InputError(f"{source}: two series are named {name!r}")
+    return files
+
+
+def _named_columns(config: ConfigDict) -> Columns:
     """Returns the columns that a config names."""
     data = config.data
     return Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column)
 
 
-def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
-    """The detector on the devices, and what has to be said about it."""
-    backbone = load_method_backbone(config)
-    looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
-    return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]
+def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]) -> list[str]:
+    """Returns a line for the series that are scaled as in training, and one for all others."""
+    if detector.config.quantizer.scale != "train":
+        return []
+    trained: list[str] = []
+    new: list[str] = []
+    for table in tables:
+        for column in list_columns(table):
+            (trained if detector.range_of(*column) else new).append(column.series)
+    steps = detector.config.quantizer.reference_steps
+    lines = [f"scaled as in training: {shortened(trained)}"] if trained else []
+    return lines + ([f"scaled by their own first {steps} rows: {shortened(new)}"] if new else [])
+
+
+def _describe_latency(scorer: Scorer, table: LiveTable, scoring: Scoring) -> str:
+    """Returns a line that says how many rows a score takes to become final; computing it takes time on top."""
+    window, stride = scorer.window, scoring.stride
+    first = max(window, scorer.scaler(list_columns(table)).awaited_rows)
+    wait = stride - 1 if scoring.overlap == "first" else window
+    return (
+        f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
+        f" {window} rows, one every {stride}, score.overlap={scoring.overlap})"
+    )

@@ -5,7 +5,7 @@ from spear_jax.data.dataset import Dataset, build_dataset
 from spear_jax.data.labels import apply_rules
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
-from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, from_first_value
+from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
 from spear_jax.data.sources import (
     dataset_title,
@@ -44,6 +44,7 @@ __all__ = [
     "StepScores",
     "Table",
     "TableFile",
+    "TableScaler",
     "TrainingCall",
     "Windows",
     "apply_rules",
@@ -54,7 +55,6 @@ __all__ = [
     "find_equal_runs",
     "find_files",
     "find_runs",
-    "from_first_value",
     "generate_series",
     "hold_out",
     "is_demo",

@@ -82,7 +82,7 @@ def build_dataset(
         recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
     )
     # Fitted before anomalies are injected: a range of its own would give an injected anomaly away.
-    scaler = Scaler(
+    scaler = Scaler.fit(
         config.quantizer.scale,
         recorded,
         parts["train"],

@@ -1,6 +1,7 @@
-"""Where 0 and 1 lie for each series."""
+"""Chooses the reference stretch of each series and maps its range to [0, 1]."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,25 +13,31 @@ LOOKS_AHEAD = (
     "quantizer.scale='series' takes minimum and maximum over the whole series, future included: offline use only"
 )
 
-
-_FARTHEST = 1e30  # from the range, in its widths: beyond, float32 would be infinite
-
-
-_NO_CHANGE = 1e-9  # of a value, relative to it
+_FARTHEST = 1e30  # scaled values beyond it are clipped: float32 would overflow
+_NO_CHANGE = 1e-9  # a range that is smaller, relative to its values, is rounding
 
 
+@dataclasses.dataclass(frozen=True)
 class Scaler:
-    """Minimum and maximum of a reference stretch of each series, mapped to [0, 1].
+    """The range of each series that is mapped to [0, 1].
 
-    The reference of scale='train' is the same for a series seen in training and for a new one, so that the model
-    meets at test time what it met in training: `Series.reference` where the source has an anomaly-free past; else
-    the stretches in the training split when series are cut in time; else `reference_steps` steps from the first value.
-    A reference that does not vary says nothing about the size of a change: its value is put in the middle of a
-    range as wide as the median range of the training series.
+    Attributes:
+      scale: 'train' (the range of a reference stretch), 'series' (of the whole series) or 'window' (of each window).
+      margin: the share of the range that is added below and above it.
+      low: what is mapped to 0, apart from the margin.
+      width: the width of the range, apart from the margin.
+      typical_width: the median width over the training series.
     """
 
-    def __init__(
-        self,
+    scale: str
+    margin: float
+    low: Float[np.ndarray, "series"]
+    width: Float[np.ndarray, "series"]
+    typical_width: float
+
+    @classmethod
+    def fit(
+        cls,
         scale: str,
         recorded: Sequence[Series],
         train: Sequence[Series],
@@ -38,80 +45,159 @@ class Scaler:
         reference_steps: int,
         margin: float,
         typical_width: float = 0.0,
-        ranges: Mapping[str, tuple[float, float]] | None = None,
-    ) -> None:
+    ) -> "Scaler":
         """Fits the ranges.
 
+        The reference stretch of scale='train' is the same for a series seen in training and for a new one, so that the
+        model meets in use what it met in training: `Series.reference` if the source has an anomaly-free past; else the
+        stretches in the training split if series are cut in time; else the first steps.
+
+        A reference that does not vary tells nothing about the size of a change: its value becomes the middle of a range
+        of the typical width.
+
         Args:
-          scale: 'train', 'series' (the whole series: looks ahead) or 'window' (each window on its own).
+          scale: see the attribute.
           recorded: every series that will be scaled.
-          train: stretches of the training split; empty when a finished detector scales new series.
-          reference_steps: steps of a series without a past that serve as its reference.
-          margin: share of the range that is added below and above it.
-          typical_width: width for a reference that does not vary; 0 means: the median over `train`.
-          ranges: where 0 and 1 lie for series of these names, whatever their reference is.
+          train: the stretches of the training split.
+          reference_steps: see `first_steps`.
+          margin: see the attribute.
+          typical_width: of a finished detector; 0 fits it on `train`.
         """
-        self.scale, self.margin = scale, margin
-        references = _references(scale, recorded, train, reference_steps)
-        limits = np.array([_limits(reference) for reference in references])
-        self._low, self._width = limits[:, 0], limits[:, 1] - limits[:, 0]
-        # What sums and conversions leave behind is no change; the unit says nothing of what is.
-        constant = ~(self._width > _NO_CHANGE * np.abs(limits).max(axis=1))
-        in_training = {one.name for one in train}
-        known = [
-            width
-            for one, width, same in zip(recorded, self._width, constant, strict=True)
-            if not same and (one.name in in_training or not train)
-        ]
-        self.typical_width = typical_width or (float(np.median(known)) if known else 1.0)
-        self._low = np.where(constant, limits.mean(axis=1) - self.typical_width / 2, self._low)
-        self._width = np.where(constant, self.typical_width, self._width)
-        for i, one in enumerate(recorded):
-            if ranges and one.name in ranges:
-                self._low[i], self._width[i] = ranges[one.name][0], ranges[one.name][1] - ranges[one.name][0]
+        limits = [_limits(reference) for reference in _references(scale, recorded, train, reference_steps)]
+        if not typical_width:
+            trained = {stretch.name for stretch in train or recorded}
+            widths = [
+                high - low
+                for series, (low, high) in zip(recorded, limits, strict=True)
+                if series.name in trained and not _is_constant(low, high)
+            ]
+            typical_width = float(np.median(widths)) if widths else 1.0
+        low, width = np.array([_range(*pair, typical_width) for pair in limits]).T
+        return cls(scale, margin, low, width, typical_width)
 
     @property
     def ranges(self) -> list[tuple[float, float]]:
-        """Where 0 and 1 lie for each recorded series, margin left out."""
-        return list(zip(self._low.tolist(), (self._low + self._width).tolist(), strict=True))
+        """What is mapped to 0 and to 1 for each series, apart from the margin."""
+        return list(zip(self.low.tolist(), (self.low + self.width).tolist(), strict=True))
 
     def __call__(self, windows: Windows) -> Float[np.ndarray, "windows time"]:
-        """Scaled values: within [0, 1] inside the reference range, beyond it outside; NaN stays NaN."""
+        """Scales windows: values inside the range become numbers in [0, 1], others lie beyond; NaN stays NaN."""
         if self.scale == "window":
             limits = np.array([_limits(values) for values in windows.values])
             low, width = limits[:, 0], limits[:, 1] - limits[:, 0]
             low, width = np.where(width > 0, low, low - 0.5), np.where(width > 0, width, 1.0)
         else:
-            low, width = self._low[windows.series], self._width[windows.series]
+            low, width = self.low[windows.series], self.width[windows.series]
         low, width = low - self.margin * width, width * (1 + 2 * self.margin)
         return np.clip((windows.values - low[:, None]) / width[:, None], -_FARTHEST, _FARTHEST).astype(np.float32)
+
+
+class TableScaler:
+    """Scales the columns of a new table as its rows arrive.
+
+    A column whose range is known keeps it. Any other gets the range of its reference stretch once that has arrived: its
+    first steps for scale='train', the whole column for scale='series'.
+    """
+
+    def __init__(
+        self,
+        scale: str,
+        ranges: Sequence[tuple[float, float] | None],
+        *,
+        reference_steps: int,
+        margin: float,
+        typical_width: float,
+    ) -> None:
+        """Starts with the ranges that are known.
+
+        Args:
+          scale: see `Scaler`.
+          ranges: what is mapped to 0 and to 1 for each column, None if it is not known.
+          reference_steps: see `first_steps`.
+          margin: see `Scaler`.
+          typical_width: see `Scaler`.
+        """
+        self._scale, self._margin, self._typical_width = scale, margin, typical_width
+        self._reference_steps = reference_steps
+        self._low = np.array([limits[0] if limits else 0.0 for limits in ranges])
+        self._width = np.array([limits[1] - limits[0] if limits else 1.0 for limits in ranges])
+        self._unknown = [i for i, limits in enumerate(ranges) if not limits] if scale != "window" else []
+
+    @property
+    def awaited_rows(self) -> int:
+        """The number of rows that must have arrived before any can be scaled, for scale='train'."""
+        return self._reference_steps if self._unknown and self._scale == "train" else 0
+
+    def fit(self, values: Float[np.ndarray, "rows columns"], *, ended: bool) -> int:
+        """Fits the ranges of the columns whose reference stretch has arrived.
+
+        Args:
+          values: the rows that have arrived, but for those that have been scaled.
+          ended: whether they are the last ones.
+
+        Returns:
+          The number of rows that can be scaled.
+        """
+        scalable = len(values)
+        for i in list(self._unknown):
+            present = _from_first_value(values[:, i])
+            reference = first_steps(present, self._reference_steps) if self._scale == "train" else present
+            complete = ended or (self._scale == "train" and len(reference) == self._reference_steps)
+            if complete and len(present):
+                self._low[i], self._width[i] = _range(*_limits(reference), self._typical_width)
+                self._unknown.remove(i)
+            elif len(present):
+                scalable = min(scalable, len(values) - len(present))
+        return scalable
+
+    def __call__(self, windows: Windows) -> Float[np.ndarray, "windows time"]:
+        """Scales windows of columns whose range is known."""
+        return Scaler(self._scale, self._margin, self._low, self._width, self._typical_width)(windows)
+
+
+def first_steps(values: Float[np.ndarray, "time"], steps: int) -> Float[np.ndarray, "steps"]:
+    """Returns the reference stretch of a series without a past: so many steps from its first value on."""
+    return _from_first_value(values)[:steps]
+
+
+def _from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "rest"]:
+    """Drops the missing values at the beginning of a series; nothing is left if all are missing."""
+    finite = np.isfinite(values)
+    return values[int(np.argmax(finite)) :] if finite.any() else values[:0]
 
 
 def _references(
     scale: str, recorded: Sequence[Series], train: Sequence[Series], reference_steps: int
 ) -> list[Float[np.ndarray, "steps"]]:
+    """Chooses the reference stretch of each recorded series, see `Scaler.fit`."""
     if scale != "train":
-        return [one.values for one in recorded]
-    whole = {one.name: len(one) for one in recorded}
-    seen: Mapping[str, list[np.ndarray]] = {}
+        return [series.values for series in recorded]
+    lengths = {series.name: len(series) for series in recorded}
+    trained: dict[str, list[np.ndarray]] = {}
     for stretch in train:
-        if len(stretch) < whole[stretch.name]:  # cut in time: the rest of it is validation or test
-            seen.setdefault(stretch.name, []).append(stretch.values)  # type: ignore[attr-defined]
+        if len(stretch) < lengths[stretch.name]:  # cut in time: the rest of it is validation or test
+            trained.setdefault(stretch.name, []).append(stretch.values)
     references = []
-    for one in recorded:
-        if len(one.reference):
-            references.append(one.reference)
-        elif one.name in seen:
-            references.append(np.concatenate(seen[one.name]))
+    for series in recorded:
+        if len(series.reference):
+            references.append(series.reference)
+        elif series.name in trained:
+            references.append(np.concatenate(trained[series.name]))
         else:
-            references.append(from_first_value(one.values)[:reference_steps])
+            references.append(first_steps(series.values, reference_steps))
     return references
 
 
-def from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "rest"]:
-    """What comes after the missing values at the beginning; nothing where all are missing."""
-    known = np.isfinite(values)
-    return values[int(np.argmax(known)) :] if known.any() else values[:0]
+def _range(low: float, high: float, typical_width: float) -> tuple[float, float]:
+    """Returns the start and the width of the range of a reference with these limits."""
+    if _is_constant(low, high):
+        return (low + high) / 2 - typical_width / 2, typical_width
+    return low, high - low
+
+
+def _is_constant(low: float, high: float) -> bool:
+    """Returns whether limits differ by no more than sums and conversions leave behind, in any unit."""
+    return not high - low > _NO_CHANGE * max(abs(low), abs(high))
 
 
 def _limits(values: Float[np.ndarray, "steps"]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """Holds the trained artifact and scores new series with it."""
 
 from spear_jax.detector.artifact import Detector, load_detector
-from spear_jax.detector.file_scores import TIME_FORMAT, AlarmTable, columns, score_file, write_scores
-from spear_jax.detector.stream import Column, Scorer, Stream, fit_scaler, rows_for_scale
+from spear_jax.detector.file_scores import TIME_FORMAT, AlarmTable, Scoring, list_columns, score_table, write_scores
+from spear_jax.detector.scorer import Column, Scorer
+from spear_jax.detector.stream import Stream
 
 __all__ = [
     "TIME_FORMAT",
@@ -10,11 +11,10 @@ __all__ = [
     "Column",
     "Detector",
     "Scorer",
+    "Scoring",
     "Stream",
-    "columns",
-    "fit_scaler",
+    "list_columns",
     "load_detector",
-    "rows_for_scale",
-    "score_file",
+    "score_table",
     "write_scores",
 ]

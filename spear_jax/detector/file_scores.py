@@ -1,8 +1,9 @@
-"""Scores files of any length with a trained detector, in bounded memory: a score per row, and alarms."""
+"""Scores files of any length in bounded memory: a score per row, and alarms."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,76 +12,97 @@ import pyarrow.parquet
 from etils import epath
 from tqdm import tqdm
 
-from spear_jax.data import LiveTable, Scaler, TableFile
-from spear_jax.detector.stream import Column, ScoredRows, Scorer, Stream, fit_scaler
+from spear_jax.data import LiveTable, TableFile, TableScaler
+from spear_jax.detector.scorer import Column, Scorer
+from spear_jax.detector.stream import ScoredRows, Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Alarm, Alarms, Rule
 from spear_jax.report import Envelopes
 from spear_jax.storage import write_whole
 
-TIMES = ("start_time", "end_time", "peak_time")
+_ALARM_TIMES = ("start_time", "end_time", "peak_time")
 
-
-# In CSV. One for all: pandas would leave midnights and whole seconds shorter, piece by piece.
+# Explicit for CSV: pandas would shorten midnights and whole seconds, chunk by chunk.
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 
-def score_file(
-    scorer: Scorer, file: TableFile | LiveTable, *, stride: int = 0, overlap: str = "mean", combine: str = "none"
-) -> Iterator[pd.DataFrame]:
-    """The rows of a file with their scores, piece by piece, in order.
+class Scoring(NamedTuple):
+    """How tables are scored.
+
+    Attributes:
+      stride: see `Stream`.
+      overlap: see `Stream`.
+      combine: 'none' gives a score per column; 'max' or 'mean' over the columns gives one score per row.
+    """
+
+    stride: int = 0
+    overlap: str = "mean"
+    combine: str = "none"
+
+
+_DEFAULT = Scoring()
+
+
+class Totals(NamedTuple):
+    """The numbers of rows, of series, of scores at or above the threshold, and of alarms."""
+
+    rows: int
+    series: int
+    predicted: int
+    alarms: int
+
+
+def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring = _DEFAULT) -> Iterator[pd.DataFrame]:
+    """Scores the rows of a table; each of its value columns is a series.
 
     Args:
       scorer: the detector.
-      file: what is scored; each of its value columns is a series.
-      stride: see `Stream`.
-      overlap: see `Stream`.
-      combine: 'none', or 'max' or 'mean' over the columns for one score per row.
+      table: the table.
+      scoring: see `Scoring`.
 
     Yields:
-      Tables with the columns of scores/<split>.parquet, without label, as soon as their rows are final.
+      Frames with the columns of scores/<split>.parquet but the label, in order, as soon as their scores are final.
     """
-    scaler = _scaler_that_looks_ahead(scorer, file)
-    stream = Stream(scorer, columns(file), stride=stride, overlap=overlap, scaler=scaler)
-    for rows in file.chunks():
+    columns = list_columns(table)
+    scaler = _fit_ahead(scorer, table, columns) if scorer.detector.config.quantizer.scale == "series" else None
+    stream = Stream(scorer, columns, stride=scoring.stride, overlap=scoring.overlap, scaler=scaler)
+    for rows in table.chunks():
         scored = stream.add(rows.values, rows.times)
         if len(scored.values):
-            yield _table(scorer, file, scored, combine)
-    last = stream.finish()
-    if len(last.values):
-        yield _table(scorer, file, last, combine)
+            yield _make_frame(scorer, table, scored, scoring.combine)
+    scored = stream.finish()
+    if len(scored.values):
+        yield _make_frame(scorer, table, scored, scoring.combine)
 
 
-def _scaler_that_looks_ahead(scorer: Scorer, file: TableFile | LiveTable) -> Scaler | None:
-    """The range of each whole column, where the detector was trained so; every other scale is the stream's own."""
-    if scorer.detector.config.quantizer.scale != "series":
-        return None
-    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in file.chunks()]
-    return fit_scaler(
-        scorer.detector, columns(file), np.concatenate([np.zeros((0, len(file.columns.values))), *extremes])
-    )
+def list_columns(table: TableFile | LiveTable) -> list[Column]:
+    """Returns the value columns of a table."""
+    return [Column(*names) for names in zip(table.series_names, table.columns.values, strict=True)]
 
 
-def columns(file: TableFile | LiveTable) -> list[Column]:
-    """The value columns of a file."""
-    return [Column(*pair) for pair in zip(file.series_names, file.columns.values, strict=True)]
+def _fit_ahead(scorer: Scorer, table: TableFile | LiveTable, columns: Sequence[Column]) -> TableScaler:
+    """Fits the range of each column to all its rows, for quantizer.scale='series'."""
+    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in table.chunks()]
+    scaler = scorer.scaler(columns)
+    scaler.fit(np.concatenate([np.zeros((0, len(columns))), *extremes]), ended=True)
+    return scaler
 
 
-def _table(scorer: Scorer, file: TableFile | LiveTable, scored: ScoredRows, combine: str) -> pd.DataFrame:
-    names: Sequence[str] = file.series_names
+def _make_frame(scorer: Scorer, table: TableFile | LiveTable, scored: ScoredRows, combine: str) -> pd.DataFrame:
+    names: Sequence[str] = table.series_names
     values, scores = scored.values, scored.scores
     rows = len(values)
     if combine != "none" and len(names) > 1:
-        names, values = [file.name], np.full((rows, 1), np.nan)
+        names, values = [table.name], np.full((rows, 1), np.nan)
         scores = getattr(scores, combine)(axis=1, keepdims=True)
     width = len(names)
-    stamps = scored.times.view("datetime64[ns]") if len(scored.times) else np.full(rows, "NaT", "datetime64[ns]")
+    times = scored.times.view("datetime64[ns]") if len(scored.times) else np.full(rows, "NaT", "datetime64[ns]")
     flat = scores.reshape(-1).astype(np.float32)
     return pd.DataFrame(
         {
             "series": np.tile(np.array(names, object), rows),
             "step": np.repeat(np.arange(scored.first, scored.first + rows), width),
-            "timestamp": np.repeat(stamps, width),
+            "timestamp": np.repeat(times, width),
             "value": values.reshape(-1),
             "score": flat,
             "predicted": flat >= np.float32(scorer.detector.threshold.value),
@@ -89,125 +111,115 @@ def _table(scorer: Scorer, file: TableFile | LiveTable, scored: ScoredRows, comb
 
 
 class AlarmTable:
-    """The alarms of all series, gathered piece by piece."""
+    """The alarms of several series whose scores arrive in frames."""
 
     def __init__(self, rule: Rule) -> None:
-        """Nothing seen yet."""
+        """Starts without a series."""
         self._rule = rule
-        self._series: dict[str, Alarms] = {}
-        self._found: dict[str, list[Alarm]] = {}
+        self._open: dict[str, Alarms] = {}
+        self._final: dict[str, list[Alarm]] = {}
 
-    def add(self, table: pd.DataFrame) -> None:
-        """Takes rows of `score_file`."""
-        for name, part in table.groupby("series", sort=False):
-            alarms = self._series.setdefault(str(name), Alarms(self._rule))
+    def add(self, frame: pd.DataFrame) -> None:
+        """Adds a frame of `score_table`."""
+        for name, part in frame.groupby("series", sort=False):
+            alarms = self._open.setdefault(str(name), Alarms(self._rule))
             times = part["timestamp"].to_numpy("datetime64[ns]").astype(np.int64)
-            found = alarms.add(int(part["step"].iloc[0]), part["score"].to_numpy(), part["predicted"].to_numpy(), times)
-            self._found.setdefault(str(name), []).extend(found)
+            first = int(part["step"].iloc[0])
+            final = alarms.add(first, part["score"].to_numpy(), part["predicted"].to_numpy(), times)
+            self._final.setdefault(str(name), []).extend(final)
 
     def finish(self) -> pd.DataFrame:
-        """All alarms in order: of each the first and last step, the peak, their times, and the score at the peak."""
+        """Returns the alarms in order: first and last step, peak, their times, length, and the score at the peak."""
         rows = [
-            {"series": name, "start": one.start, "end": one.end, "peak": one.peak}
-            | dict(zip(TIMES, np.array(one.times, "datetime64[ns]"), strict=True))
-            | {"steps": one.end - one.start + 1, "score": one.score}
-            for name, found in self._found.items()
-            for one in found + self._series[name].finish()
+            {"series": name, "start": alarm.start, "end": alarm.end, "peak": alarm.peak}
+            | dict(zip(_ALARM_TIMES, np.array(alarm.times, "datetime64[ns]"), strict=True))
+            | {"steps": alarm.end - alarm.start + 1, "score": alarm.score}
+            for name, final in self._final.items()
+            for alarm in final + self._open[name].finish()
         ]
-        return pd.DataFrame(rows, columns=["series", "start", "end", "peak", *TIMES, "steps", "score"])
+        return pd.DataFrame(rows, columns=["series", "start", "end", "peak", *_ALARM_TIMES, "steps", "score"])
 
 
 def write_scores(
     scorer: Scorer,
     files: Sequence[TableFile],
     folder: epath.Path,
+    scoring: Scoring = _DEFAULT,
     *,
-    form: str,
-    stride: int,
-    overlap: str,
-    combine: str,
-    said: Sequence[str],
-) -> dict[str, int]:
-    """Scores files into one table, with a progress bar; writes the alarms and a figure too.
+    file_format: Literal["parquet", "csv"],
+    warnings: Sequence[str],
+) -> Totals:
+    """Scores files into one table, and writes their alarms and a figure.
 
-    The scores come last, and whole.
+    The table is written last, whole or not at all.
 
     Args:
       scorer: the detector.
-      files: what is scored.
+      files: the files.
       folder: gets scores.parquet or scores.csv, alarms.csv and figures/scores.png.
-      form: 'parquet' or 'csv', of the scores.
-      stride: see `Stream`.
-      overlap: see `Stream`.
-      combine: see `score_file`.
-      said: warnings, kept in the Parquet table's metadata and in the figure.
-
-    Returns:
-      How many rows the files have, how many series were scored, how many of their scores are at or above the
-      threshold, and how many alarms there are.
+      scoring: see `Scoring`.
+      file_format: of the scores.
+      warnings: are written into the figure and the metadata of the Parquet file.
 
     Raises:
-      InputError: a row that cannot be read, or none at all.
+      InputError: a row cannot be parsed, or there is none.
     """
     rows = predicted = 0
     series: set[str] = set()
-    alarms, drawn = AlarmTable(scorer.detector.alarm_rule), Envelopes()
-    path = folder / f"scores.{form}"
+    alarms, envelopes = AlarmTable(scorer.detector.alarm_rule), Envelopes()
+    path = folder / f"scores.{file_format}"
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with (
             unfinished.open("wb") as out,
-            _Writer(out, form, said) as writer,
+            contextlib.closing(_FrameWriter(out, file_format, warnings)) as writer,
             tqdm(
                 total=sum(file.size for file in files), desc="scoring", unit="B", unit_scale=True, disable=None
             ) as bar,
         ):
-            before = 0
+            finished_bytes = 0
             for file in files:
-                for table in score_file(scorer, file, stride=stride, overlap=overlap, combine=combine):
-                    writer.write(table)
-                    alarms.add(table)
-                    drawn.add(table)
-                    names = table["series"].unique()  # a row of the file is a row of the table for each of them
-                    rows += len(table) // len(names)
+                for frame in score_table(scorer, file, scoring):
+                    writer.write(frame)
+                    alarms.add(frame)
+                    envelopes.add(frame)
+                    names = frame["series"].unique()  # each row of the file is a row of the frame for each of them
+                    rows += len(frame) // len(names)
                     series.update(names)
-                    predicted += int(table["predicted"].sum())
-                    bar.update(before + file.bytes_read - bar.n)
-                before += file.size
+                    predicted += int(frame["predicted"].sum())
+                    bar.update(finished_bytes + file.bytes_read - bar.n)
+                finished_bytes += file.size
         if not rows:
             raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has a row")
-        found = alarms.finish()
-        write_whole(folder / "alarms.csv", found.to_csv(index=False, date_format=TIME_FORMAT).encode())
-        drawn.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, found, said)
+        alarm_frame = alarms.finish()
+        write_whole(folder / "alarms.csv", alarm_frame.to_csv(index=False, date_format=TIME_FORMAT).encode())
+        envelopes.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, alarm_frame, warnings)
         unfinished.rename(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    return {"rows": rows, "series": len(series), "predicted": predicted, "alarms": len(found)}
+    return Totals(rows, len(series), predicted, len(alarm_frame))
 
 
-class _Writer:
-    """Tables to one file, as they come."""
+class _FrameWriter:
+    """Writes frames to one CSV or Parquet file that is open for writing, on whichever file system."""
 
-    def __init__(self, out: IO[bytes], form: str, said: Sequence[str]) -> None:
-        self._out, self._form, self._said = out, form, list(said)
+    def __init__(self, out: Any, file_format: Literal["parquet", "csv"], warnings: Sequence[str]) -> None:
+        self._out, self._format = out, file_format
+        self._metadata = {"warnings": json.dumps(list(warnings))}
         self._parquet: Any = None
-        self._begun = False
+        self._header = True
 
-    def write(self, table: pd.DataFrame) -> None:
-        if self._form == "csv":
-            text = table.to_csv(index=False, header=not self._begun, date_format=TIME_FORMAT)
-            self._out.write(text.encode())
-            self._begun = True
+    def write(self, frame: pd.DataFrame) -> None:
+        if self._format == "csv":
+            self._out.write(frame.to_csv(index=False, header=self._header, date_format=TIME_FORMAT).encode())
+            self._header = False
             return
-        found = pa.Table.from_pandas(table, preserve_index=False)
-        found = found.replace_schema_metadata({**(found.schema.metadata or {}), "warnings": json.dumps(self._said)})
-        self._parquet = self._parquet or pa.parquet.ParquetWriter(self._out, found.schema)
-        self._parquet.write_table(found)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **self._metadata})
+        self._parquet = self._parquet or pa.parquet.ParquetWriter(self._out, table.schema)
+        self._parquet.write_table(table)
 
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *fault: object) -> None:
+    def close(self) -> None:
         if self._parquet:
             self._parquet.close()

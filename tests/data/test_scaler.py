@@ -14,7 +14,7 @@ def series(name: str, values, reference=()) -> Series:
 
 
 def scaled(recorded, train, *, scale="train", window=4, margin=0.0, reference_steps=4):
-    scaler = Scaler(scale, recorded, train, reference_steps=reference_steps, margin=margin)
+    scaler = Scaler.fit(scale, recorded, train, reference_steps=reference_steps, margin=margin)
     return scaler(cut_windows(recorded, [one.name for one in recorded], window, window))
 
 

@@ -25,10 +25,10 @@ from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
 from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
 from spear_jax.data.windows import cut_windows
-from spear_jax.detector import stream
 from spear_jax.detector.artifact import Detector
-from spear_jax.detector.file_scores import score_file
-from spear_jax.detector.stream import Scorer
+from spear_jax.detector.file_scores import Scoring, score_table
+from spear_jax.detector.scorer import Column, Scorer
+from spear_jax.detector.stream import Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation.alarms import Rule, find_alarms
 from spear_jax.model.placed import PlacedModel
@@ -71,7 +71,7 @@ def by_hand(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.nd
     every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
     windows, detector = cut_windows(every, names, 32, stride), scorer.detector
     quantizer = detector.config.quantizer
-    scaler = Scaler(
+    scaler = Scaler.fit(
         quantizer.scale,
         every,
         [],
@@ -113,7 +113,7 @@ def test_pieces_give_the_scores_of_the_whole(
     expected = by_hand(scorer, file, stride, overlap)
     whole = file.chunks
     file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
-    found = pd.concat(list(score_file(scorer, file, stride=stride, overlap=overlap)))
+    found = pd.concat(list(score_table(scorer, file, Scoring(stride, overlap))))
     assert len(found) == 2 * rows
     for i, name in enumerate("ab"):
         one = found[found["series"] == f"t/{name}"]
@@ -196,7 +196,9 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
         "--config.prompt.length cannot be overridden with --mode=score, only data.timestamp_column",
     )
     check_refusal(spear(*common, f"--input={table}", "--config.data.value_columns=c"), "no column 'c'")
-    check_refusal(spear(*common, f"--input={table}", "--config.data.combine=std"), "config.data.combine='std': allowed")
+    check_refusal(
+        spear(*common, f"--input={table}", "--config.data.combine=std"), "config.data.combine='std' must be one of"
+    )
     check_refusal(spear(*common, f"--input={table}", "--config.score.batch_size=0"), "config.score.batch_size=0")
     twice = tmp_path / "twice"
     twice.mkdir()
@@ -207,13 +209,13 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has a row")
     assert not out.exists()
     table.write_text(table.read_text() + "2024-01-02,broken,1\n")
-    check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is no number")
+    check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is not a number")
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("kept")
     before = contents(out)
     write(table, 50)
-    check_refusal(spear(*common, f"--input={table}"), "is not a new or empty folder")
+    check_refusal(spear(*common, f"--input={table}"), "must be a new or empty folder")
     assert contents(out) == before
 
 
@@ -226,7 +228,7 @@ def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp
     common = ("--mode=score", f"--detector={tmp_path / 'run'}", *where)
     check_refusal(
         spear(*common, f"--config.score.stride={most + 1}"),
-        f"config.score.stride={most + 1}: allowed is at most {most}, the steps in the detector's window",
+        f"config.score.stride={most + 1} must be at most {most}, the steps in the detector's window",
     )
     assert not (tmp_path / "o").exists()
     if not live:
@@ -235,8 +237,8 @@ def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp
 
 
 def test_a_stream_refuses_a_stride_beyond_its_window(scorer: Scorer) -> None:
-    with pytest.raises(InputError, match=r"^config\.score\.stride=33: allowed is at most 32"):
-        stream.Stream(scorer, [stream.Column("t", "a")], stride=33)
+    with pytest.raises(InputError, match=r"^config\.score\.stride=33 must be at most 32"):
+        Stream(scorer, [Column("t", "a")], stride=33)
 
 
 def test_a_series_that_was_trained_on_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:

@@ -404,5 +404,5 @@ def test_export_writes_to_a_new_folder_and_takes_no_config(spear: Spear, finishe
     assert not out.exists()
     out.mkdir()
     (out / "mine").write_text("kept")
-    check_refusal(spear(*given), "is not a new or empty folder")
+    check_refusal(spear(*given), "must be a new or empty folder")
     assert [path.name for path in out.iterdir()] == ["mine"]

@@ -1,0 +1,110 @@
+"""A detector on its devices: windows of raw values in, scores out."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from spear_jax.backbones import Backbone
+from spear_jax.data import Examples, TableScaler, Windows
+from spear_jax.detector.artifact import Detector
+from spear_jax.errors import InputError
+from spear_jax.model import PlacedModel
+
+
+class Column(NamedTuple):
+    """A column of a table that is scored as a series.
+
+    Attributes:
+      series: the name of the series.
+      name: the name of the column.
+    """
+
+    series: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """A detector and its model on all devices.
+
+    Attributes:
+      detector: the detector.
+      model: its model.
+      window: steps in a window: as in training, or the most that the backbone takes if that read whole series.
+    """
+
+    detector: Detector
+    model: PlacedModel
+    window: int
+
+    @classmethod
+    def place(cls, detector: Detector, backbone: Backbone, batch_size: int) -> "Scorer":
+        """Puts a detector on all devices.
+
+        Raises:
+          InputError: the backbone is not the one that it was trained with.
+        """
+        model = detector.assemble(backbone).with_batch_size(batch_size)
+        window = detector.config.data.window or backbone.max_positions - detector.config.prompt.length - 1
+        return cls(detector, model, window)
+
+    def with_batch_size(self, batch_size: int) -> "Scorer":
+        """Returns the scorer of `batch_size` windows at a time."""
+        return dataclasses.replace(self, model=self.model.with_batch_size(batch_size))
+
+    def stride_or_window(self, stride: int) -> int:
+        """Returns the stride, or the window if it is 0.
+
+        Raises:
+          InputError: the stride is longer than the window, so that rows between two windows would lie in none.
+        """
+        if stride > self.window:
+            raise InputError(
+                f"config.score.stride={stride} must be at most {self.window}, the steps in the detector's window, so"
+                " that every row lies in one"
+            )
+        return stride or self.window
+
+    def scaler(self, columns: Sequence[Column]) -> TableScaler:
+        """Makes the scaler of a new table; a series that the detector was trained on keeps its range."""
+        quantizer = self.detector.config.quantizer
+        return TableScaler(
+            quantizer.scale,
+            [self.detector.range_of(column.series, column.name) for column in columns],
+            reference_steps=quantizer.reference_steps,
+            margin=quantizer.margin,
+            typical_width=self.detector.typical_width,
+        )
+
+    def score(
+        self,
+        values: Float[np.ndarray, "windows time"],
+        real: Bool[np.ndarray, "windows time"],
+        columns: Int[np.ndarray, "windows"],
+        scaler: TableScaler,
+    ) -> Float[np.ndarray, "windows time"]:
+        """Scores windows.
+
+        Args:
+          values: raw values; NaN where missing and in padding.
+          real: False in padding.
+          columns: the number of the column that each window is cut from.
+          scaler: of the table.
+
+        Returns:
+          P(anomalous) per step.
+        """
+        windows = Windows(values, np.zeros_like(real), real, columns, np.zeros(len(values), int))
+        masks_missing = self.detector.config.quantizer.missing == "mask"
+        examples = Examples(
+            bins=self.detector.quantizer(scaler(windows)),
+            mask=real & np.isfinite(values) if masks_missing else real,
+            targets=np.zeros(values.shape, np.float32),
+            lengths=np.full(len(values), values.shape[1]),
+        )
+        # Few windows make a small batch, whose size is a power of two: each size is compiled once.
+        size = min(self.model.batch_size, 1 << (len(values) - 1).bit_length())
+        return self.model.with_batch_size(size).score(examples)
