@@ -1,8 +1,8 @@
-"""A SPEAR detector beside a model of PyOD, and both together.
+"""Compares a SPEAR detector with a PyOD model, and combines them.
 
 python examples/with_pyod.py [BACKBONE]
 
-Needs pyod. The backbone is all-MiniLM-L6-v2 unless another is named; random:tiny takes seconds and learns little.
+Requires pyod. BACKBONE defaults to all-MiniLM-L6-v2; random:tiny takes seconds and learns little.
 """
 
 import sys
@@ -17,25 +17,25 @@ from spear_jax.data import generate_series
 
 
 def main(backbone: str = "sentence-transformers/all-MiniLM-L6-v2") -> dict[str, np.ndarray]:
-    """Prints ROC and precision at n of each model, and of the mean of both.
+    """Prints ROC and precision at n of each model and of their mean.
 
     Returns:
-      Scores of the test series by model.
+      Scores of the test series, by model.
     """
     train, test = (generate_series(series=8, length=1024, past=0, rate=0.1, seed=seed) for seed in (0, 1))
-    labels = np.concatenate([one.labels for one in test]).astype(int)
+    labels = np.concatenate([series.labels for series in test]).astype(int)
 
     spear = SpearDetector(backbone, window=64, epochs=5, prompt_length=10)
-    spear.fit([one.values for one in train], [one.labels for one in train])
-    scores = {"SPEAR": np.concatenate(spear.decision_function([one.values for one in test]))}
+    spear.fit([series.values for series in train], [series.labels for series in train])
+    scores = {"SPEAR": np.concatenate(spear.decision_function([series.values for series in test]))}
 
-    forest = IForest(random_state=0).fit(np.concatenate([one.values for one in train])[:, None])
-    scores["IForest"] = forest.decision_function(np.concatenate([one.values for one in test])[:, None])
+    forest = IForest(random_state=0).fit(np.concatenate([series.values for series in train])[:, None])
+    scores["IForest"] = forest.decision_function(np.concatenate([series.values for series in test])[:, None])
 
     both = standardizer(np.stack(list(scores.values()), axis=1))
     scores["mean of both"] = both.mean(axis=1)
-    for name, one in scores.items():
-        evaluate_print(name, labels, one)
+    for name, model_scores in scores.items():
+        evaluate_print(name, labels, model_scores)
     return scores
 
 

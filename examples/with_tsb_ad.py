@@ -1,10 +1,10 @@
-"""TSB-AD's harness and SPEAR. TSB-AD needs numpy < 2, so each runs in an environment of its own; .npy files go between.
+"""Scores a series with SPEAR and evaluates it with TSB-AD, which needs numpy < 2 and so an environment of its own.
 
-python examples/with_tsb_ad.py fit FOLDER        # where spear_jax is: data.npy [time, columns] -> scores.npy [time]
-python examples/with_tsb_ad.py evaluate FOLDER   # where TSB-AD is: its metrics of scores.npy against labels.npy
+python examples/with_tsb_ad.py fit FOLDER        # with spear_jax: data.npy [time, columns] -> scores.npy [time]
+python examples/with_tsb_ad.py evaluate FOLDER   # with TSB-AD: its metrics of scores.npy and labels.npy
 
-FOLDER holds data.npy and, if there are labels of its first rows, train_labels.npy (0 and 1): as many as there are, are
-learned from, as TSB-AD's file names tell it. Without them anomalies are put in to learn from.
+FOLDER holds data.npy and, if its first rows are labelled, train_labels.npy (0 and 1). As many rows as there are labels
+are learned from, the stretch that TSB-AD's file names call training. Without labels, anomalies are injected.
 """
 
 import sys
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def fit(folder: Path, **arguments: object) -> np.ndarray:
-    """Does what TSB-AD asks of a model: fit on the stretch for training, `decision_scores_` for all rows."""
+    """Fits on the training stretch and scores all rows, as TSB-AD's models do."""
     from spear_jax import SpearDetector
 
     data = np.load(folder / "data.npy")

@@ -1,4 +1,4 @@
-"""SpearDetector: scikit-learn's habits, any kind of series, and the same scores as the command line."""
+"""Tests SpearDetector: scikit-learn's conventions, all kinds of series, the same scores as the command line."""
 
 import pickle
 import signal
@@ -26,7 +26,7 @@ def tiny(**changed: Any) -> SpearDetector:
 
 
 def make(rows: int = 300, columns: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with three anomalies, high in all columns."""
+    """Returns noise with three anomalies that are high in all columns, and the labels."""
     values, labels = np.random.default_rng(seed).normal(size=(rows, columns)), np.zeros(rows, int)
     for begin in (60, 150, 270):
         labels[begin : begin + 15] = 1
@@ -40,7 +40,7 @@ def fitted(spear: Spear) -> SpearDetector:
 
 
 class AnyLabels(SpearDetector):
-    """The checks draw labels of any kind; what lies above their median is anomalous."""
+    """Accepts the labels of scikit-learn's checks: those above the median are anomalous."""
 
     def fit(self, series: Any, labels: Any = None, *rest: Any) -> "AnyLabels":
         if labels is not None and np.asarray(labels).dtype.kind in "biuf":
@@ -49,11 +49,11 @@ class AnyLabels(SpearDetector):
         return self
 
 
-CANNOT = {
+EXPECTED_FAILURES = {
     "check_fit_score_takes_y": "the second argument is called labels, as a series has one for each step",
-    "check_dtype_object": "labels that are neither 0 nor 1 are refused in words of our own, which name the row",
-    "check_methods_sample_order_invariance": "the order of a series is what it is about",
-    "check_methods_subset_invariance": "a step is judged by what stands around it",
+    "check_dtype_object": "labels other than 0 and 1 are refused with a message of our own, which names the row",
+    "check_methods_sample_order_invariance": "the order of a series matters",
+    "check_methods_subset_invariance": "the score of a step depends on its surroundings",
     "check_fit1d": "an array of one axis is one series",
     "check_fit2d_predict1d": "a single series can be scored by a detector of many",
 }
@@ -62,7 +62,7 @@ CANNOT = {
 @pytest.mark.slow
 @parametrize_with_checks(
     [AnyLabels("random:tiny", **{**TINY, "epochs": 1})],
-    expected_failed_checks=lambda estimator: CANNOT,
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
     xfail_strict=True,
 )
 @pytest.mark.filterwarnings("ignore")
@@ -70,16 +70,14 @@ def test_checks_of_scikit_learn(spear: Spear, estimator: SpearDetector, check: C
     check(estimator)
 
 
-@pytest.mark.parametrize("fault", [KeyError("mine"), KeyboardInterrupt()])
-def test_a_callback_that_raises_ends_fit_with_its_own_fault_alone(
-    spear: Spear, capfd: pytest.CaptureFixture[str], fault: BaseException
-) -> None:
+@pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt()])
+def test_an_error_in_a_callback_ends_fit(spear: Spear, capfd: pytest.CaptureFixture[str], error: BaseException) -> None:
     def fail(line: dict[str, Any]) -> None:
-        raise fault
+        raise error
 
-    with pytest.raises(type(fault)) as raised:
+    with pytest.raises(type(error)) as raised:
         tiny().fit(*make(), callback=fail)
-    assert raised.value is fault
+    assert raised.value is error
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -89,7 +87,7 @@ def test_validation_labels_without_labels_are_refused() -> None:
         tiny().fit(values, None, validation=(values, labels))
 
 
-def test_times_that_nanoseconds_do_not_hold_are_refused(fitted: SpearDetector) -> None:
+def test_times_outside_the_range_of_nanoseconds_are_refused(fitted: SpearDetector) -> None:
     times = pd.date_range("3000-01-01", periods=300, freq="min", unit="s")
     with pytest.raises(InputError, match="row 0 has the time 3000-01-01 00:00:00; allowed are the years 1678 to 2261"):
         fitted.intervals(pd.DataFrame(make()[0], index=times))
@@ -117,10 +115,10 @@ def test_every_row_has_a_score_and_anomalies_have_higher_ones(fitted: SpearDetec
     ids=["pandas", "polars", "times", "float32"],
 )
 @pytest.mark.filterwarnings("ignore:X has feature names")
-def test_it_does_not_matter_what_holds_the_numbers(fitted: SpearDetector, frame: Callable[[np.ndarray], Any]) -> None:
+def test_all_containers_give_the_same_scores(fitted: SpearDetector, frame: Callable[[np.ndarray], Any]) -> None:
     values = make(seed=1)[0].round(3)
-    found = fitted.decision_function(frame(values))
-    np.testing.assert_allclose(found, fitted.decision_function(values), atol=1e-3)
+    scores = fitted.decision_function(frame(values))
+    np.testing.assert_allclose(scores, fitted.decision_function(values), atol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
@@ -128,18 +126,19 @@ def test_columns_without_names_are_those_of_fit(spear: Spear) -> None:
     values, labels = make()
     frame = pd.DataFrame(values, columns=["level", "flow"])
     detector = tiny().fit(frame, labels)
-    new = frame.iloc[40:] + 3  # by its own first rows, the shift would not be seen
+    new = frame.iloc[40:] + 3  # a scale fitted to its own first rows would hide the shift
     expected = detector.decision_function(new)
     np.testing.assert_allclose(detector.decision_function(new.to_numpy()), expected, atol=1e-6)
     np.testing.assert_allclose(detector.decision_function([new])[0], expected, atol=1e-6)
-    one = tiny().fit(frame[["level"]], labels)
-    expected = one.decision_function(new[["level"]])
-    for same in (new["level"], new["level"].tolist(), new["level"].to_numpy()):
-        np.testing.assert_allclose(one.decision_function(same), expected, atol=1e-6)
-    assert np.abs(one.decision_function(new["flow"]) - one.decision_function(new["flow"].to_numpy())).max() > 1e-3
+    level_detector = tiny().fit(frame[["level"]], labels)
+    expected = level_detector.decision_function(new[["level"]])
+    for level in (new["level"], new["level"].tolist(), new["level"].to_numpy()):
+        np.testing.assert_allclose(level_detector.decision_function(level), expected, atol=1e-6)
+    named, unnamed = (level_detector.decision_function(flow) for flow in (new["flow"], new["flow"].to_numpy()))
+    assert np.abs(named - unnamed).max() > 1e-3
 
 
-def test_another_fit_has_columns_of_its_own_and_a_failed_one_changes_nothing(spear: Spear) -> None:
+def test_a_new_fit_replaces_the_columns_and_a_failed_one_changes_nothing(spear: Spear) -> None:
     values, labels = make()
     frame = pd.DataFrame(values, columns=["level", "flow"])
     frame.insert(0, "time", pd.date_range("2025-01-01", periods=len(frame), freq="h"))
@@ -155,41 +154,41 @@ def test_another_fit_has_columns_of_its_own_and_a_failed_one_changes_nothing(spe
     assert detector.decision_function(values[:, :1]).shape == (300,)
 
 
-def test_what_is_set_after_fit_waits_for_the_next_one(fitted: SpearDetector) -> None:
+def test_parameters_set_after_fit_take_effect_with_the_next(fitted: SpearDetector) -> None:
     values = make(seed=1)[0]
     expected = fitted.decision_function(values)
     later = pickle.loads(pickle.dumps(fitted)).set_params(combine="mean", scale="window", backbone="nowhere")
     np.testing.assert_array_equal(later.decision_function(values), expected)
 
 
-@pytest.mark.parametrize(("label", "said"), [(0, "has no anomalous step"), (1, "has no normal step")])
-def test_labels_of_one_class_are_said_to_be(spear: Spear, label: int, said: str) -> None:
+@pytest.mark.parametrize(("label", "problem"), [(0, "has no anomalous step"), (1, "has no normal step")])
+def test_labels_of_one_class_are_warned_about(spear: Spear, label: int, problem: str) -> None:
     values, _ = make()
-    with pytest.warns(UserWarning, match=f"the training part {said}: there is nothing to tell apart"):
+    with pytest.warns(UserWarning, match=f"the training part {problem}: there is nothing to tell apart"):
         tiny().fit(values, np.full(len(values), label))
 
 
 def test_series_of_any_lengths(spear: Spear) -> None:
     several = [make(rows=200 + 40 * seed, columns=1, seed=seed) for seed in range(4)]
-    values, labels = [one[0][:, 0] for one in several], [one[1] for one in several]
+    values, labels = [pair[0][:, 0] for pair in several], [pair[1] for pair in several]
     detector = tiny().fit(values, labels)
     assert not hasattr(detector, "n_features_in_")
     scores = detector.decision_function([*values, values[0][:5]])
-    assert [len(one) for one in scores] == [200, 240, 280, 320, 5]
+    assert [len(array) for array in scores] == [200, 240, 280, 320, 5]
     np.testing.assert_allclose(scores[1], detector.decision_function(values[1].tolist()), atol=1e-6)
-    assert [len(one) for one in detector.predict(values)] == [200, 240, 280, 320]
+    assert [len(flags) for flags in detector.predict(values)] == [200, 240, 280, 320]
     frames = [pd.DataFrame({"time": pd.date_range("2025-01-01", periods=200, freq="s"), "x": values[0]}), values[1]]
-    found = detector.intervals(frames)
-    assert list(found.columns[:4]) == ["series", "start", "end", "peak"]
-    for row in found.itertuples():
+    intervals = detector.intervals(frames)
+    assert list(intervals.columns[:4]) == ["series", "start", "end", "peak"]
+    for row in intervals.itertuples():
         assert (detector.predict(values[row.series])[[row.start, row.end, row.peak]] == 1).all()
         assert row.score == scores[row.series][row.start : row.end + 1].max()
-    first = found[found["series"] == 0]
+    first = intervals[intervals["series"] == 0]
     assert (first["start_time"] == frames[0]["time"][first["start"]].to_numpy()).all()
-    assert found[found["series"] == 1]["start_time"].isna().all()
+    assert intervals[intervals["series"] == 1]["start_time"].isna().all()
 
 
-def test_without_labels_it_learns_from_injected_anomalies_and_says_so(spear: Spear) -> None:
+def test_fit_without_labels_injects_anomalies_and_warns(spear: Spear) -> None:
     values = np.sin(np.arange(600) / 5)
     with pytest.warns(UserWarning, match="of injected anomalies, not recorded"):
         detector = tiny().fit(values)
@@ -197,19 +196,20 @@ def test_without_labels_it_learns_from_injected_anomalies_and_says_so(spear: Spe
     assert any("injected" in warning for warning in detector.detector_.warnings)
 
 
-def test_validation_data_decide_on_the_threshold(spear: Spear) -> None:
+def test_validation_data_determine_the_threshold(spear: Spear) -> None:
     values, labels = make(columns=1)
-    given = make(columns=1, seed=5)
-    seen: list[int] = []
-    detector = tiny().fit(values, labels, validation=given, callback=lambda line: seen.append(line["epoch"]))
-    assert seen == [1, 2]
-    assert detector.history_[0]["validation_base_rate"] == pytest.approx(given[1].mean())
-    scores = detector.decision_function(given[0])
+    validation = make(columns=1, seed=5)
+    epochs: list[int] = []
+    detector = tiny().fit(values, labels, validation=validation, callback=lambda line: epochs.append(line["epoch"]))
+    assert epochs == [1, 2]
+    assert detector.history_[0]["validation_base_rate"] == pytest.approx(validation[1].mean())
+    scores = detector.decision_function(validation[0])
     predicted = scores >= detector.threshold_ - 1e-6
     best = max(
-        2 * (given[1] & (scores >= one)).sum() / (given[1].sum() + (scores >= one).sum()) for one in np.unique(scores)
+        2 * (validation[1] & (scores >= threshold)).sum() / (validation[1].sum() + (scores >= threshold).sum())
+        for threshold in np.unique(scores)
     )
-    own = 2 * (given[1] & predicted).sum() / (given[1].sum() + predicted.sum())
+    own = 2 * (validation[1] & predicted).sum() / (validation[1].sum() + predicted.sum())
     assert own > 0.9 * best  # windows overlap in validation and lie side by side when it scores
 
 
@@ -252,7 +252,7 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "series", "labels", "said"),
+    ("changed", "series", "labels", "message"),
     [
         ({"epochs": 0}, None, None, "epochs=0 must be at least 1"),
         ({"scale": "all"}, None, None, "scale='all' must be one of train, series, window"),
@@ -270,16 +270,16 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
         ({}, pd.DataFrame({"t": pd.to_datetime(["2025-01-01", None]), "x": [1, 2]}), [0, 1], "row 1 has no time"),
     ],
 )
-def test_bad_input_is_named(changed: dict[str, Any], series: Any, labels: Any, said: str) -> None:
+def test_bad_input_is_named(changed: dict[str, Any], series: Any, labels: Any, message: str) -> None:
     values, flags = make()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         tiny().set_params(**changed).fit(values if series is None else series, flags if labels is None else labels)
 
 
 def test_columns_must_be_those_of_fit(fitted: SpearDetector) -> None:
     with pytest.raises(ValueError, match="X has 3 features, but SpearDetector is expecting 2"):
         fitted.decision_function(np.zeros((50, 3)))
-    assert len(fitted.decision_function([np.zeros((50, 3))])) == 1  # several series are series, whatever they are
+    assert len(fitted.decision_function([np.zeros((50, 3))])) == 1  # each of several series is scored by itself
 
 
 def test_not_fitted(tmp_path: Path) -> None:

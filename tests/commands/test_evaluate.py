@@ -154,7 +154,7 @@ def test_point_adjusted_f1_is_optional_and_named_so(spear: Spear, finished: Run,
     assert {key for key in content["test"] if "adjusted" in key} == {name}
     assert not any("adjusted" in key for key in plain["test"])
     assert {key: value for key, value in content["test"].items() if key != name} == plain["test"]
-    # It flatters: the whole interval counts as found by one step (k = 0) or a fifth of them, by nothing at k = 100.
+    # Point adjustment flatters: one step (k = 0) or a fifth of them (k = 20) finds an interval.
     evaluated = {20: content}
     for k in (0, 100):
         assert spear(*evaluate(finished.workdir, tmp_path / f"{k}"), f"--config.metrics.point_adjusted_k={k}").code == 0

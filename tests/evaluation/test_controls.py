@@ -1,4 +1,4 @@
-"""Controls that are configs: a prompt that is not trained, labels of other windows, and starting from a detector."""
+"""Tests the controls that are configs: an untrained prompt, shuffled labels, and starting from a detector."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def tensors(run: Path) -> dict[str, np.ndarray]:
     return load_file(run / "detector" / "detector.safetensors")
 
 
-def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+def test_a_prompt_can_stay_untrained(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     fields = {"train.parts": "head", "prompt.init": "normal"}
     outcome = spear(*quick_on(nasa, tmp_path / "run", fields))
     assert outcome.code == 0, outcome.err
@@ -37,7 +37,7 @@ def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path
     config.backbone.name, config.prompt.init, config.prompt.length = TINY, "normal", 4
     start = assemble_model(config, load_backbone(TINY)).trainable["prompt"]["vectors"]
     np.testing.assert_array_equal(tensors(tmp_path / "run")["prompt.vectors"], start)
-    # And the detector works like any other.
+    # The detector works like any other.
     table = tmp_path / "t.csv"
     table.write_text("a\n" + "\n".join(map(str, range(40))))
     scored = spear(
@@ -47,7 +47,7 @@ def test_a_prompt_may_stay_as_it_starts(spear: Spear, nasa: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("fields", [{"train.parts": "head"}, {"prompt.length": 0, "head.init": "fitted"}])
-def test_hidden_states_that_stand_still_are_computed_once_and_change_nothing(
+def test_precomputed_states_change_no_result(
     fields: dict[str, object], spear: Spear, nasa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spear(*quick_on(nasa, tmp_path / "once", {"train.epochs": 2, **fields})).code == 0
@@ -94,14 +94,14 @@ def test_training_starts_from_a_detector(spear: Spear, nasa: Path, tmp_path: Pat
         ("isolation_forest", "train.labelled_share", 0.5),
     ],
 )
-def test_what_a_method_would_pass_over_is_refused(
+def test_fields_without_effect_on_a_method_are_refused(
     method: str, field: str, value: object, spear: Spear, tmp_path: Path
 ) -> None:
     refused = spear(*quick(tmp_path / "run", {"method": method, field: value}))
     check_refusal(refused, f"config.{field}={value!r}", f"config.method={method!r}")
 
 
-def test_a_prompt_of_other_data_gets_a_new_head(spear: Spear, nasa: Path, tmp_path: Path) -> None:
+def test_a_trained_prompt_gets_a_new_head(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert spear(*quick(first, {"train.epochs": 2})).code == 0
     fields = {"train.init_from": first, "train.parts": "head", "head.init": "fitted"}
@@ -117,7 +117,7 @@ def test_a_prompt_of_other_data_gets_a_new_head(spear: Spear, nasa: Path, tmp_pa
         np.testing.assert_array_equal(tensors(second)[name], array)
 
 
-def test_few_labels_leave_validation_and_test_as_they_are() -> None:
+def test_few_labels_leave_validation_and_test_unchanged() -> None:
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
     loaded = LoadedSeries("synthetic", generate_series(series=8, length=256, past=64, rate=0.2, seed=3))
@@ -126,8 +126,8 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
     few = build_dataset(config, loaded)
     normal = [~part.training.targets.any(axis=1) for part in (plain, few)]
     assert normal[1].sum() == round(normal[0].sum() / 4)
-    whole = {part.tobytes(): number for number, part in enumerate(plain.training.bins)}
-    kept = sorted(whole[part.tobytes()] for part in few.training.bins)  # and nothing that was not there
+    rows = {window.tobytes(): row for row, window in enumerate(plain.training.bins)}
+    taken = sorted(rows[window.tobytes()] for window in few.training.bins)
     incidents: list[tuple[int, int, int]] = []  # series, first step, step after the last
     windows = plain.windows["train"]
     for number in np.unique(windows.series):
@@ -139,9 +139,9 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
         inside = (windows.series == series) & (windows.start < end) & (windows.start + 32 > begin)
         return set(np.flatnonzero(inside).tolist())
 
-    learned = [incident for incident in incidents if windows_of(incident) <= set(kept)]
+    learned = [incident for incident in incidents if windows_of(incident) <= set(taken)]
     touched = set().union(*map(windows_of, learned))
-    assert {row for row in kept if not normal[0][row]} == touched  # incidents are there whole, or not at all
+    assert {row for row in taken if not normal[0][row]} == touched  # no incident is taken in part
     assert round(len(incidents) / 4) <= len(learned) < len(incidents) / 2
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(few.examples[split].bins, plain.examples[split].bins)
@@ -149,7 +149,7 @@ def test_few_labels_leave_validation_and_test_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed: int) -> None:
+def test_shuffled_labels_come_from_other_training_windows(seed: int) -> None:
     config = default_config()
     config.seed, config.data.name, config.data.window, config.data.stride, config.data.gap = (
         seed,
@@ -163,7 +163,7 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
     config.train.shuffled_labels = True
     shuffled = build_dataset(config, loaded)
     assert not np.array_equal(shuffled.training.targets, plain.training.targets)
-    rows = [sorted(map(bytes, one.training.targets.astype(np.uint8))) for one in (plain, shuffled)]
+    rows = [sorted(map(bytes, dataset.training.targets.astype(np.uint8))) for dataset in (plain, shuffled)]
     assert rows[0] == rows[1]
     np.testing.assert_array_equal(shuffled.training.bins, plain.training.bins)
     for split in ("train", "validation", "test"):
@@ -171,7 +171,7 @@ def test_shuffled_labels_belong_to_other_windows_of_the_training_part_alone(seed
     assert any("labels that belong to other windows" in warning for warning in shuffled.warnings)
 
 
-def test_shuffled_labels_keep_the_base_rate_where_windows_differ_in_length() -> None:
+def test_shuffled_labels_keep_the_base_rate_of_windows_of_several_lengths() -> None:
     config = default_config()
     config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
     loaded = LoadedSeries("synthetic", generate_series(series=12, length=120, shortest=20, past=64, rate=0.4, seed=3))

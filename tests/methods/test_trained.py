@@ -1,4 +1,4 @@
-"""The baselines that go through the training loop: LSTM, full fine-tuning, LoRA."""
+"""Tests the baselines that are trained in the loop: LSTM, full fine-tuning, LoRA."""
 
 from pathlib import Path
 from typing import Any
@@ -60,35 +60,35 @@ def trained(config: ConfigDict, model: PlacedModel, steps: int = 3) -> Any:
 @pytest.mark.parametrize("method", ["lstm", "lstm_causal"])
 def test_an_lstm_reads_no_padding(method: str) -> None:
     model, b = assemble_lstm(config_of(method)), batch()
-    found = logits(model, b["inputs"], b["mask"])
+    padded = logits(model, b["inputs"], b["mask"])
     other = np.where(b["mask"], b["inputs"], (b["inputs"] + 3) % BINS)
-    np.testing.assert_array_equal(logits(model, other, b["mask"])[b["mask"]], found[b["mask"]])
-    np.testing.assert_allclose(logits(model, b["inputs"][1:2, :7], b["mask"][1:2, :7]), found[1:2, :7], atol=1e-6)
+    np.testing.assert_array_equal(logits(model, other, b["mask"])[b["mask"]], padded[b["mask"]])
+    np.testing.assert_allclose(logits(model, b["inputs"][1:2, :7], b["mask"][1:2, :7]), padded[1:2, :7], atol=1e-6)
 
 
 def test_a_causal_lstm_sees_the_past_alone() -> None:
     b = batch()
     later = b["inputs"].copy()
     later[:, 8] = (later[:, 8] + 5) % BINS
-    whole = np.ones((3, T), bool)
+    all_real = np.ones((3, T), bool)
 
-    def reached(method: str) -> np.ndarray:
+    def affected_steps(method: str) -> np.ndarray:
         model = assemble_lstm(config_of(method))
-        return np.abs(logits(model, b["inputs"], whole) - logits(model, later, whole)).max(axis=0) > 0
+        return np.abs(logits(model, b["inputs"], all_real) - logits(model, later, all_real)).max(axis=0) > 0
 
-    assert not reached("lstm_causal")[:8].any()
-    assert reached("lstm_causal")[8:].all()
-    assert reached("lstm").all()
+    assert not affected_steps("lstm_causal")[:8].any()
+    assert affected_steps("lstm_causal")[8:].all()
+    assert affected_steps("lstm").all()
 
 
-def test_an_lstm_tells_a_missing_value_from_any_other() -> None:
+def test_an_lstm_distinguishes_missing_values_from_all_bins() -> None:
     model, mask = assemble_lstm(config_of("lstm")), np.ones((1, T), bool)
-    found = [logits(model, np.full((1, T), value), mask) for value in range(BINS + 1)]
-    assert len(np.unique(np.concatenate(found).round(7), axis=0)) == BINS + 1
+    outputs = [logits(model, np.full((1, T), value), mask) for value in range(BINS + 1)]
+    assert len(np.unique(np.concatenate(outputs).round(7), axis=0)) == BINS + 1
 
 
 @pytest.mark.parametrize("name", [TINY, "gemma"])
-def test_fine_tuning_begins_where_the_head_alone_does_and_trains_every_weight(tmp_path: Path, name: str) -> None:
+def test_fine_tuning_starts_from_the_frozen_model_and_trains_every_weight(tmp_path: Path, name: str) -> None:
     config = config_of("fine_tuning")
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}")
     model, b = assemble_fine_tuning(config, backbone), batch()
@@ -98,13 +98,13 @@ def test_fine_tuning_begins_where_the_head_alone_does_and_trains_every_weight(tm
     assert count_parameters(model.trainable["backbone"]) == count_parameters(backbone.params)
     after = traverse_util.flatten_dict(trained(config, model)["backbone"], sep="/")
     before = traverse_util.flatten_dict(backbone.params, sep="/")
-    still = {path for path in before if np.array_equal(before[path], after[path])}
-    assert still == set()
+    unchanged = {path for path in before if np.array_equal(before[path], after[path])}
+    assert unchanged == set()
 
 
 @pytest.mark.parametrize("name", [TINY, "gemma"])
 @pytest.mark.parametrize("int8", ["none", "channel"])
-def test_lora_begins_at_the_frozen_model_and_trains_its_additions_alone(tmp_path: Path, name: str, int8: str) -> None:
+def test_lora_starts_from_the_frozen_model_and_trains_its_additions_alone(tmp_path: Path, name: str, int8: str) -> None:
     config = config_of("lora", **{"lora.rank": 2})
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}", int8=int8)
     model, b = assemble_fine_tuning(config, backbone), batch()
@@ -114,16 +114,16 @@ def test_lora_begins_at_the_frozen_model_and_trains_its_additions_alone(tmp_path
     assert {path.rpartition("/")[2] for path in additions} == {"lora_a", "lora_b"}
     assert {path.split("/")[1] for path in additions} == {"query", "value"}
     layers, hidden = backbone.config.layers, backbone.hidden_size
-    wide = {"query": hidden, "value": hidden if name == TINY else 8}
+    widths = {"query": hidden, "value": hidden if name == TINY else 8}
     assert count_parameters(model.trainable["backbone"]) == layers * sum(
-        2 * (hidden + width) for width in wide.values()
+        2 * (hidden + width) for width in widths.values()
     )
     after = traverse_util.flatten_dict(trained(config, model)["backbone"], sep="/")
     assert all(not np.array_equal(after[path], leaf) for path, leaf in additions.items())
 
 
 def test_lora_is_the_low_rank_product() -> None:
-    """Against the same matrices multiplied into the kernels."""
+    """Compares with the same matrices multiplied into the kernels."""
     config = config_of("lora", **{"lora.rank": 3})
     backbone = load_backbone(TINY)
     model, b = assemble_fine_tuning(config, backbone), batch()
@@ -143,7 +143,7 @@ def test_lora_is_the_low_rank_product() -> None:
 
 
 @pytest.mark.parametrize("method", ["lstm", "lstm_causal", "fine_tuning", "lora"])
-def test_each_runs_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path, method: str) -> None:
+def test_a_run_goes_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path, method: str) -> None:
     run = tmp_path / "run"
     assert spear(*quick_on(nasa, run, {"method": method})).code == 0
     outcome = spear(*quick_on(nasa, run, {"method": method, "train.epochs": 2}))
@@ -175,7 +175,9 @@ def test_each_runs_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path
         ({"method": "lora", "lora.rank": 0}, "config.lora.rank=0"),
     ],
 )
-def test_what_does_not_go_together(spear: Spear, tmp_path: Path, fields: dict[str, str], message: str) -> None:
+def test_unsupported_combinations_are_refused(
+    spear: Spear, tmp_path: Path, fields: dict[str, str], message: str
+) -> None:
     check_refusal(spear(*quick(tmp_path / "run", fields)), message)
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot methods: against the same sums in plain torch, through the program, and what is refused."""
+"""Tests the zero-shot methods: against plain torch, through the program, and their refusals."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ TEMPLATES = Path(zero_shot.__file__).parent / "templates"
 
 
 def make_tokenizer(kind: str) -> tokenizers.Tokenizer:
-    """Byte-level as Llama's ('whole': numbers of up to three digits are one token; 'digits'), or as Gemma's."""
+    """Makes a byte-level tokenizer ('whole': numbers of up to three digits are one token; 'digits') or Gemma's kind."""
     tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     digits = pre_tokenizers.Digits(individual_digits=True)
     if kind == "gemma":
@@ -63,7 +63,7 @@ def make_tokenizer(kind: str) -> tokenizers.Tokenizer:
 
 
 def write(folder: Path, model_type: str, kind: str, **fields: object) -> Path:
-    """config.json and a tokenizer; 'random:<folder>' is the model."""
+    """Writes config.json and a tokenizer, so that 'random:<folder>' is a model."""
     folder.mkdir()
     tokenizer = make_tokenizer(kind)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -74,7 +74,7 @@ def write(folder: Path, model_type: str, kind: str, **fields: object) -> Path:
 
 
 def write_pretrained(folder: Path, name: str, kind: str, **fields: object) -> Any:
-    """The same with weights; returns the torch model, the `name` of transformers."""
+    """Writes the folder of a pretrained model; returns the torch model, class `name` of transformers."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     write(folder, "", kind)
@@ -90,14 +90,14 @@ def write_pretrained(folder: Path, name: str, kind: str, **fields: object) -> An
 
 
 def small_dataset(**fields: object) -> tuple[ConfigDict, Dataset]:
-    """Windows of 12 steps, the last of a series shorter, some values missing."""
+    """Returns windows of 12 steps, with shorter last ones and missing values."""
     config = reading.load_config(f"{CONFIGS / 'quickstart.py'}:debug")
-    given = SYNTHETIC | {"data.synthetic.length": 68, "data.window": 12, "data.stride": 12} | fields
-    for field, value in given.items():
+    all_fields = SYNTHETIC | {"data.synthetic.length": 68, "data.window": 12, "data.stride": 12} | fields
+    for field, value in all_fields.items():
         reading.override(config, field, str(value))
     loaded = sources.load_series(config)
-    for number, one in enumerate(loaded.series):
-        one.values[number + 3] = np.nan
+    for number, series in enumerate(loaded.series):
+        series.values[number + 3] = np.nan
     return config, dataset.build_dataset(config, loaded)
 
 
@@ -108,12 +108,12 @@ def scores(config: ConfigDict, dataset: Dataset, folder: Path) -> dict[str, np.n
 
 
 def numbers_of(dataset: Dataset, split: str) -> list[list[str]]:
-    """Each window's bins as they are written."""
+    """Returns the bins of each window as text."""
     lengths = dataset.windows[split].real.sum(axis=1)
-    found = []
+    numbers = []
     for bins, length in zip(dataset.examples[split].bins, lengths, strict=True):
-        found.append(["?" if number == dataset.quantizer.bins else str(number) for number in bins[:length]])
-    return found
+        numbers.append(["?" if number == dataset.quantizer.bins else str(number) for number in bins[:length]])
+    return numbers
 
 
 def torch_logits(model: Any, ids: list[int]) -> Any:
@@ -128,11 +128,11 @@ def torch_logits(model: Any, ids: list[int]) -> Any:
 
 @pytest.mark.parametrize("kind", ["digits", "whole", "gemma"])
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM"])
-def test_surprise_is_what_torch_makes_of_each_number(name: str, kind: str, tmp_path: Path) -> None:
+def test_surprise_equals_torch(name: str, kind: str, tmp_path: Path) -> None:
     model = write_pretrained(tmp_path / "model", name, kind, final_logit_softcapping=2.0, head_dim=8)
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     config, dataset = small_dataset(method="zero_shot_surprise")
-    found = scores(config, dataset, tmp_path / "model")
+    computed = scores(config, dataset, tmp_path / "model")
     difference, tokens_of_a_number = 0.0, set()
     assert any("?" in numbers for numbers in numbers_of(dataset, "train"))
     for split in dataset.examples:
@@ -141,7 +141,7 @@ def test_surprise_is_what_torch_makes_of_each_number(name: str, kind: str, tmp_p
             ids = [1, *encoded.ids]
             likely = torch_logits(model, ids).log_softmax(-1)
             expected, step, rest = np.zeros(len(numbers)), 0, numbers[0]
-            for place, token in enumerate(encoded.tokens, start=1):  # spelled out, not by offsets
+            for place, token in enumerate(encoded.tokens, start=1):  # found by spelling, not by offsets
                 part = token.strip("Ġ▁")
                 if not part:
                     continue
@@ -153,51 +153,51 @@ def test_surprise_is_what_torch_makes_of_each_number(name: str, kind: str, tmp_p
                 expected[step] -= likely[place - 1, ids[place]].item()
             assert (step, rest) == (len(numbers) - 1, "")
             assert (expected > 0).all()
-            difference = max(difference, np.abs(found[split][row, : len(numbers)] - expected).max())
+            difference = max(difference, np.abs(computed[split][row, : len(numbers)] - expected).max())
     assert tokens_of_a_number == ({1, 2} if kind == "whole" else {1})
     print(f"{name}, {kind}: surprise {difference:.1e} apart")
     assert difference <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["digits", "whole", "gemma"])
-def test_yes_and_no_are_weighed_as_in_torch(kind: str, tmp_path: Path) -> None:
+def test_yes_and_no_equal_torch(kind: str, tmp_path: Path) -> None:
     model = write_pretrained(tmp_path / "model", "GemmaForCausalLM", kind, head_dim=8)
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     config, dataset = small_dataset(method="zero_shot_yes_no")
-    found = scores(config, dataset, tmp_path / "model")
-    own, difference = (TEMPLATES / "yes_no.txt").read_text().rstrip(), 0.0
+    computed = scores(config, dataset, tmp_path / "model")
+    template, difference = (TEMPLATES / "yes_no.txt").read_text().rstrip(), 0.0
     yes, no = (tokenizer.encode(word, add_special_tokens=False).ids for word in (" yes", " no"))
     for split in dataset.examples:
         for row, numbers in enumerate(numbers_of(dataset, split)):
-            text = own.format(values=" ".join(numbers), last_bin=99, steps=len(numbers))
+            text = template.format(values=" ".join(numbers), last_bin=99, steps=len(numbers))
             logits = torch_logits(model, [1, *tokenizer.encode(text, add_special_tokens=False).ids])[-1]
             expected = logits.log_softmax(-1)[[yes[0], no[0]]].exp()
             score = (expected[0] / expected.sum()).item()
-            difference = max(difference, np.abs(found[split][row] - score).max())
+            difference = max(difference, np.abs(computed[split][row] - score).max())
     print(f"{kind}: P(yes) {difference:.1e} apart")
     assert difference <= TOLERANCE
-    assert np.ptp(found["test"]) > 10 * TOLERANCE
+    assert np.ptp(computed["test"]) > 10 * TOLERANCE
 
 
-def test_the_mask_is_read_as_in_torch(tmp_path: Path) -> None:
+def test_masked_words_equal_torch(tmp_path: Path) -> None:
     fields = {"max_position_embeddings": 258, "type_vocab_size": 1, "pad_token_id": 0}
     model = write_pretrained(tmp_path / "model", "RobertaForMaskedLM", "whole", **fields)
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     words = {"zero_shot.normal": "no", "zero_shot.anomalous": "yes"}
     config, dataset = small_dataset(method="zero_shot_masked", **words)
-    found = scores(config, dataset, tmp_path / "model")
-    own, difference = (TEMPLATES / "masked.txt").read_text().rstrip(), 0.0
+    computed = scores(config, dataset, tmp_path / "model")
+    template, difference = (TEMPLATES / "masked.txt").read_text().rstrip(), 0.0
     no, yes, mask = (tokenizer.encode(word, add_special_tokens=False).ids[0] for word in (" no", " yes", "<mask>"))
     for split in dataset.examples:
         for row, numbers in enumerate(numbers_of(dataset, split)):
-            text = own.format(values=" ".join(numbers), last_bin=99, steps=len(numbers), mask="<mask>")
+            text = template.format(values=" ".join(numbers), last_bin=99, steps=len(numbers), mask="<mask>")
             ids = [1, *tokenizer.encode(text, add_special_tokens=False).ids, 2]
             logits = torch_logits(model, ids)[ids.index(mask)]
             score = 1 / (1 + np.exp((logits[no] - logits[yes]).item()))
-            difference = max(difference, np.abs(found[split][row] - score).max())
+            difference = max(difference, np.abs(computed[split][row] - score).max())
     print(f"P(anomalous word) {difference:.1e} apart")
     assert difference <= TOLERANCE
-    assert np.ptp(found["test"]) > 10 * TOLERANCE
+    assert np.ptp(computed["test"]) > 10 * TOLERANCE
 
 
 # --- Through the program -------------------------------------------------
@@ -221,9 +221,9 @@ def test_a_command_gives_scores(method: str, spear: Spear, tmp_path: Path) -> No
     assert content["trained"] == []
     assert "{values}" in content["zero_shot"]["template"]
     tables = check_scores(workdir)
-    of_a_window = tables["test"]["score"].to_numpy().reshape(-1, 32)
-    alike = (of_a_window == of_a_window[:, :1]).all()
-    assert alike == (method != "zero_shot_surprise")
+    window_scores = tables["test"]["score"].to_numpy().reshape(-1, 32)
+    one_per_window = (window_scores == window_scores[:, :1]).all()
+    assert one_per_window == (method != "zero_shot_surprise")
     assert tables["test"]["score"].nunique() > 3
     again = spear(*arguments)
     assert "this run is done" in again.out
@@ -242,18 +242,18 @@ def test_own_template_and_words(spear: Spear, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     content = results(tmp_path / "run")
     assert content["zero_shot"]["template"] == "Levels {values} {yes or no} ?"
-    (said,) = content["warnings"]
-    assert "splits 'odd' into" in said
-    assert f"WARNING: {said}" in outcome.out
+    (warning,) = content["warnings"]
+    assert "splits 'odd' into" in warning
+    assert f"WARNING: {warning}" in outcome.out
 
 
 def test_texts_of_any_length_in_batches_of_any_size(tmp_path: Path) -> None:
     config, dataset = small_dataset(method="zero_shot_surprise")
     backbone = load_backbone(f"random:{write(tmp_path / 'llama', 'llama', 'digits')}")
     questions = zero_shot.prepare_questions(config, backbone, dataset, RunRecord())
-    one, many = (questions.score(batch_size=size, mesh=parallel.make_mesh()) for size in (1, 64))
-    for split in one:
-        np.testing.assert_allclose(one[split], many[split], atol=1e-4)
+    small, large = (questions.score(batch_size=size, mesh=parallel.make_mesh()) for size in (1, 64))
+    for split in small:
+        np.testing.assert_allclose(small[split], large[split], atol=1e-4)
 
 
 # --- Refusals ------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_a_broken_template_is_refused(text: Any, parts: tuple[str, ...], spear: 
         ({"zero_shot.normal": "7", "zero_shot.anomalous": "7 8"}, ("anomalous='7 8'", "begins with the same token")),
     ],
 )
-def test_words_that_cannot_be_weighed_are_refused(
+def test_unusable_words_are_refused(
     words: dict[str, str], parts: tuple[str, ...], spear: Spear, tmp_path: Path
 ) -> None:
     refused = spear(*quick(tmp_path / "run", {"method": "zero_shot_masked", **words}))
@@ -316,7 +316,7 @@ def test_words_that_cannot_be_weighed_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_too_long_a_text_is_refused(spear: Spear, tmp_path: Path) -> None:
+def test_a_text_that_is_too_long_is_refused(spear: Spear, tmp_path: Path) -> None:
     fields = {
         "method": "zero_shot_surprise",
         "backbone.name": f"random:{write(tmp_path / 'llama', 'llama', 'digits', max_position_embeddings=64)}",
@@ -326,7 +326,7 @@ def test_too_long_a_text_is_refused(spear: Spear, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tokenizer_without_a_beginning_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_first_token_is_refused(tmp_path: Path) -> None:
     config, dataset = small_dataset(method="zero_shot_surprise")
     folder = write(tmp_path / "llama", "llama", "digits")
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "none", "eos_token": "none"}))

@@ -25,7 +25,7 @@ from spear_jax.config import reading
 from spear_jax.data import sources
 from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
-from spear_jax.data.sources import registry, synthetic
+from spear_jax.data.sources import catalog, synthetic
 from spear_jax.data.step_scores import stitch_splits
 from spear_jax.methods import chat_client
 from spear_jax.methods.zero_shot_api import Anomaly, parse_answer
@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.asked.append((time.monotonic(), body["messages"][0]["content"]))
+            self.server.questions.append((time.monotonic(), body["messages"][0]["content"]))
             act = self.server.faults.pop(0) if self.server.faults else None
         assert self.path == "/v1/chat/completions"
         assert self.headers["Authorization"] == f"Bearer {KEY}"
@@ -115,7 +115,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked: list[tuple[float, str]] = []
+        self.questions: list[tuple[float, str]] = []
         self.faults: list[Act] = []
         self.answer: Callable[[str], str] = largest
         super().__init__(("127.0.0.1", 0), Handler)
@@ -185,7 +185,7 @@ def check_expected(arguments: tuple[str, ...]) -> None:
 def test_a_second_run_answers_from_the_cache(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
-    assert len(endpoint.asked) == WINDOWS
+    assert len(endpoint.questions) == WINDOWS
     check_expected(asking(tmp_path))
     check_scores(tmp_path / "run")
     content = results(tmp_path / "run")
@@ -201,7 +201,7 @@ def test_a_second_run_answers_from_the_cache(endpoint: Endpoint, spear: Spear, t
 
     again = spear(*asking(tmp_path, name="again"))
     assert again.code == 0, again.err
-    assert len(endpoint.asked) == WINDOWS
+    assert len(endpoint.questions) == WINDOWS
     assert f"{WINDOWS} of them cached; 0 to ask" in again.out
     assert results(tmp_path / "again")["test"] == content["test"]
     assert "this run is done" in spear(*asking(tmp_path, {"zero_shot.requests_per_minute": 7})).out
@@ -211,7 +211,7 @@ def test_the_question_shows_the_bins_and_the_form_of_the_answer(
     endpoint: Endpoint, spear: Spear, tmp_path: Path
 ) -> None:
     assert spear(*asking(tmp_path)).code == 0
-    for _, text in endpoint.asked:
+    for _, text in endpoint.questions:
         values = values_of(text)
         assert len(values) == 32
         assert all(value == HOLE or 0 <= int(value) <= 99 for value in values)
@@ -230,17 +230,17 @@ def test_missing_values_and_padding(endpoint: Endpoint, spear: Spear, tmp_path: 
     fields = {"data.name": "files", "data.dir": tmp_path / "data", "data.labels": "column", "data.window": 32}
     outcome = spear(*asking(tmp_path, {**fields, "data.stride": 32, "quantizer.reference_steps": 8}))
     assert outcome.code == 0, outcome.err
-    asked = [values_of(text) for _, text in endpoint.asked]
-    assert sorted(map(len, asked)) == list(range(20, 29))
-    assert all(values[3] == HOLE and values.count(HOLE) == 1 for values in asked)
+    bins = [values_of(text) for _, text in endpoint.questions]
+    assert sorted(map(len, bins)) == list(range(20, 29))
+    assert all(values[3] == HOLE and values.count(HOLE) == 1 for values in bins)
 
 
 def test_equal_windows_are_asked_about_once(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     constant = {"data.synthetic.seed": 0}  # with a sensor that is constant for longer than a window
     outcome = spear(*asking(tmp_path, constant))
     assert outcome.code == 0, outcome.err
-    assert len({text for _, text in endpoint.asked}) == len(endpoint.asked) < WINDOWS
-    assert f"{WINDOWS} windows, {len(endpoint.asked)} different questions" in outcome.out
+    assert len({text for _, text in endpoint.questions}) == len(endpoint.questions) < WINDOWS
+    assert f"{WINDOWS} windows, {len(endpoint.questions)} different questions" in outcome.out
     check_expected(asking(tmp_path, constant))
 
 
@@ -258,11 +258,11 @@ def test_own_template(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text('Anything odd, {"of JSON": {}}? {steps} steps, 0 to {last_bin}:\n{values}\n')
     assert spear(*asking(tmp_path, {"zero_shot.template": own})).code == 0
-    assert all(text.startswith('Anything odd, {"of JSON": {}}? 32 steps, 0 to 99:') for _, text in endpoint.asked)
+    assert all(text.startswith('Anything odd, {"of JSON": {}}? 32 steps, 0 to 99:') for _, text in endpoint.questions)
     assert str(own) in " ".join(results(tmp_path / "run")["warnings"])
     own.write_text(own.read_text() + "Please.")  # another question
     assert spear(*asking(tmp_path, {"zero_shot.template": own}, "other")).code == 0
-    assert len(endpoint.asked) == 2 * WINDOWS
+    assert len(endpoint.questions) == 2 * WINDOWS
 
 
 def test_the_default_cache_is_private(
@@ -281,11 +281,11 @@ def test_another_model_or_endpoint_is_another_question(
     assert spear(*asking(tmp_path)).code == 0
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.address.replace("127.0.0.1", "localhost"))
     assert spear(*asking(tmp_path, name="second")).code == 0
-    assert len(endpoint.asked) == 2 * WINDOWS
+    assert len(endpoint.questions) == 2 * WINDOWS
     monkeypatch.setenv("OPENAI_MODEL", OTHER_MODEL)
     check_refusal(spear(*asking(tmp_path)), "zero_shot.model", "'other-model' here")  # not the first one's numbers
     assert spear(*asking(tmp_path, name="third")).code == 0
-    assert len(endpoint.asked) == 3 * WINDOWS
+    assert len(endpoint.questions) == 3 * WINDOWS
 
 
 # --- Faults --------------------------------------------------------------
@@ -345,14 +345,14 @@ def test_faults_are_survived(
     assert not endpoint.faults
     assert len(results(tmp_path / "run")["warnings"]) == 1
     again = 0 if faults is SURVIVED["wrapped"] else len(faults)
-    assert len(endpoint.asked) == WINDOWS + again
+    assert len(endpoint.questions) == WINDOWS + again
     check_expected(asking(tmp_path))
 
 
 def test_a_retry_waits_as_long_as_the_server_asks(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     endpoint.faults = [status(429, Retry_After="3")]
     assert spear(*asking(tmp_path)).code == 0
-    first, second = (moment for moment, text in endpoint.asked if text == endpoint.asked[0][1])
+    first, second = (moment for moment, text in endpoint.questions if text == endpoint.questions[0][1])
     assert second - first >= 3
 
 
@@ -361,12 +361,12 @@ def test_a_window_without_a_valid_answer_scores_zero_and_is_counted(
 ) -> None:
     assert spear(*asking(tmp_path, name="reference")).code == 0
     (tmp_path / "cache").rename(tmp_path / "other")
-    silent = {text for _, text in endpoint.asked[:5]}
-    endpoint.asked.clear()
+    silent = {text for _, text in endpoint.questions[:5]}
+    endpoint.questions.clear()
     endpoint.answer = lambda text: "no idea" if text in silent else largest(text)
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
-    assert len(endpoint.asked) == WINDOWS + 2 * 5
+    assert len(endpoint.questions) == WINDOWS + 2 * 5
     warning = f"5 of {WINDOWS} windows got no valid answer in 3 attempts and score 0"
     assert warning in results(tmp_path / "run")["warnings"]
     assert warning in outcome.out
@@ -376,9 +376,9 @@ def test_a_window_without_a_valid_answer_scores_zero_and_is_counted(
         )
         assert set(scores[scores != reference]) <= {0.0}
     # They are not cached, so another run asks again.
-    endpoint.asked.clear()
+    endpoint.questions.clear()
     assert spear(*asking(tmp_path, {"zero_shot.attempts": 1}, "again")).code == 0
-    assert sorted(text for _, text in endpoint.asked) == sorted(silent)
+    assert sorted(text for _, text in endpoint.questions) == sorted(silent)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_refusal_ends_the_run_at_once(endpoint: Endpoint, spear: Spear, tmp_pa
     for word in (part, str(code), "127.0.0.1"):
         assert word in outcome.err
     assert KEY not in outcome.err + outcome.out
-    assert len(endpoint.asked) <= 4
+    assert len(endpoint.questions) <= 4
     assert not (tmp_path / "run").exists()
 
 
@@ -410,9 +410,9 @@ def test_answers_are_kept_when_the_endpoint_breaks_down(
     assert KEY not in outcome.err + outcome.out
     assert len(list((tmp_path / "cache").glob("*.json"))) == 10
     endpoint.faults.clear()
-    endpoint.asked.clear()
+    endpoint.questions.clear()
     assert spear(*asking(tmp_path)).code == 0
-    assert len(endpoint.asked) == WINDOWS - 10
+    assert len(endpoint.questions) == WINDOWS - 10
     check_expected(asking(tmp_path))
 
 
@@ -439,23 +439,23 @@ def test_a_killed_run_goes_on(endpoint: Endpoint, spear: Spear, tmp_path: Path) 
     assert run.wait() == -signal.SIGKILL
     cached = len(list((tmp_path / "cache").glob("*.json")))
     assert 5 <= cached < WINDOWS
-    endpoint.asked.clear()
+    endpoint.questions.clear()
     outcome = spear(*asking(tmp_path))
     assert outcome.code == 0, outcome.err
-    assert len(endpoint.asked) == WINDOWS - cached
+    assert len(endpoint.questions) == WINDOWS - cached
     assert f"{cached} of them cached; {WINDOWS - cached} to ask" in outcome.out
     check_expected(asking(tmp_path))
 
 
 def test_damaged_answers_are_asked_for_again(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     assert spear(*asking(tmp_path)).code == 0
-    endpoint.asked.clear()
+    endpoint.questions.clear()
     damage = [b"", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"model": "x"}', b'{"model": 1, "anomalies": []}']
     damage.append(b'{"model": "x", "anomalies": [{"start": 0, "end": 32, "confidence": 1}]}')
     for file, blob in zip(sorted((tmp_path / "cache").glob("*.json")), damage, strict=False):
         file.write_bytes(blob)
     assert spear(*asking(tmp_path, name="again")).code == 0
-    assert len(endpoint.asked) == len(damage)
+    assert len(endpoint.questions) == len(damage)
     check_expected(asking(tmp_path, name="again"))
 
 
@@ -463,7 +463,7 @@ def test_requests_keep_their_pace(endpoint: Endpoint, spear: Spear, tmp_path: Pa
     endpoint.faults = [status(500)] * 3  # retries count too
     fields = {"zero_shot.requests_per_minute": 1200, "zero_shot.parallel": 8}  # 20 a second
     assert spear(*asking(tmp_path, fields)).code == 0
-    times = np.array(sorted(moment for moment, _ in endpoint.asked))
+    times = np.array(sorted(moment for moment, _ in endpoint.questions))
     assert len(times) == WINDOWS + 3
     assert times[-1] - times[0] > 0.9 * (len(times) - 1) / 20
     assert max(np.sum((times >= start) & (times < start + 1)) for start in times) <= 24
@@ -478,7 +478,7 @@ def test_several_requests_are_in_flight(endpoint: Endpoint, spear: Spear, tmp_pa
 
     endpoint.answer = together
     assert spear(*asking(tmp_path, {"zero_shot.parallel": 6})).code == 0
-    assert len(endpoint.asked) == WINDOWS
+    assert len(endpoint.questions) == WINDOWS
 
 
 # --- Where data and key may go -------------------------------------------------
@@ -492,7 +492,7 @@ def test_no_redirect_is_followed(endpoint: Endpoint, spear: Spear, tmp_path: Pat
     assert outcome.err.count("\n") == 1
     for part in ("OPENAI_BASE_URL", "307", "redirect"):
         assert part in outcome.err
-    assert other.asked == []
+    assert other.questions == []
     assert not (tmp_path / "run").exists()
 
 
@@ -505,15 +505,15 @@ def test_requests_to_this_host_bypass_the_proxy(
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.address)
         assert spear(*asking(tmp_path)).code == 0
-    assert proxy.asked == []
-    assert len(endpoint.asked) == WINDOWS
+    assert proxy.questions == []
+    assert len(endpoint.questions) == WINDOWS
 
 
 @pytest.fixture
 def mimic(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Returns the fields of a run on a stand-in for MIMIC-IV."""
     series = synthetic.generate_series(series=6, length=256, shortest=0, past=64, rate=0.1, seed=0)
-    monkeypatch.setattr(registry, "load_mimic_iv", lambda *_, **__: LoadedSeries("mimic_iv", series))
+    monkeypatch.setattr(catalog, "load_mimic_iv", lambda *_, **__: LoadedSeries("mimic_iv", series))
     return {"data.name": "mimic_iv", "data.labels": "rules"}
 
 
@@ -563,7 +563,7 @@ def test_mimic_goes_to_this_host(
         assert "no answer" in outcome.err
         return
     assert outcome.code == 0, outcome.err
-    assert endpoint.asked
+    assert endpoint.questions
 
 
 # --- Refusals before any request --------------------
@@ -594,7 +594,7 @@ def test_an_unusable_environment_is_refused(
 ) -> None:
     monkeypatch.delenv(variable) if value is None else monkeypatch.setenv(variable, value)
     refuse_untouched(spear, asking(tmp_path), *parts)
-    assert endpoint.asked == []
+    assert endpoint.questions == []
 
 
 def test_without_the_package(endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,7 +618,7 @@ def test_an_unusable_template_is_refused(
     if text is not None:
         own.write_text(text)
     refuse_untouched(spear, asking(tmp_path, {"zero_shot.template": own}), "config.zero_shot.template", own, part)
-    assert endpoint.asked == []
+    assert endpoint.questions == []
 
 
 def test_costs_are_estimated_and_limited(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
@@ -628,11 +628,11 @@ def test_costs_are_estimated_and_limited(endpoint: Endpoint, spear: Spear, tmp_p
     refuse_untouched(
         spear, asking(tmp_path, {**prices, **limit}, "too_dear"), "config.zero_shot.most_cost=1", "estimated"
     )
-    assert endpoint.asked == []
+    assert endpoint.questions == []
     allowed = spear(*asking(tmp_path, {**prices, "zero_shot.most_cost": 1000.0}, "allowed"))
     assert allowed.code == 0
     tokens_in, tokens_out, cost = re.findall(r"tokens ([\d,]+) in, ([\d,]+) out, cost ([\d.]+)", allowed.out)[0]
-    characters = sum(len(text) for _, text in endpoint.asked)
+    characters = sum(len(text) for _, text in endpoint.questions)
     assert int(tokens_in.replace(",", "")) == characters // 4
     expected = (int(tokens_in.replace(",", "")) * 1000 + int(tokens_out.replace(",", "")) * 2000) / 1e6
     assert float(cost) == pytest.approx(expected, rel=1e-3)
