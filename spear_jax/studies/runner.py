@@ -18,6 +18,7 @@ from tqdm import tqdm
 from spear_jax.config import (
     EXTENDABLE,
     IRRELEVANT,
+    check_evaluate_override,
     default_config,
     flatten,
     load_valid_config,
@@ -76,10 +77,10 @@ def _plan(study: Study, name: str, row: Row, seed: int, overrides: Mapping[str, 
     source = _plan(study, name, row.source, seed, overrides) if row.source else None
     path = row.config or study.config
     given = {**study.base, **row.fields, **({} if row.evaluate else {"seed": seed}), **overrides}
-    for field in overrides:
-        if row.evaluate and not field.startswith(("data.", "score.", "threshold.", "metrics.")):
-            raise InputError(f"--config.{field}: the row {name!r} applies a detector as it is")
     config = load_valid_config(path, {field: str(value) for field, value in given.items()})
+    for field in overrides:
+        if row.evaluate:
+            check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
     arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in given.items())]
     folder = run_name(config)
     if source:
