@@ -1,93 +1,190 @@
-"""Fills the tables of RESULTS.md from the results that lie beside this file.
+"""Builds docs/results/, and the headline table of RESULTS.md and README.md, from the tables in this folder.
 
-python results/build.py [FOLDER]
+python results/build.py [WORKDIR]
 
-Between <!-- configs/studies/FILE.py:ARGUMENT --> and <!-- end --> stands what the study makes of *.json here; its
-figure goes to docs/results/. FOLDER is a study's --workdir: the results of these studies are copied from it first.
+WORKDIR is the --workdir of a study: what was measured there is added to the tables first. Of a page, only the section
+"Findings" is written by hand; it is kept.
 """
 
-import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from spear_jax.data import dataset_title
 from spear_jax.errors import InputError
 from spear_jax.storage import write_whole
-from spear_jax.studies import DEFAULTS, Study, changed_defaults, defaults, load_study, plan, publish
+from spear_jax.studies import (
+    PROTOCOL,
+    changed_defaults,
+    draw_study,
+    heading,
+    load_study,
+    make_table,
+    pipe_table,
+    plan,
+    read_tables,
+    results_of_study,
+    seed_results,
+    setting,
+    write_table,
+)
 
-HERE = Path(__file__).parent
-PAGE, FIGURES = HERE.parent / "RESULTS.md", HERE.parent / "docs" / "results"
-SECTION = re.compile(r"(<!-- (configs/studies/\S+\.py\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES = Path(__file__).parent
+ROOT = TABLES.parent
+PAGES = ROOT / "docs" / "results"
+FINDINGS = re.compile(r"^## Findings\n\n(.*?)(?=^## )", re.DOTALL | re.MULTILINE)
+HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end -->)", re.DOTALL)
+HEADLINE_ROWS = (
+    "SPEAR",
+    "control: prompt of vocabulary rows, untrained",
+    "control: head only (m = 0), by gradient descent",
+    "control: random backbone (one draw)",
+    "LSTM, both ways",
+    "gradient boosting",
+    "isolation forest (no labels)",
+    "1-nearest neighbour (no labels)",
+    "random scores",
+)
 
 
-def check_defaults() -> None:
-    """Refuses results that were measured with other defaults.
+def check_defaults(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuses tables that were measured with other defaults than today's.
 
     Raises:
       InputError: a default has changed since.
     """
-    changed = changed_defaults(HERE)
-    if changed:
-        raise InputError(f"{HERE}: measured with other defaults ({'; '.join(changed)}): measure again")
+    for name, table in tables.items():
+        changed = changed_defaults(table)
+        if changed:
+            raise InputError(f"{name}.parquet: measured with other defaults ({'; '.join(changed)}); measure again")
 
 
-def copy(study: Study, measured: Path) -> None:
-    """Takes over the results of a study's runs that are done, and the errors of those that failed, as one line each."""
-    table = measured / f"{study.name}.csv"
-    failed = pd.read_csv(table).dropna(subset="error").set_index("run")["error"] if table.is_file() else pd.Series()
-    for one in plan(study, {}):
-        source, kept = measured / "runs" / one.name / "results.json", HERE / f"{one.name}.json"
-        if source.is_file():
-            numbers = json.loads(source.read_text())
-        elif one.name in failed.index and not kept.is_file():
-            numbers = {"error": failed[one.name]}
-        else:
-            continue
-        write_whole(kept, (json.dumps(numbers, separators=(",", ":")) + "\n").encode())
-    text = "".join(f"{name}={value}\n" for name, value in sorted(defaults().items()))
-    write_whole(HERE / DEFAULTS, text.encode())
+def add(workdir: Path, folder: Path) -> None:
+    """Adds the runs of a study's workdir to a folder of tables; a failed run replaces no successful one.
+
+    Raises:
+      InputError: they were measured with other defaults.
+    """
+    published, measured = read_tables(folder), read_tables(workdir)
+    check_defaults(measured)
+    for name, table in measured.items():
+        study = load_study(table.attrs["study"])
+        planned = {run.name for run in plan(study, {}) if run.public}
+        rows = table[table["run"].isin(planned)]
+        if name in published:
+            successful = rows[rows["error"] == ""]["run"]
+            kept = published[name][~published[name]["run"].isin(successful)]
+            rows = pd.concat([kept, rows[~rows["run"].isin(kept["run"])]])
+        if len(rows):
+            write_table(folder / f"{name}.parquet", make_table(rows.to_dict("records"), study.path))
 
 
-def section(path: str, folder: Path) -> str:
-    """A study's table; its figure is written to a folder, and what is not measured yet is said.
+def page(file: str, tables: Sequence[pd.DataFrame], findings: str) -> str:
+    """Returns a study's page.
 
     Args:
-      path: as behind --config=.
-      folder: gets <name>.png, .md and .csv.
+      file: the study's config file.
+      tables: its tables, one for each argument that it was run with.
+      findings: text of that section, in Markdown.
     """
-    study = load_study(path)
-    planned = plan(study, {})
-    known = [one for one in planned if (HERE / f"{one.name}.json").is_file()]
-    command = f"`python -m spear_jax.main --mode=study --config={path} --workdir=runs/studies`"
-    if not known:
-        return f"Not measured yet: {command}\n"
-    contents = {one.name: json.loads((HERE / f"{one.name}.json").read_text()) for one in known}
-    text = publish(study, known, contents, folder)
-    seeds: dict[str, list[str]] = {}
-    for one in planned:
-        if one not in known:
-            seeds.setdefault(one.row, []).append(str(one.seed))
-    missing = [
-        row if len(which) == len(study.seeds) else f"{row} (seed {', '.join(which)})" for row, which in seeds.items()
+    study = load_study(file)
+    blocks = [
+        f"# {study.title}",
+        '<!-- Built by results/build.py; only the section "Findings" is written by hand. -->',
+        study.question,
+        "## Findings",
+        findings.strip(),
     ]
-    left = f"Not measured yet: {'; '.join(missing)}.\n\n" if missing else ""
-    return f"{text}\n{left}![{study.title}](docs/results/{study.name}.png)\n\n{command}\n"
+    for table in tables:
+        study = load_study(table.attrs["study"])
+        planned = plan(study, {})
+        results = seed_results(study, planned, table)
+        blocks += [
+            f"## {setting(study, results) or 'Results'}",
+            f"![{heading(study, results)}]({study.name}.png)",
+            results_of_study(study, planned, table).strip(),
+            f"`python -m spear_jax.main --mode=study --config={study.path} --workdir=runs/studies`",
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def index(by_file: Mapping[str, Sequence[pd.DataFrame]]) -> str:
+    """Returns the list of all pages."""
+    lines = []
+    for file, tables in by_file.items():
+        study = load_study(file)
+        datasets = dict.fromkeys(dataset_title(name) for table in tables for name in table["dataset"].dropna().unique())
+        question = study.question.partition("?")[0] + "?"
+        lines.append([f"[{study.title}]({Path(file).stem}.md)", question, "; ".join(datasets)])
+    blocks = [
+        "# Measured results",
+        "One page per study, built by `python results/build.py` from the tables in [results/](../../results/README.md)."
+        " The protocol, the paper's claims and a summary are in [RESULTS.md](../../RESULTS.md).",
+        "\n".join(pipe_table(["study", "question", "data"], sorted(lines))),
+        "Outside the studies: [single runs](single_runs.md), some on all 81 channels of NASA; [memory](memory.md);"
+        " [speed](../../benchmarks/README.md).",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Returns the headline table: AUROC, AUPR and VUS-PR of some methods on each data set."""
+    columns: dict[str, dict[str, str]] = {}
+    for name in ("methods-nasa", "methods-nab", "methods-mimic_iv"):
+        study = load_study(tables[name].attrs["study"])
+        results = seed_results(study, plan(study, {}), tables[name])
+        means = results.groupby("row")[["auroc", "aupr", "vus_pr"]].mean()
+        title = f"{setting(study, results)} (base rate {_short(results['base_rate'].mean(), 2)})"
+        columns[title] = {label: " / ".join(map(_short, means.loc[label])) for label in HEADLINE_ROWS}
+    head = ["test AUROC / AUPR / VUS-PR", *columns]
+    return "\n".join(
+        pipe_table(head, ([label, *(cells[label] for cells in columns.values())] for label in HEADLINE_ROWS))
+    )
+
+
+def _short(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def _order(table: pd.DataFrame) -> int:
+    """Sorts tables by data set, NASA first."""
+    config = load_study(table.attrs["study"]).config
+    return next((i for i, name in enumerate(PROTOCOL) if f"/{name}." in config), 0)
+
+
+def build(tables: Mapping[str, pd.DataFrame]) -> dict[Path, str]:
+    """Returns the text of every generated file, by path.
+
+    Raises:
+      InputError: the tables were measured with other defaults.
+    """
+    check_defaults(tables)
+    by_file: dict[str, list[pd.DataFrame]] = {}
+    for table in sorted(tables.values(), key=_order):
+        by_file.setdefault(table.attrs["study"].partition(":")[0], []).append(table)
+    files = {PAGES / "index.md": index(by_file)}
+    for file, own in by_file.items():
+        path = PAGES / f"{Path(file).stem}.md"
+        findings = FINDINGS.search(path.read_text()) if path.is_file() else None
+        files[path] = page(file, own, findings[1] if findings else "Not written yet.")
+    for path in (ROOT / "RESULTS.md", ROOT / "README.md"):
+        files[path] = HEADLINE.sub(lambda match: f"{match[1]}{headline(tables)}\n{match[2]}", path.read_text())
+    return files
 
 
 def main() -> None:
-    """Rewrites RESULTS.md and the figures."""
-    check_defaults()
-    page = PAGE.read_text()
+    """Adds what a study measured, if a folder is given, and rewrites the generated files and the figures."""
     if len(sys.argv) > 1:
-        for _, path, _ in SECTION.findall(page):
-            copy(load_study(path), Path(sys.argv[1]))
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    page = SECTION.sub(lambda found: found[1] + section(found[2], FIGURES) + found[3], page)
-    for beside in (*FIGURES.glob("*.md"), *FIGURES.glob("*.csv")):
-        beside.unlink()
-    write_whole(PAGE, page.encode())
+        add(Path(sys.argv[1]), TABLES)
+    tables = read_tables(TABLES)
+    for path, text in build(tables).items():
+        write_whole(path, text.encode())
+    for name, table in tables.items():
+        study = load_study(table.attrs["study"])
+        write_whole(PAGES / f"{name}.png", draw_study(study, plan(study, {}), table))
 
 
 if __name__ == "__main__":

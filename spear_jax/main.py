@@ -95,7 +95,7 @@ def run_mode(flags: Flags) -> str:
     from spear_jax.commands import evaluate, export, memory, preview, score, train
     from spear_jax.config import check_scheme, load_valid_config
     from spear_jax.data import prepare_dataset
-    from spear_jax.studies import compare, load_study, run_study
+    from spear_jax.studies import compare_runs, load_study, run_study
 
     # Orbax logs a traceback for every file that it cannot write, then raises; `main` reports it once.
     logging.set_verbosity(logging.FATAL)
@@ -114,7 +114,7 @@ def run_mode(flags: Flags) -> str:
             export.export_detector(flags.detector, flags.workdir)
             return ""
         case "compare":
-            print(compare(Path(flags.workdir)), end="")
+            print(compare_runs(Path(flags.workdir)), end="")
             return ""
         case "study":
             print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))

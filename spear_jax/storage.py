@@ -3,7 +3,6 @@
 import io
 import json
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,11 @@ def read_json(path: Path | epath.Path) -> dict[str, Any]:
     return content
 
 
-def write_parquet(path: epath.Path, frame: pd.DataFrame, warnings: Sequence[str]) -> None:
-    """Writes a table as a whole, with the warnings about its numbers as metadata."""
+def write_parquet(path: Path | epath.Path, frame: pd.DataFrame, **metadata: Any) -> None:
+    """Writes a table as a whole, with metadata as JSON, such as warnings about its numbers."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), "warnings": json.dumps(list(warnings))})
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **texts})
     buffer = io.BytesIO()
     pa.parquet.write_table(table, buffer)
     write_whole(path, buffer.getvalue())

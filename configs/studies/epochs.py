@@ -1,17 +1,17 @@
-"""How long a prompt is trained, and how it begins: the paper has 40 epochs, the other studies 5, 50 steps of warm-up.
+"""Compares 5, 20 and 40 epochs, and a long and a short warm-up.
 
 python -m spear_jax.main --mode=study --config=configs/studies/epochs.py:mimic_iv --workdir=runs/studies
 """
 
-from spear_jax.studies import Row, Study, one_data_set
+from spear_jax.studies import Row, Study, on_data_set
 
-STEPS_PER_EPOCH = 30  # of the learning rates' decay, as in the protocol: 150 for 5 epochs
+STEPS_PER_EPOCH = 30  # of the decay of the learning rates: the protocol has 150 for 5 epochs
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
+    """Arguments: nasa (default), nab or mimic_iv; time or random for the split; debug (random:tiny, a few minutes)."""
     rows = {
-        f"{epochs} epochs, prompt's learning rate {rate}, warm-up {warmup} steps": Row(
+        f"{epochs} epochs, learning rate {rate}, warm-up {warmup}": Row(
             {
                 "train.epochs": epochs,
                 "train.decay_steps": STEPS_PER_EPOCH * epochs,
@@ -29,11 +29,12 @@ def get_study(arg: str = "") -> Study:
             (40, 3e-2, 50),
         )
     }
-    return one_data_set(
-        arg,
-        "epochs",
-        title="Epochs",
-        question="Does a prompt that is trained for longer become worth it?",
-        varied="train.epochs, train.prompt_learning_rate, train.warmup_steps",
+    study = Study(
+        name="epochs",
+        title="Epochs and warm-up",
+        question="Does a prompt get better with longer training? The paper trains for 40 epochs, the other studies for"
+        " 5 with 50 steps of warm-up.",
+        varied="epochs, prompt's learning rate, steps of warm-up",
         rows=rows,
     )
+    return on_data_set(study, arg)

@@ -1,23 +1,22 @@
-"""How few labelled incidents are enough.
+"""Trains with labels for a share of the anomaly intervals only.
 
 python -m spear_jax.main --mode=study --config=configs/studies/labels.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import Row, Study, one_data_set
+from spear_jax.studies import Row, Study, on_data_set
 
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
-    # As many steps for few labels as for all: where there are half as many windows, twice as many epochs.
-    epochs = 2 if "debug" in arg else 5
-    return one_data_set(
-        arg,
-        "labels",
-        title="Share of the training part's incidents that are labelled",
-        question="Trained for the same number of steps each: the fewer labels, the more epochs to choose from."
-        " Validation and test keep all their labels.",
+    """Arguments: nasa (default), nab or mimic_iv; time or random for the split; debug (random:tiny, a few minutes)."""
+    # Fewer labels, as many steps: half the windows are seen in twice as many epochs.
+    epochs = 2 if "debug" in arg.split(",") else 5
+    study = Study(
+        name="labels",
+        title="Share of labelled anomaly intervals",
+        question="How many labelled anomaly intervals does training need? All rows train for as many steps, so that"
+        " fewer labels mean more epochs to choose from. Validation and test keep all their labels.",
         varied="train.labelled_share",
         rows={
             str(share): Row(
@@ -31,3 +30,4 @@ def get_study(arg: str = "") -> Study:
         },
         axis="train.labelled_share",
     )
+    return on_data_set(study, arg)

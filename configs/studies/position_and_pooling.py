@@ -1,40 +1,41 @@
-"""Where the prompt stands, what a window's head reads, and who sees whom: options in which implementations differ.
+"""Compares the prompt's place, what a window head reads, and bidirectional with causal attention.
 
 python -m spear_jax.main --mode=study --config=configs/studies/position_and_pooling.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import Row, Study, one_data_set
+from spear_jax.studies import Row, Study, on_data_set
 
 STEP = {"head.kind": "step"}
 WINDOW = {"head.kind": "window"}
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; time or random (splits); debug (random:tiny, minutes)."""
+    """Arguments: nasa (default), nab or mimic_iv; time or random for the split; debug (random:tiny, a few minutes)."""
     rows = {
-        f"{position}, a score per step": {**STEP, "prompt.position": position}
+        f"{position}, head per step": {**STEP, "prompt.position": position}
         for position in ("prefix", "after_cls", "suffix")
     }
     rows |= {
-        f"prefix, a score per window, pooling {pooling}": {**WINDOW, "head.pooling": pooling}
+        f"prefix, head per window, pooling {pooling}": {**WINDOW, "head.pooling": pooling}
         for pooling in ("mean", "last", "peft_first", "peft_last")
     }
-    rows["after_cls, a score per window, pooling cls"] = {
+    rows["after_cls, head per window, pooling cls"] = {
         **WINDOW,
         "prompt.position": "after_cls",
         "head.pooling": "cls",
     }
-    rows["prefix, a score per step, causal attention"] = {**STEP, "backbone.attention": "causal"}
-    rows["prefix, a score per window, pooling last, causal attention"] = {
+    rows["prefix, head per step, causal attention"] = {**STEP, "backbone.attention": "causal"}
+    rows["prefix, head per window, pooling last, causal attention"] = {
         **WINDOW,
         "head.pooling": "last",
         "backbone.attention": "causal",
     }
-    return one_data_set(
-        arg,
-        "position_and_pooling",
+    study = Study(
+        name="position_and_pooling",
         title="Prompt position, pooling and attention",
-        question="The paper leaves these open; SPEAR-Gemma may owe its lower numbers to them.",
+        question="Does it matter where the prompt stands and what the head reads? The paper does not say, and"
+        " SPEAR-Gemma may owe its lower numbers to it.",
         varied="prompt.position, head, attention",
-        rows={name: Row(fields) for name, fields in rows.items()},
+        rows={label: Row(overrides) for label, overrides in rows.items()},
     )
+    return on_data_set(study, arg)

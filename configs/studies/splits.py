@@ -1,18 +1,19 @@
-"""How much the usual split flatters: windows dealt out at random, against whole series or the later part held out.
+"""Compares ways of splitting the data into training, validation and test parts.
 
 python -m spear_jax.main --mode=study --config=configs/studies/splits.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import Study, grid, one_data_set
+from spear_jax.studies import Study, grid, on_data_set
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    return one_data_set(
-        arg,
-        "splits",
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, a few minutes)."""
+    study = Study(
+        name="splits",
         title="Splits",
-        question="A random split puts windows of one series, minutes apart, into training and test.",
+        question="How much does a random split flatter? It puts windows of the same series, minutes apart, into"
+        " training and test; the others hold out whole series or the end of each series.",
         varied="data.split, method",
         rows=grid(data__split=("series", "time", "random"), method=("spear", "gradient_boosting")),
     )
+    return on_data_set(study, arg)

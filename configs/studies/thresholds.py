@@ -1,11 +1,11 @@
-"""How a threshold that validation chose does on the test part.
+"""Compares the rules that choose a threshold on validation.
 
 python -m spear_jax.main --mode=study --config=configs/studies/thresholds.py:nasa --workdir=runs/studies
 """
 
 import dataclasses
 
-from spear_jax.studies import Row, Study, one_data_set
+from spear_jax.studies import Row, Study, on_data_set
 
 RULES = {
     "best_f1": {},
@@ -18,24 +18,25 @@ RULES = {
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    study = one_data_set(
-        arg,
-        "thresholds",
+    """Arguments: nasa (default), nab or mimic_iv; time or random for the split; debug (random:tiny, a few minutes)."""
+    study = Study(
+        name="thresholds",
         title="Threshold rules",
-        question="The same detectors, with thresholds that different rules choose on validation.",
+        question="What do thresholds chosen on validation deliver on the test part? The rows share their detectors.",
         varied="threshold.rule",
         rows={},
         metrics=("precision", "recall", "f1", "event_f1"),
     )
-    trained = Row(study.base)
-    of_data = {name: value for name, value in study.base.items() if name in ("data.limit_series", "data.split")}
+    study = on_data_set(study, arg)
+    trained = Row(study.overrides)
+    # A detector carries all other fields of the protocol.
+    data = {field: study.overrides[field] for field in ("data.limit_series", "data.split") if field in study.overrides}
     rows = {
-        name: Row(
-            {**of_data, "threshold.reuse": False, "threshold.rule": name.partition(",")[0], **fields},
+        label: Row(
+            {**data, "threshold.reuse": False, "threshold.rule": label.partition(",")[0], **overrides},
             source=trained,
             evaluate=True,
         )
-        for name, fields in RULES.items()
+        for label, overrides in RULES.items()
     }
-    return dataclasses.replace(study, base={}, rows=rows)
+    return dataclasses.replace(study, overrides={}, rows=rows)

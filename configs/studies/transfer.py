@@ -1,4 +1,4 @@
-"""Trained on one data set, tested on another: all pairs of NASA, NAB, the MIMIC-IV demo and generated telemetry.
+"""Trains on one data set and tests on another: all pairs of NASA, NAB, the MIMIC-IV demo and generated telemetry.
 
 python -m spear_jax.main --mode=study --config=configs/studies/transfer.py --workdir=runs/studies
 """
@@ -10,7 +10,7 @@ from spear_jax.studies import DEBUG, PROTOCOL, SEEDS, Row, Study
 
 SYNTHETIC = {
     **PROTOCOL["nab"],
-    # As configs/nasa.py has it, so that all four differ in their data alone.
+    # The values of configs/nasa.py, so that the four differ in their data alone.
     "data.synthetic.series": 60,
     "data.window": 128,
     "data.stride": 128,
@@ -23,50 +23,55 @@ SYNTHETIC = {
 OF_SYNTHETIC = ("data.synthetic.series", "data.fractions")
 FULL = {**PROTOCOL, "synthetic": SYNTHETIC}
 
+KEPT = "prompt and head, threshold carried over"
+ANEW = "prompt and head, threshold chosen anew"
+PROMPT = "prompt alone, head trained anew"
+
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: debug (random:tiny, two data sets, minutes)."""
+    """Arguments: debug (random:tiny, two data sets, a few minutes)."""
     debug = "debug" in variants(arg, ("debug",))
     data = {"nasa": DEBUG, "synthetic": {**SYNTHETIC, **DEBUG}} if debug else FULL
     word = "debug" if debug else "minilm"
     files = {name: f"configs/{name}.py:{word}" for name in PROTOCOL}
     files["synthetic"] = "configs/quickstart.py:" + ("debug" if debug else "frozen")
 
-    kept = "prompt and head, threshold carried over"
-    anew = "prompt and head, threshold chosen anew"
-    prompt = "prompt alone, head trained anew"
-    rows = {
-        name: Row(fields, files[name], cells=((kept, name, name), (anew, name, name))) for name, fields in data.items()
+    own = {
+        name: Row(overrides, files[name], cells=((KEPT, name, name), (ANEW, name, name)))
+        for name, overrides in data.items()
     }
-    for name, fields in data.items():
-        alone = {**fields, "train.parts": "head"}
-        rows |= {
-            f"{name} to {name}: {prompt}": Row(alone, files[name], rows[name], False, ((prompt, name, name),)),
-            f"no prompt's training, {name}": Row(alone, files[name], cells=((prompt, "prompt not trained", name),)),
-        }
+    new_head = {name: {**overrides, "train.parts": "head"} for name, overrides in data.items()}
+    rows = own | {
+        f"{name} to {name}: {PROMPT}": Row(overrides, files[name], own[name], cells=((PROMPT, name, name),))
+        for name, overrides in new_head.items()
+    }
     for source, target in itertools.permutations(data, 2):
-        # What a detector carries is not given again.
-        of_data = {name: value for name, value in data[target].items() if name in ("data.limit_series", *OF_SYNTHETIC)}
-        of_data["controls.head_only"] = False
-        detector, file, cell = rows[source], files[target], (source, target)
-        rows |= {
-            f"{source} to {target}: {kept}": Row(of_data, file, detector, True, ((kept, *cell),)),
-            f"{source} to {target}: {anew}": Row(
-                {**of_data, "threshold.reuse": False}, file, detector, True, ((anew, *cell),)
-            ),
-            f"{source} to {target}: {prompt}": Row(
-                {**data[target], "train.parts": "head"}, file, detector, False, ((prompt, *cell),)
-            ),
+        # The detector carries all other fields.
+        own_data = {
+            field: value for field, value in data[target].items() if field in ("data.limit_series", *OF_SYNTHETIC)
         }
+        own_data["controls.head_only"] = False
+        detector, file, cell = own[source], files[target], (source, target)
+        rows |= {
+            f"{source} to {target}: {KEPT}": Row(own_data, file, detector, True, ((KEPT, *cell),)),
+            f"{source} to {target}: {ANEW}": Row(
+                {**own_data, "threshold.reuse": False}, file, detector, True, ((ANEW, *cell),)
+            ),
+            f"{source} to {target}: {PROMPT}": Row(new_head[target], file, detector, cells=((PROMPT, *cell),)),
+        }
+    rows |= {
+        f"untrained prompt, {name}": Row(overrides, files[name], cells=((PROMPT, "untrained prompt", name),))
+        for name, overrides in new_head.items()
+    }
     return Study(
         name="transfer-debug" if debug else "transfer",
-        title="Transfer, debug: random weights" if debug else "Transfer",
-        question="Is what a prompt learned on one data set of use on another? .5 is chance in the matrices of AUROC.",
-        config=files["nasa"],
-        base={},
+        title="Transfer",
+        question="Is what a prompt learned on one data set of use on another?",
         varied="detector",
         rows=rows,
+        config=files["nasa"],
         seeds=SEEDS[:1] if debug else SEEDS,
+        variant="debug: random weights" if debug else "",
         # Ranking metrics do not depend on the threshold.
-        matrices={kept: ("auroc", "aupr", "f1"), anew: ("f1",), prompt: ("auroc", "aupr", "f1")},
+        matrices={KEPT: ("auroc", "aupr", "f1"), ANEW: ("f1",), PROMPT: ("auroc", "aupr", "f1")},
     )

@@ -1,19 +1,20 @@
-"""More anomalous training windows, made by T-SMOTE, or only the recorded ones.
+"""Compares training with and without the anomalous windows that T-SMOTE synthesizes.
 
 python -m spear_jax.main --mode=study --config=configs/studies/tsmote.py:nasa --workdir=runs/studies
 """
 
-from spear_jax.studies import Study, grid, one_data_set
+from spear_jax.studies import Study, grid, on_data_set
 
 
 def get_study(arg: str = "") -> Study:
-    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, minutes)."""
-    return one_data_set(
-        arg,
-        "tsmote",
+    """Arguments: nasa (default), nab or mimic_iv; debug (random:tiny, a few minutes)."""
+    study = Study(
+        name="tsmote",
         title="T-SMOTE",
-        question="On the split in time; on the others it finds nothing to synthesize from.",
+        question="Do synthetic anomalous windows help? On the split by time, because T-SMOTE finds nothing to start"
+        " from on the others.",
         varied="tsmote.enabled",
         rows=grid(tsmote__enabled=(False, True)),
-        base={"data.split": "time"},
+        overrides={"data.split": "time"},
     )
+    return on_data_set(study, arg)

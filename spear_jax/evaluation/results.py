@@ -151,8 +151,8 @@ def write_results(
                 "label": steps.label,
             }
         )
-        write_parquet(workdir / "scores" / f"{split}.parquet", frame, content["warnings"])
-    write_parquet(workdir / "per_series.parquet", series_metrics, content["warnings"])
+        write_parquet(workdir / "scores" / f"{split}.parquet", frame, warnings=content["warnings"])
+    write_parquet(workdir / "per_series.parquet", series_metrics, warnings=content["warnings"])
     write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
 
 

@@ -1,11 +1,11 @@
-"""Finished runs side by side, in the layout of the paper's tables: its number, ours, and the command of each row."""
+"""Compares finished runs in the layout of the paper's tables: its numbers, ours, and the command of each row."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from spear_jax.config import METHODS
 from spear_jax.data import dataset_title
@@ -13,11 +13,12 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import SCHEMA
 from spear_jax.report import COLUMNS, NAMES
 from spear_jax.storage import read_json, write_whole
+from spear_jax.studies.markdown import pipe_table, spread
+from spear_jax.studies.table import read_tables, result_rows
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
 
-
-# Every number of arXiv 2510.03962 that is known; for NAB it says "best" and no number.
+# Every number that arXiv 2510.03962 gives; for NAB it says "best" and gives none.
 PAPER: dict[str, dict[str, dict[str, float]]] = {
     "nasa": {"SPEAR-BERT": {"accuracy": 0.91, "auroc": 0.90, "aupr": 0.70}},
     "mimic_iv": {
@@ -27,30 +28,41 @@ PAPER: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 
+NOTES = (
+    "Test parts: mean ± standard deviation over seeds; brackets: 95 % bootstrap interval over series, its ends averaged"
+    " over seeds. The commands are those of the first seed."
+)
 
-def compare(workdir: Path) -> str:
-    """Writes <workdir>/compare.md from all runs below a folder.
+
+def compare_runs(workdir: Path) -> str:
+    """Writes <workdir>/compare.md, a table of all runs in a folder.
 
     Args:
-      workdir: holds run folders, at any depth, or files that are copies of results.json.
+      workdir: holds run folders at any depth, or tables of studies.
 
     Returns:
       The page, in Markdown.
 
     Raises:
-      InputError: there are no results.
+      InputError: the folder holds no results.
     """
-    files = sorted({*workdir.rglob("results.json"), *workdir.glob("*.json")}) if workdir.is_dir() else []
-    found = [content for content in map(read_json, files) if _is_results(content)]
-    if not found:
+    contents = [(path, read_json(path)) for path in sorted(workdir.rglob("results.json"))]
+    rows = pd.DataFrame(
+        [row for path, content in contents if _is_results(content) for row in result_rows(str(path), content)]
+    )
+    rows = pd.concat([rows, *(table[table["error"] == ""] for table in read_tables(workdir).values())])
+    if not len(rows):
         raise InputError(f"--workdir={workdir}: no results.json in it; needed is a folder that holds finished runs")
-    sections: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for content in found:
-        split = _flags(content).get("data.split", "")
-        sections.setdefault((content["dataset"], split), []).append(content)
-    page = "\n\n".join(_section(data, split, runs) for (data, split), runs in sections.items()) + "\n"
-    write_whole(workdir / "compare.md", page.encode())
-    return page
+    test = rows[rows["split"] == "test"]
+    test = test.assign(flags=list(map(_flags, test["command"], test["trained_on"])))
+    # The same run may be in several places.
+    test = test.drop_duplicates(["dataset", "flags", "seed", "control"], keep="last")
+    split = test["flags"].map(lambda flags: dict(flags).get("data.split", ""))
+    page = "\n\n".join(
+        _section(str(data), str(split), runs) for (data, split), runs in test.groupby(["dataset", split], sort=False)
+    )
+    write_whole(workdir / "compare.md", f"{page}\n".encode())
+    return f"{page}\n"
 
 
 def _is_results(content: Mapping[str, Any]) -> bool:
@@ -60,65 +72,51 @@ def _is_results(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _section(data: str, split: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """One data set and split: the paper's rows, a row for each config, the controls, and the commands."""
-    head = ["", "backbone", "seeds", "base rate", *(COLUMNS[name] for name in SHOWN)]
-    title = dataset_title(data) + (f", data.split={split}" if split else "")
-    lines = [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, numbers in PAPER.get(data.removesuffix("_demo"), {}).items():
-        cells = [f"{numbers[metric]:g}" if metric in numbers else "" for metric in SHOWN]
-        lines.append(f"| paper: {name} |  |  |  | " + " | ".join(cells) + " |")
-    rows: dict[tuple[tuple[str, str], ...], dict[int, Mapping[str, Any]]] = {}
-    for content in runs:  # one and the same run may lie in two places
-        rows.setdefault(tuple(sorted(_flags(content).items())), {})[content["seed"]] = content
-    shared = set.intersection(*map(set, rows))
-    commands = []
-    for number, (flags, by_seed) in enumerate(rows.items(), start=1):
-        seeds = [by_seed[seed] for seed in sorted(by_seed)]
-        own = [f"{name}={value}" for name, value in flags if (name, value) not in shared and name not in NAMED]
-        label = ", ".join([METHODS[seeds[0]["method"]].title, *own])
-        weights = seeds[0]["backbone"]
-        name = f"{weights['name']}{'' if weights['pretrained'] else ' (RANDOM WEIGHTS)'}" if weights else ""
-        lines.append(f"| {number}. {label} | {name} | {len(seeds)} | {_cells(seeds, seeds)} |")
-        commands.append(
-            f"{number}. `{seeds[0]['command']} --workdir=...`, seeds {', '.join(map(str, sorted(by_seed)))}"
-        )
-        for control in dict.fromkeys(name for one in seeds for name in one["controls"]):
-            found = [one["controls"][control] for one in seeds if control in one["controls"]]
-            lines.append(f"| {number}, control: {NAMES[control]} |  | {len(found)} | {_cells(found, [])} |")
-    notes = (
-        "Test parts; mean ± standard deviation over seeds, and in brackets the 95 % interval of the bootstrap over"
-        " series, its ends averaged over seeds. The commands are those of the first seed."
-    )
-    warnings = sorted({f"- {warning}" for one in runs for warning in one["warnings"]})
-    return "\n".join([*lines, "", notes, *(["", *warnings] if warnings else []), "", *commands])
-
-
-NAMED = ("method", "mode", "data.split")  # columns and titles say these
-
-
-def _flags(content: Mapping[str, Any]) -> dict[str, str]:
-    """The flags of a run's command but for the seed; where it began with a detector, what that was trained on."""
-    pairs = [
-        flag.removeprefix("--").partition("=") for flag in shlex.split(content["command"]) if flag.startswith("--")
+def _section(data: str, split: str, test: pd.DataFrame) -> str:
+    """Returns one data set and split: the paper's rows, a row for each config with its controls, and the commands."""
+    paper = [
+        [f"paper: {name}", "", "", "", *(f"{numbers[metric]:g}" if metric in numbers else "" for metric in SHOWN)]
+        for name, numbers in PAPER.get(data.removesuffix("_demo"), {}).items()
     ]
-    flags = {name.removeprefix("config."): value for name, _, value in pairs if name != "config.seed"}
-    for name in ("detector", "train.init_from"):
-        if name in flags:
-            flags[name] = f"one of {content['training'].get('trained_on', '?')}"
-    return flags
+    shared = set.intersection(*map(set, test["flags"]))
+    lines, commands = [], []
+    for number, (flags, runs) in enumerate(test.groupby("flags", sort=False), start=1):
+        runs = runs.sort_values("seed", kind="stable")
+        own = runs[runs["control"] == ""]
+        first = own.iloc[0]
+        different = [f"{name}={value}" for name, value in flags if (name, value) not in shared and name not in NAMED]
+        backbone = f"{first['backbone']}{' (RANDOM WEIGHTS)' if first['random_weights'] else ''}"
+        lines.append(
+            [
+                f"{number}. {', '.join([METHODS[first['method']].title, *different])}",
+                backbone,
+                str(len(own)),
+                *_cells(own),
+            ]
+        )
+        for control, seeds in runs[runs["control"] != ""].groupby("control", sort=False):
+            lines.append([f"{number}, control: {NAMES[control]}", "", str(len(seeds)), *_cells(seeds)])
+        seeds = ", ".join(map(str, own["seed"]))
+        commands.append(f"{number}. `{first['command']} --workdir=...`, seeds {seeds}")
+    title = dataset_title(data) + (f", data.split={split}" if split else "")
+    head = ["", "backbone", "seeds", "base rate", *(COLUMNS[metric] for metric in SHOWN)]
+    warnings = sorted({f"- {warning}" for text in test["warnings"] for warning in text.splitlines()})
+    notes = ["", NOTES, *(["", *warnings] if warnings else []), "", *commands]
+    return "\n".join([f"## {title}", "", *pipe_table(head, [*paper, *lines]), *notes])
 
 
-def _cells(runs: Sequence[Mapping[str, Any]], bounds: Sequence[Mapping[str, Any]]) -> str:
-    """Base rate, and a cell per metric: mean, spread over seeds and, where there is one, the interval."""
-    cells = [f"{np.mean([one['test']['base_rate'] for one in runs]):.3f}"]
-    for name in SHOWN:
-        values = [one["test"][name] for one in runs if one["test"].get(name) is not None]
-        if not values:
-            cells.append("-")
-            continue
-        text = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
-        intervals = [one["confidence_intervals"]["test"].get(name) for one in bounds]
-        ends = [one for one in intervals if one]
-        cells.append(text + (f" [{', '.join(f'{end:.2f}' for end in np.mean(ends, axis=0))}]" if ends else ""))
-    return " | ".join(cells)
+NAMED = ("method", "mode", "data.split")  # flags that columns and titles show
+
+
+def _flags(command: str, trained_on: str) -> tuple[tuple[str, str], ...]:
+    """Returns the sorted flags of a run's command without the seed; a detector is named by what it was trained on."""
+    flags: dict[str, str] = {}
+    for flag in shlex.split(command):
+        if flag.startswith("--"):
+            name, _, value = flag.removeprefix("--").removeprefix("config.").partition("=")
+            flags[name] = f"one of {trained_on or '?'}" if name in ("detector", "train.init_from") else value
+    return tuple(sorted((name, value) for name, value in flags.items() if name != "seed"))
+
+
+def _cells(runs: pd.DataFrame) -> list[str]:
+    return [f"{runs['base_rate'].mean():.3f}", *(spread(runs, metric) for metric in SHOWN)]

@@ -1,4 +1,4 @@
-"""Describes a study: a grid of runs and what its table shows."""
+"""Describes studies: grids of configs that are run with several seeds to answer one question."""
 
 import dataclasses
 import itertools
@@ -8,22 +8,33 @@ from typing import Any
 
 from spear_jax.config import find_file, variants
 from spear_jax.errors import InputError
-from spear_jax.studies.table import METRICS
+
+SEEDS = (0, 1, 2)
+
+# The protocol of every comparison, sized for two CPU cores: few named series, non-overlapping windows, five epochs.
+# controls.head_only is off because prompt.length=0 is a row of its own.
+_FIVE_EPOCHS = {"train.epochs": 5, "train.decay_steps": 150, "controls.head_only": False}
+PROTOCOL: dict[str, dict[str, Any]] = {
+    "nasa": {**_FIVE_EPOCHS, "data.limit_series": 24},
+    "nab": _FIVE_EPOCHS,
+    "mimic_iv": {**_FIVE_EPOCHS, "data.limit_series": 300},
+}
+DEBUG = {**_FIVE_EPOCHS, "train.epochs": 2, "data.limit_series": 8}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is run for a row of the table, once for each seed.
+    """A row of a study's table: one config, run once with each seed.
 
     Attributes:
-      fields: overrides of the config, beside the study's own.
-      config: where it is not the study's.
-      source: the run whose detector this one begins with.
-      evaluate: the source's detector is applied as it is, and nothing is trained.
-      cells: each a (table, line, column), where the study has matrices.
+      overrides: config fields by dotted name, on top of the study's.
+      config: config file and argument, as behind --config=; '' means the study's.
+      source: row whose detector this one starts from, seed by seed; None means that it starts afresh.
+      evaluate: whether the source's detector is applied unchanged, so that nothing is trained.
+      cells: cells of the study's matrices that show this row, each (matrix, trained on, tested on).
     """
 
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     config: str = ""
     source: "Row | None" = None
     evaluate: bool = False
@@ -32,130 +43,103 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Which runs there are.
+    """A grid of runs that answers one question: each row of its table is a config, run once with each seed.
 
     Attributes:
-      name: of its files.
-      title: of the table and the figure.
-      question: what the study is to answer, a sentence or two.
-      config: the config that all runs start from, as on the command line.
-      base: overrides that all runs share.
-      varied: what the rows differ in, the head of the table's first column.
-      rows: what each row of the table is called -> what is run for it.
-      seeds: each row is run with each of them.
-      axis: the field that the figure draws along, if its values are numbers; '' means a place per row.
-      controls_of: the row whose runs' controls get rows of their own; '' means none do.
-      reference: the row that the others are compared with, seed by seed; '' means none.
-      metrics: of the test part, in the table's columns.
-      matrices: metrics of each of the matrices that cells name.
-      not_measured: rows that take what is not at hand -> the command that would measure them.
+      name: stem of its table's, page's and figure's file names.
+      title: heading of its page and figure.
+      question: what it is meant to answer, in one or two sentences.
+      varied: what the rows differ in; heads the first column.
+      rows: rows by label.
+      config: config file and argument that all runs start from, as behind --config=.
+      overrides: config fields that all rows share, by dotted name.
+      seeds: seeds of each row.
+      variant: what sets it apart from the study's usual form, such as 'split by time'.
+      path: file and argument that it was loaded from, as behind --config=.
+      axis: config field along which the figure is drawn; '' means one line of the figure per row.
+      controls_of: row whose controls get rows of their own; '' means none.
+      reference: row that the others are compared with, seed by seed; '' means none.
+      metrics: metrics of the test part that the table shows.
+      matrices: metrics shown in each of the matrices that `Row.cells` name.
+      not_measured: rows that need weights or an API -> the command that measures them.
     """
 
     name: str
     title: str
     question: str
-    config: str
-    base: Mapping[str, Any]
     varied: str
     rows: Mapping[str, Row]
-    seeds: Sequence[int] = (0, 1, 2)
+    config: str = ""
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = SEEDS
+    variant: str = ""
+    path: str = ""
     axis: str = ""
     controls_of: str = ""
     reference: str = ""
-    metrics: Sequence[str] = METRICS
+    metrics: Sequence[str] = ("auroc", "aupr", "f1", "vus_pr")
     matrices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_study(path: str) -> Study:
-    """Reads a study's file: get_study(argument) gives the `Study`.
+    """Reads a study from `file.py` or `file.py:argument`, whose get_study(argument) returns it.
 
     Raises:
-      InputError: there is no such file, or it fails.
+      InputError: the file is missing or fails.
     """
     file, _, argument = path.partition(":")
-    found = find_file(file)
+    located = find_file(file)
     try:
-        study = runpy.run_path(str(found))["get_study"](argument)
-    except InputError as fault:
-        raise InputError(f"--config={path}: {fault}") from fault
-    except (Exception, SystemExit) as fault:
-        reason = " ".join(f"{type(fault).__name__}: {fault}".split())
-        raise InputError(f"--config={path}: {reason}") from fault
+        study = runpy.run_path(str(located))["get_study"](argument)
+    except InputError as error:
+        raise InputError(f"--config={path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"--config={path}: {reason}") from error
     if not isinstance(study, Study):
         raise InputError(f"--config={path}: get_study must return a Study, not {type(study).__name__}")
-    return study
+    return dataclasses.replace(study, path=path)
 
 
 def grid(**values: Sequence[Any]) -> dict[str, Row]:
-    """A row for each combination; a field's dots are written as two underscores: prompt__length=(0, 5)."""
+    """Returns a row for each combination of values; prompt__length=(0, 5) varies prompt.length."""
     fields = [name.replace("__", ".") for name in values]
     combinations = itertools.product(*values.values())
-    return {", ".join(map(str, one)): Row(dict(zip(fields, one, strict=True))) for one in combinations}
+    return {
+        ", ".join(map(str, combination)): Row(dict(zip(fields, combination, strict=True)))
+        for combination in combinations
+    }
 
 
-# What all methods are measured with on two CPU cores: named series, windows side by side, five epochs.
-_ALL = {"train.epochs": 5, "train.decay_steps": 150, "controls.head_only": False}  # prompt.length=0 is a row of its own
-
-
-PROTOCOL: dict[str, dict[str, Any]] = {
-    "nasa": {**_ALL, "data.limit_series": 24},
-    "nab": _ALL,
-    "mimic_iv": {**_ALL, "data.limit_series": 300},
-}
-
-
-DEBUG = {**_ALL, "train.epochs": 2, "data.limit_series": 8}
-
-
-SEEDS = (0, 1, 2)
-
-
-def one_data_set(
-    arg: str,
-    name: str,
-    *,
-    title: str,
-    question: str,
-    varied: str,
-    rows: Mapping[str, Row],
-    base: Mapping[str, Any] | None = None,
-    **others: Any,
-) -> Study:
-    """A study on the data set that a config's argument names, with the protocol that all methods are measured with.
+def on_data_set(study: Study, arg: str) -> Study:
+    """Returns a study on the data set that a config argument names, under the common protocol.
 
     Args:
-      arg: 'nasa' (default), 'nab' or 'mimic_iv'; 'time' or 'random' for another split than 'series'; and 'debug' for
+      study: the study; its overrides take precedence over the protocol's.
+      arg: 'nasa' (default), 'nab' or 'mimic_iv'; 'time' or 'random' for another split than 'series'; 'debug' for
         random:tiny, two epochs and two seeds.
-      name: of the study; the data set's is appended.
-      title: see `Study`, as all that follow.
-      question: ...
-      varied: ...
-      rows: ...
-      base: overrides beside the protocol's.
-      others: the remaining fields of `Study`.
 
     Raises:
-      InputError: the argument is another word.
+      InputError: the argument is another word, or two of its words exclude each other.
     """
     words = variants(arg, (*PROTOCOL, "time", "random", "debug"))
-    for several in (words & PROTOCOL.keys(), words & {"time", "random"}):
-        if len(several) > 1:
-            raise InputError(f"config argument {arg!r}: {', '.join(sorted(several))} exclude each other")
+    for exclusive in (words & PROTOCOL.keys(), words & {"time", "random"}):
+        if len(exclusive) > 1:
+            raise InputError(f"config argument {arg!r}: {', '.join(sorted(exclusive))} exclude each other")
     data = next((name for name in PROTOCOL if name in words), "nasa")
-    debug = "debug" in words
     split = next((name for name in ("time", "random") if name in words), "")
-    if split and any("data.split" in fields for fields in (base or {}, *(row.fields for row in rows.values()))):
+    own = [study.overrides, *(row.overrides for row in study.rows.values())]
+    if split and any("data.split" in overrides for overrides in own):
         raise InputError(f"config argument {split!r}: this study has splits of its own")
-    marks = [data, *([f"split {split}"] if split else []), *(["debug: random weights"] if debug else [])]
-    return Study(
-        name="-".join(filter(None, (name, data, split, "debug" if debug else ""))),
-        title=", ".join([title, *marks]),
-        question=question,
+    debug = "debug" in words
+    protocol = DEBUG if debug else PROTOCOL[data]
+    marks = [f"split by {split}" if split == "time" else "random split"] if split else []
+    return dataclasses.replace(
+        study,
+        name="-".join(filter(None, (study.name, data, split, "debug" if debug else ""))),
+        variant=", ".join([*marks, *(["debug: random weights"] if debug else [])]),
         config=f"configs/{data}.py:{'debug' if debug else 'minilm'}",
-        base={**(DEBUG if debug else PROTOCOL[data]), **({"data.split": split} if split else {}), **(base or {})},
-        varied=varied,
-        rows=rows,
-        seeds=SEEDS[:2] if debug else SEEDS,
-        **others,
+        overrides={**protocol, **({"data.split": split} if split else {}), **study.overrides},
+        seeds=study.seeds[:2] if debug else study.seeds,
     )

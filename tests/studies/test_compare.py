@@ -1,12 +1,13 @@
 """A table of finished runs."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Spear, check_refusal, quick_on, results
+
+from spear_jax.studies import make_table, result_rows, write_table
 
 pytestmark = pytest.mark.one_python
 
@@ -34,20 +35,18 @@ def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tm
     assert ", seeds 0, 1" in page
     assert sum("control: bin lookup" in line for line in rows) == 2
     assert "--config.method=lstm" in page
-    # Copies of results.json, as they lie in results/, give the same page.
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    for run in runs.iterdir():
-        if run.is_dir():
-            shutil.copy(run / "results.json", copies / f"{run.name}.json")
-    assert spear("--mode=compare", f"--workdir={copies}").out == page
+    # A table of the same runs gives the same page.
+    rows = [row for run in sorted(runs.iterdir()) if run.is_dir() for row in result_rows(run.name, results(run))]
+    (tmp_path / "tables").mkdir()
+    write_table(tmp_path / "tables" / "study.parquet", make_table(rows, "configs/studies/methods.py"))
+    assert spear("--mode=compare", f"--workdir={tmp_path / 'tables'}").out == page
 
 
-@pytest.mark.parametrize("content", [None, [], {"schema": 1}, {"command": "x"}])
-def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content: object) -> None:
+@pytest.mark.parametrize("content", [None, {"schema": 1}, {"command": "x"}])
+def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content: dict[str, object] | None) -> None:
     folder = tmp_path / "runs"
     if content is not None:
         folder.mkdir()
-        (folder / "other.json").write_text(json.dumps(content))
+        (folder / "results.json").write_text(json.dumps(content))
     check_refusal(spear("--mode=compare", f"--workdir={folder}"), f"--workdir={folder}: no results.json in it")
     check_refusal(spear("--mode=compare", "--config=x", f"--workdir={folder}"), "--config only applies to --mode=train")

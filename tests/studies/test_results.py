@@ -1,8 +1,8 @@
-"""RESULTS.md says what lies in results/, and nothing else lies there."""
+"""The published pages say what the tables in results/ say, and nothing else is in the tables."""
 
 import importlib.util
-import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -11,76 +11,97 @@ import pytest
 from conftest import REPOSITORY
 
 from spear_jax import main
-from spear_jax.config import reading
-from spear_jax.studies import runner
-from spear_jax.studies.study import load_study
+from spear_jax.config import load_config, override
+from spear_jax.errors import InputError
+from spear_jax.studies import load_study, make_table, plan, read_tables, write_table
+from spear_jax.studies.planning import run_name
+
+TABLES = REPOSITORY / "results"
 
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.chdir(REPOSITORY)
-    spec = importlib.util.spec_from_file_location("build", REPOSITORY / "results" / "build.py")
+    spec = importlib.util.spec_from_file_location("build", TABLES / "build.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_page_is_what_the_results_say(build: ModuleType, tmp_path: Path) -> None:
-    build.check_defaults()
-    page = build.PAGE.read_text()
-    found = build.SECTION.findall(page)
-    assert len(found) > 5
-    for _, path, _ in found:
-        assert f"<!-- {path} -->\n{build.section(path, tmp_path)}<!-- end -->" in page
-    assert {path.name for path in tmp_path.glob("*.png")} == {path.name for path in build.FIGURES.glob("*.png")}
+@pytest.fixture(scope="module")
+def tables() -> Mapping[str, pd.DataFrame]:
+    return read_tables(TABLES)
 
 
-def test_every_result_is_of_the_run_that_its_name_says(build: ModuleType) -> None:
-    shown = {
-        one.name
-        for _, path, _ in build.SECTION.findall(build.PAGE.read_text())
-        for one in runner.plan(load_study(path), {})
-    }
-    for file in build.HERE.glob("*.json"):
-        assert file.stem in shown
-        content = json.loads(file.read_text())
-        if "error" in content:
-            continue
-        assert content["backbone"].get("pretrained", True) or content["backbone"]["name"].startswith("random:")
-        flags = main.parse_flags([*shlex.split(content["command"])[3:], "--workdir=x"])
-        if flags.mode != "train" or "train.init_from" in flags.overrides:
-            continue
-        config = reading.load_config(flags.config)
-        for field, text in flags.overrides.items():
-            reading.override(config, field, text)
-        assert runner.run_name(config) == file.stem
+def test_the_pages_say_what_the_tables_say(build: ModuleType, tables: Mapping[str, pd.DataFrame]) -> None:
+    pages = build.build(tables)
+    assert {path.name for path in pages} > {"RESULTS.md", "index.md", "methods.md", "transfer.md"}
+    for path, text in pages.items():
+        assert path.read_text() == text, f"{path}: run python results/build.py"
+        assert "Not written yet" not in text
+        columns = max(line.count("|") for line in text.splitlines() if line.startswith("| ---"))
+        assert columns <= 9, f"{path}: a table of more than eight columns"
+    assert {path.stem for path in build.PAGES.glob("*.png")} == tables.keys()
 
 
-def test_results_of_other_defaults_are_refused(build: ModuleType, tmp_path: Path) -> None:
-    build.HERE, study = tmp_path, load_study("configs/studies/bins.py:nasa")
-    build.check_defaults()
-    build.copy(study, tmp_path)
-    build.check_defaults()
-    defaults = tmp_path / runner.DEFAULTS
-    defaults.write_text(defaults.read_text().replace("train.epochs=40", "train.epochs=41"))
-    with pytest.raises(build.InputError, match=r"train\.epochs was 41, is 40"):
-        build.check_defaults()
+def test_every_run_is_of_the_config_that_its_command_says(
+    tables: Mapping[str, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for name, table in tables.items():
+        planned = {run.name: run.command for run in plan(load_study(table.attrs["study"]), {})}
+        runs = table.drop_duplicates("run").set_index("run")
+        assert runs["command"].to_dict().items() <= planned.items()
+        measured = runs[runs["error"] == ""]
+        assert (measured["random_weights"] == measured["backbone"].str.startswith("random:")).all(), name
+        assert set(table[table["error"] == ""].groupby("run").size()) <= {15, 18}  # three splits; with head_only or not
 
 
-def test_failed_runs_and_single_seeds_stay_on_the_page(build: ModuleType, tmp_path: Path) -> None:
-    path = "configs/studies/bins.py:nasa"
-    study = load_study(path)
-    failed, done, *_ = runner.plan(study, {})
-    numbers = json.loads(next(build.HERE.glob("nasa-spear-*.json")).read_text())
-    (tmp_path / "runs" / done.name).mkdir(parents=True)
-    (tmp_path / "runs" / done.name / "results.json").write_text(json.dumps(numbers))
-    table = pd.DataFrame({"run": [failed.name, done.name], "error": ["exit code 1: no space", None]})
-    table.to_csv(tmp_path / f"{study.name}.csv")
-    build.HERE = tmp_path / "kept"
-    build.HERE.mkdir()
-    build.copy(study, tmp_path)
-    text = build.section(path, tmp_path)
-    assert f"- failed: `{failed.name}` (seed 0): exit code 1: no space" in text
-    assert "| 50 | 1 of 3 |" in text
-    assert "Not measured yet: 50 (seed 2); 100; 200; 500." in text
+def test_a_name_is_that_of_the_command(tables: Mapping[str, pd.DataFrame], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for name in ("methods-nasa", "prompt_length-mimic_iv"):
+        for run, command in tables[name].drop_duplicates("run").set_index("run")["command"].items():
+            flags = main.parse_flags([*shlex.split(command)[3:], "--workdir=x"])
+            config = load_config(flags.config)
+            for field, text in flags.overrides.items():
+                override(config, field, text)
+            assert run_name(config) == run
+
+
+def test_tables_of_other_defaults_are_refused(build: ModuleType, tables: Mapping[str, pd.DataFrame]) -> None:
+    table = tables["bins-nasa-time"].copy()
+    table.attrs["defaults"] |= {"train.epochs": "41", "a.field.of.the.past": "1"}
+    with pytest.raises(
+        InputError, match=r"bins\.parquet: measured with other defaults \(train\.epochs was 41, is 40\)"
+    ):
+        build.check_defaults({"bins": table})
+    build.check_defaults(tables)
+
+
+def test_measured_runs_are_added_and_failed_ones_replace_nothing(
+    build: ModuleType, tables: Mapping[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    source = tables["bins-nasa-time"]
+    study = load_study(source.attrs["study"])
+    first, second, third, fourth, *_ = (run.name for run in plan(study, {}))
+    successful = source[source["run"].isin([first, second, third])]
+    failed = {"run": fourth, "seed": 0, "split": "", "control": "", "error": "exit code 1: no space", "command": "x"}
+    elsewhere = {**failed, "run": "nasa-spear-of-another-study"}
+    (tmp_path / "kept").mkdir()
+    write_table(
+        tmp_path / f"{study.name}.parquet", make_table([*successful.to_dict("records"), failed, elsewhere], study.path)
+    )
+    build.add(tmp_path, tmp_path / "kept")
+    kept = read_tables(tmp_path / "kept")[study.name]
+    assert list(kept["run"].unique()) == [first, second, third, fourth]
+    text = build.page("configs/studies/bins.py", [kept], "Some.")
+    assert f"- failed: 100, seed 0 (`{fourth}`): exit code 1: no space" in text
+    assert "| 50 | 3 |" in text and "| 100 | 0 of 3 |" in text
+    assert "- not measured yet: 100 (seed 1, 2); 200; 500" in text
+    again = [{**failed, "run": first}, *source[source["run"] == fourth].to_dict("records")]
+    write_table(tmp_path / f"{study.name}.parquet", make_table(again, study.path))
+    build.add(tmp_path, tmp_path / "kept")
+    kept = read_tables(tmp_path / "kept")[study.name]
+    assert (kept["error"] == "").all() and kept["run"].nunique() == 4
+    pd.testing.assert_frame_equal(kept[kept["run"] == first], successful[successful["run"] == first], check_dtype=False)

@@ -1,0 +1,208 @@
+"""Writes the results of a study as Markdown: tables of at most eight columns, and notes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from spear_jax.data import dataset_title
+from spear_jax.report import COLUMNS, NAMES
+from spear_jax.studies.planning import PlannedRun
+from spear_jax.studies.study import Study
+
+COMPARED = ("auroc", "aupr", "vus_pr")  # metrics whose difference from the reference row is shown
+
+COSTS = {
+    "trainable": "trained numbers",
+    "best_step": "best step",
+    "seconds_per_epoch": "seconds per epoch",
+    "optimizer_mib": "optimizer (MiB)",
+    "peak_mib": "peak memory (MiB)",
+    "cpu_seconds": "CPU seconds",
+}
+
+EXPLANATION = (
+    "Mean ± standard deviation over seeds, on the test part unless the column says otherwise. Brackets: 95 % bootstrap"
+    " interval over series, its ends averaged over seeds."
+)
+
+
+def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the measured runs of a study, one line for each row and seed, in the order of the rows, controls last.
+
+    Its columns are those of `table` for the test part, and `row` and `validation_aupr`.
+
+    Args:
+      study: the study.
+      planned: its runs.
+      table: measured runs, as `table.result_rows` gives them.
+    """
+    columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", "aupr", "auroc", *study.metrics]
+    table = table.reindex(columns=[*table.columns.union(dict.fromkeys([*columns, *COSTS]), sort=False)])
+    aupr = table[table["split"] == "validation"].set_index(["run", "control"])["aupr"].rename("validation_aupr")
+    test = table[table["split"] == "test"].drop(columns="seed").join(aupr, on=["run", "control"])
+    runs = pd.DataFrame([(run.row, run.seed, run.name) for run in planned], columns=["row", "seed", "run"])
+    own = runs.merge(test[test["control"] == ""], on="run")
+    controls = runs[runs["row"] == study.controls_of].merge(test[test["control"] != ""], on="run")
+    controls = controls.assign(row=controls["control"].map(NAMES), **dict.fromkeys(COSTS, float("nan")))
+    return pd.concat([own, controls], ignore_index=True) if len(controls) else own
+
+
+def results_of_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> str:
+    """Returns the results of a study in Markdown.
+
+    Args:
+      study: the study.
+      planned: its runs; those that are not in the table are listed as not measured yet.
+      table: measured runs, as `table.result_rows` gives them.
+    """
+    results = seed_results(study, planned, table)
+    errors = table[table["error"] != ""].set_index("run")["error"].to_dict()
+    attempted = [run.row for run in planned if run.name in errors] + list(results["row"])
+    labels = [label for label in (*study.rows, *NAMES.values()) if label in attempted]
+    by_row = {label: results[results["row"] == label] for label in labels}
+    seeds = len(study.seeds)
+    shown = ("base_rate", "validation_aupr", *study.metrics)
+    heads = ["base rate", "validation AUPR", *(COLUMNS[metric] for metric in study.metrics)]
+    blocks = _matrices(study, results)
+    blocks += pipe_table(
+        [study.varied, "seeds", *heads],
+        (
+            [label, str(len(runs)) if len(runs) == seeds else f"{len(runs)} of {seeds}"]
+            + [spread(runs, column) for column in shown]
+            for label, runs in by_row.items()
+        ),
+    )
+    blocks += ["", EXPLANATION]
+    if study.reference:
+        reference = by_row[study.reference] if study.reference in by_row else results[:0]
+        blocks += ["", f"Difference from {study.reference} with the same seed, and so the same test part:", ""]
+        blocks += pipe_table(
+            [study.varied, *(COLUMNS[metric] for metric in COMPARED)],
+            (
+                [label, *(_difference(runs, reference, metric) for metric in COMPARED)]
+                for label, runs in by_row.items()
+                if label != study.reference
+            ),
+        )
+    costs = [[label, *(_mean(runs[cost]) for cost in COSTS)] for label, runs in by_row.items()]
+    blocks += ["", "Cost, averaged over seeds:", ""]
+    blocks += pipe_table([study.varied, *COSTS.values()], (line for line in costs if any(line[1:])))
+    notes = [*_warnings(results), *_failures(planned, errors), *_missing(study, planned, table)]
+    return "\n".join([*blocks, *(["", *notes] if notes else [])]) + "\n"
+
+
+def setting(study: Study, results: pd.DataFrame) -> str:
+    """Returns what sets a study's results apart from those of the same study elsewhere: data set and variant."""
+    datasets = results["dataset"].dropna().unique()
+    title = dataset_title(datasets[0]) if len(datasets) == 1 else ""
+    return ", ".join(filter(None, (title, study.variant)))
+
+
+def heading(study: Study, results: pd.DataFrame) -> str:
+    """Returns a study's title with what sets its results apart."""
+    return ": ".join(filter(None, (study.title, setting(study, results))))
+
+
+def pipe_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a Markdown table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+def spread(runs: pd.DataFrame, column: str, interval: bool = True) -> str:
+    """Returns a cell: mean, standard deviation over runs and, where there is one, the interval; '-' for no number."""
+    values = pd.to_numeric(runs[column], errors="coerce").dropna()
+    if not len(values):
+        return "-"
+    text = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    ends = [runs[end].mean() for end in (f"{column}_low", f"{column}_high") if end in runs]
+    if interval and ends and not any(map(pd.isna, ends)):
+        text += f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+    return text
+
+
+def _difference(runs: pd.DataFrame, reference: pd.DataFrame, metric: str) -> str:
+    """Returns by how much runs exceed those of a reference row with the same seed: mean and standard deviation."""
+    pairs = runs.merge(reference, on="seed", suffixes=("", "_reference"))
+    values = pd.to_numeric(pairs[metric] - pairs[f"{metric}_reference"], errors="coerce").dropna()
+    if not len(values):
+        return "-"
+    return f"{values.mean():+.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
+def _mean(costs: pd.Series) -> str:
+    mean = costs.dropna().mean()
+    return "" if pd.isna(mean) else f"{mean:.2f}" if mean < 1 else f"{mean:,.0f}"
+
+
+def _matrices(study: Study, results: pd.DataFrame) -> list[str]:
+    """Returns a table for each matrix and metric of a study, with a line for what a detector was trained on."""
+    blocks = []
+    for matrix, metrics in study.matrices.items():
+        for metric in metrics:
+            cells = matrix_cells(study, matrix)
+            targets = list(dict.fromkeys(target for _, target in cells))
+            blocks += [f"{COLUMNS[metric]}, {matrix}; trained on (line), tested on (column):", ""]
+            blocks += pipe_table(
+                ["", *targets],
+                (
+                    [origin]
+                    + [
+                        spread(results[results["row"] == cells.get((origin, target))], metric, interval=False)
+                        for target in targets
+                    ]
+                    for origin in dict.fromkeys(origin for origin, _ in cells)
+                ),
+            )
+            blocks.append("")
+    return blocks
+
+
+def matrix_cells(study: Study, matrix: str) -> dict[tuple[str, str], str]:
+    """Returns the row behind each cell of a matrix, by what its detector was trained on and what it was tested on."""
+    return {
+        (origin, target): label
+        for label, row in study.rows.items()
+        for name, origin, target in row.cells
+        if name == matrix
+    }
+
+
+def _warnings(results: pd.DataFrame) -> list[str]:
+    """Returns each warning of the runs once, and which rows have random weights."""
+    several = results["dataset"].nunique() > 1
+    warnings = {
+        f"- {f'{dataset}: ' if several else ''}{warning}": None
+        for dataset, text in zip(results["dataset"], results["warnings"], strict=True)
+        for warning in text.splitlines()
+    }
+    random = results[results["random_weights"].fillna(False).astype(bool)]["row"].unique()
+    rows = "all rows" if len(random) == results["row"].nunique() else "; ".join(random)
+    return [*warnings, *([f"- RANDOM WEIGHTS, nothing pretrained: {rows}"] if len(random) else [])]
+
+
+def _failures(planned: Sequence[PlannedRun], errors: Mapping[str, str]) -> list[str]:
+    return [
+        f"- failed: {run.row}, seed {run.seed} (`{run.name}`): {errors[run.name]}"
+        for run in planned
+        if run.name in errors
+    ]
+
+
+def _missing(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> list[str]:
+    """Returns notes about what is not measured: runs outside the table, and rows that need weights or an API."""
+    measured = set(table["run"])
+    seeds: dict[str, list[str]] = {}
+    for run in planned:
+        if run.name not in measured:
+            seeds.setdefault(run.row, []).append(str(run.seed))
+    missing = [
+        label if len(absent) == len(study.seeds) else f"{label} (seed {', '.join(absent)})"
+        for label, absent in seeds.items()
+    ]
+    by_command: dict[str, list[str]] = {}
+    for label, command in study.not_measured.items():
+        by_command.setdefault(command, []).append(label)
+    return [
+        *([f"- not measured yet: {'; '.join(missing)}"] if missing else []),
+        *(f"- not measured, needs weights or an API: {'; '.join(rows)}: `{way}`" for way, rows in by_command.items()),
+    ]

@@ -1,0 +1,119 @@
+"""Plans a study: one checked run for each row and seed."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from spear_jax.config import (
+    IRRELEVANT,
+    check_evaluate_override,
+    default_config,
+    flatten,
+    load_valid_config,
+    to_json,
+)
+from spear_jax.data import is_demo, mimic_iv_copy
+from spear_jax.errors import InputError
+from spear_jax.studies.study import Row, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+      row: label of its row.
+      seed: its seed.
+      name: name of its folder; equal for equal configs, so that studies can share runs.
+      arguments: its command line without --workdir, in which {source} stands for the source's folder.
+      config: its resolved config by dotted name.
+      public: whether its data are open to everyone, so that published results may take its place.
+      source: run whose detector this one starts from; None means that it starts afresh.
+    """
+
+    row: str
+    seed: int
+    name: str
+    arguments: tuple[str, ...]
+    config: Mapping[str, Any]
+    public: bool
+    source: "PlannedRun | None" = None
+
+    @property
+    def command(self) -> str:
+        """Its command line as tables quote it, from the folder of the study."""
+        source = f"runs/{self.source.name}" if self.source else ""
+        return shlex.join(
+            ["python", "-m", "spear_jax.main", *(part.replace("{source}", source) for part in self.arguments)]
+        )
+
+
+def plan(study: Study, overrides: Mapping[str, str]) -> list[PlannedRun]:
+    """Returns the runs of a study; all of them are checked before the first one starts.
+
+    Args:
+      study: the study.
+      overrides: config fields from the command line, for all runs.
+
+    Raises:
+      InputError: the config of a run is impossible.
+    """
+    if "seed" in overrides:
+        raise InputError("--config.seed has no effect on a study, which lists its seeds")
+    return [_plan(study, label, row, seed, overrides) for label, row in study.rows.items() for seed in study.seeds]
+
+
+def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str, str]) -> PlannedRun:
+    source = _plan(study, label, row.source, seed, overrides) if row.source else None
+    path = row.config or study.config
+    own = {**study.overrides, **row.overrides, **({} if row.evaluate else {"seed": seed}), **overrides}
+    config = load_valid_config(path, {field: str(value) for field, value in own.items()})
+    for field in overrides if row.evaluate else ():
+        check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
+    arguments = [f"--config={path}", *(f"--config.{field}={value}" for field, value in own.items())]
+    name = run_name(config)
+    if source and row.evaluate:
+        arguments += ["--mode=evaluate", "--detector={source}"]
+        name += f"-by-{source.name}"
+    elif source:
+        arguments += ["--config.train.init_from={source}"]
+        name += f"-from-{source.name}"
+    return PlannedRun(label, seed, name, tuple(arguments), _resolved(config), _is_public(config), source)
+
+
+def run_name(config: ConfigDict) -> str:
+    """Returns a name that equal configs share and no others; fields that are added later change no name."""
+    usual = _usual()
+    changed = {
+        field: value for field, value in _resolved(config).items() if field not in IRRELEVANT and value != usual[field]
+    }
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{config.data.name}-{config.method}-{digest}"
+
+
+@functools.cache
+def _usual() -> dict[str, Any]:
+    return _resolved(default_config())
+
+
+def _resolved(config: ConfigDict) -> dict[str, Any]:
+    """Returns all fields by dotted name, with the values that config.json would hold."""
+    return flatten(json.loads(to_json(config)))
+
+
+def _is_public(config: ConfigDict) -> bool:
+    """Tells whether the data are open to everyone: no own files or copy, and of MIMIC-IV the demo."""
+    if config.data.dir or config.data.name == "files":
+        return False
+    if config.data.name != "mimic_iv":
+        return True
+    try:
+        return is_demo(mimic_iv_copy(""))
+    except InputError:  # there is no copy here
+        return True
