@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 INT8_GROUPS = {"none": 0, "channel": 0, "grouped": 32}
 """`backbone.int8` -> rows of a kernel that share a scale; 0 means all of them."""
@@ -130,7 +130,7 @@ Read = tuple[int, int] | Int[Array, "batch reads"] | None
 """Which positions somebody reads: all (None), a stretch (first, behind the last), or some of each window by index."""
 
 
-def take(x: Float[Array, "batch sequence *rest"], read: Read) -> Float[Array, "batch reads *rest"]:
+def take(x: Shaped[Array, "batch sequence *rest"], read: Read) -> Shaped[Array, "batch reads *rest"]:
     """The positions that somebody reads."""
     if read is None:
         return x

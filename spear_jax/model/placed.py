@@ -19,6 +19,8 @@ from spear_jax.data import Examples, scoring_batches
 from spear_jax.model.spear import Params, merge
 
 Compute = Callable[[Any, Params, dict[str, Array]], Array]
+BatchFeatures = tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_ _ hidden"]]
+"""Rows of a batch and, for each, a hidden state per time step or a single pooled one; batches differ in length."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +102,7 @@ class PlacedModel:
             scores[rows, : batch_scores.shape[1]] = batch_scores
         return scores
 
-    def features(
-        self, examples: Examples, progress: str = ""
-    ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch reads hidden"]]]:
+    def features(self, examples: Examples, progress: str = "") -> Iterator[BatchFeatures]:
         """Yields what the head reads, batch by batch, longest windows first.
 
         Args:
@@ -140,7 +140,7 @@ class PlacedModel:
 
     def _map(
         self, compute: Compute, examples: Examples, progress: str
-    ) -> Iterator[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch ..."]]]:
+    ) -> Iterator[tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_ ..."]]]:
         """Yields the rows of each batch and what `compute` returns for them.
 
         Results are fetched one batch late, so that the devices never wait for the host.

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
 from spear_jax.data import Dataset, Examples
-from spear_jax.model.placed import PlacedModel
+from spear_jax.model.placed import BatchFeatures, PlacedModel
 
 MAX_STATE_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
 
@@ -98,7 +98,7 @@ def fit_head(
     *,
     positive_weight: float,
     seed: int,
-    features: Iterable[tuple[Int[np.ndarray, "batch"], Float[np.ndarray, "batch reads hidden"]]] | None = None,
+    features: Iterable[BatchFeatures] | None = None,
 ) -> dict[str, np.ndarray]:
     """Fits the head of a model to what it reads of the training split.
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -63,9 +64,9 @@ def test_every_computation_follows_the_precision(
 ) -> None:
     precisions = []
 
-    def compute(*inputs: object) -> np.ndarray:
+    def compute(*inputs: object) -> jax.Array:
         precisions.append(jax.config.jax_default_matmul_precision)
-        return np.zeros((4, T))
+        return jnp.zeros((4, T))
 
     monkeypatch.setattr(placed, "_apply", compute)
     model = dataclasses.replace(model, matmul_precision="highest")
