@@ -77,13 +77,13 @@ def local(leaves, shardings):
     pairs = zip(leaves, shardings, strict=True)
     return [[list(array.shape), list(part.shard_shape(array.shape))] for array, part in pairs]
 
-given, _ = compiled.input_shardings
+inputs, _ = compiled.input_shardings
 made = compiled.output_shardings
 text = compiled.as_text()
 print(json.dumps({
     "devices": jax.device_count(),
-    "batches": {name: local([batches[name]], [given[3][name]])[0] for name in batches},
-    "parameters": local(jax.tree.leaves((trainable, state, frozen)), jax.tree.leaves(given[:3])),
+    "batches": {name: local([batches[name]], [inputs[3][name]])[0] for name in batches},
+    "parameters": local(jax.tree.leaves((trainable, state, frozen)), jax.tree.leaves(inputs[:3])),
     "results": local(jax.tree.leaves((trainable, state)), jax.tree.leaves(made[:2])),
     "partitions": int(re.search(r"num_partitions=(\\d+)", text).group(1)),
     "hidden": sorted(set(re.findall(r"f32\\[(\\d+),84,32\\]", text))),
@@ -123,7 +123,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[int]:
 
 
 def train(folder: Path, *arguments: str, devices: int = 1) -> str:
-    """Runs the program in one process; returns what it said."""
+    """Runs the program in one process; returns its output."""
     output = folder.with_name("output.log")
     command = ["-m", "spear_jax.main", *RUN, *arguments, f"--workdir={folder}"]
     codes = finish([start(output, command, devices=devices)])
@@ -156,9 +156,9 @@ def start_two(folder: Path, *arguments: str) -> tuple[list[subprocess.Popen[str]
 def train_on_two(folder: Path, *arguments: str) -> list[str]:
     processes, outputs = start_two(folder, *arguments)
     codes = finish(processes)
-    said = [output.read_text() for output in outputs]
-    assert codes == [0, 0], "\n".join(text[-4000:] for text in said)
-    return said
+    output_text = [output.read_text() for output in outputs]
+    assert codes == [0, 0], "\n".join(text[-4000:] for text in output_text)
+    return output_text
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -169,20 +169,20 @@ def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text())
 
 
-def assert_close(one: Any, other: Any, where: str) -> None:
+def assert_close(actual: Any, expected: Any, where: str) -> None:
     """The same structure, and every number within the tolerance."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_close(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for i, pair in enumerate(zip(one, other, strict=True)):
+    if isinstance(actual, dict):
+        assert actual.keys() == expected.keys(), where
+        for key in actual:
+            assert_close(actual[key], expected[key], f"{where}.{key}")
+    elif isinstance(actual, list):
+        assert len(actual) == len(expected), where
+        for i, pair in enumerate(zip(actual, expected, strict=True)):
             assert_close(*pair, f"{where}[{i}]")
-    elif isinstance(one, float) and isinstance(other, float):
-        assert abs(one - other) <= TOLERANCE, f"{where}: {one} and {other}"
+    elif isinstance(actual, float) and isinstance(expected, float):
+        assert abs(actual - expected) <= TOLERANCE, f"{where}: {actual} and {expected}"
     else:
-        assert one == other, where
+        assert actual == expected, where
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
@@ -190,18 +190,18 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert len(lines(folder)) == len(lines(reference))
     for line, expected in zip(lines(folder), lines(reference), strict=True):
         assert_close(line, expected, f"{expected['kind']} {expected['step']}")
-    found, expected = results(folder), results(reference)
+    actual, expected = results(folder), results(reference)
     for name in ("train", "validation", "test", "controls", "threshold", "splits", "parameters"):
-        assert_close(found[name], expected[name], name)
-    assert_close(found["training"], expected["training"], "training")
+        assert_close(actual[name], expected[name], name)
+    assert_close(actual["training"], expected["training"], "training")
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on one device."""
     folder = tmp_path_factory.mktemp("single") / "run"
-    said = train(folder, "--distributed=auto")
-    assert "devices: 1 x" in said
+    output_text = train(folder, "--distributed=auto")
+    assert "devices: 1 x" in output_text
     assert [line["kind"] for line in lines(folder)] == 2 * ["train", "train", "evaluation"]
     return folder
 
@@ -238,10 +238,10 @@ def test_sigterm_to_either_process_saves_and_ends_both(tmp_path: Path, which: in
     wait_for(processes, outputs, lambda: any((folder / "checkpoints").glob("[0-9]")))
     processes[which].send_signal(signal.SIGTERM)
     codes = finish(processes)
-    said = "\n".join(output.read_text()[-4000:] for output in outputs)
-    assert codes == [1, 1], said
+    output_text = "\n".join(output.read_text()[-4000:] for output in outputs)
+    assert codes == [1, 1], output_text
     step = max(int(path.name) for path in (folder / "checkpoints").glob("*"))
-    assert f"stopped at step {step}" in said
+    assert f"stopped at step {step}" in output_text
     assert lines(folder)[-1]["step"] == step
 
 
@@ -286,16 +286,16 @@ def test_the_compiled_training_call_divides_batches_and_nothing_else(tmp_path: P
     output = tmp_path / "output.log"
     codes = finish([start(output, ["-c", SHARDING], devices=DEVICES)])
     assert codes == [0], output.read_text()
-    found = json.loads(output.read_text().splitlines()[-1])
-    assert found["devices"] == found["partitions"] == DEVICES
+    report = json.loads(output.read_text().splitlines()[-1])
+    assert report["devices"] == report["partitions"] == DEVICES
     # 10 windows are filled up to 16: each device gets 2 of them, and all steps of a call.
-    assert found["batches"] == {name: [[3, 16, 64], [3, 2, 64]] for name in ("inputs", "mask", "targets")}
-    for whole, share in found["parameters"] + found["results"]:
-        assert share == whole
+    assert report["batches"] == {name: [[3, 16, 64], [3, 2, 64]] for name in ("inputs", "mask", "targets")}
+    for full, share in report["parameters"] + report["results"]:
+        assert share == full
     # Hidden states too: 20 prompt vectors and 64 steps of 2 windows, never of 16.
-    assert found["hidden"] == ["2"]
-    assert found["gathers"] == 0
-    assert found["reduces"] > 0  # of gradient and loss
+    assert report["hidden"] == ["2"]
+    assert report["gathers"] == 0
+    assert report["reduces"] > 0  # of gradient and loss
 
 
 def test_a_batch_is_filled_up_with_masked_windows() -> None:
@@ -309,11 +309,11 @@ def test_distributed_on_without_a_cluster_is_one_line(tmp_path: Path) -> None:
     output, folder = tmp_path / "output.log", tmp_path / "run"
     command = ["-m", "spear_jax.main", *RUN, "--distributed=on", f"--workdir={folder}"]
     codes = finish([start(output, command)])
-    said = output.read_text()
-    assert codes == [2], said
-    assert said.count("\n") == 1, said
-    assert said.startswith("error: --distributed=on needs a cluster, and none was found")
-    assert "JAX_COORDINATOR_ADDRESS" in said
+    output_text = output.read_text()
+    assert codes == [2], output_text
+    assert output_text.count("\n") == 1, output_text
+    assert output_text.startswith("error: --distributed=on needs a cluster, and none was found")
+    assert "JAX_COORDINATOR_ADDRESS" in output_text
     assert not folder.exists()
 
 
@@ -368,10 +368,10 @@ def test_a_named_coordinator_is_all_that_is_asked(plain_host: pytest.MonkeyPatch
     environment = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
     for name, value in (environment | {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).items():
         plain_host.setenv(name, value)
-    given: dict[str, Any] = {}
-    plain_host.setattr(jax.distributed, "initialize", given.update)
+    arguments: dict[str, Any] = {}
+    plain_host.setattr(jax.distributed, "initialize", arguments.update)
     parallel.join_processes("auto")
-    assert given == {
+    assert arguments == {
         "coordinator_address": "127.0.0.1:1",
         "num_processes": 2,
         "process_id": 1,

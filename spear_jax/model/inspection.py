@@ -16,7 +16,7 @@ MAX_ATTENTION_BYTES = 1 << 30  # of attention weights; longer windows are skippe
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What a trained prompt looks like.
+    """The findings about a trained prompt.
 
     Attributes:
       words: the nearest words of each prompt vector with their cosines; empty for a backbone with random weights, whose

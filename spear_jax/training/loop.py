@@ -81,7 +81,7 @@ def train_model(
 
 
 class Epoch(NamedTuple):
-    """How fast an epoch was trained, and whether it came to its end or was stopped by a signal."""
+    """The throughput of an epoch, and whether it finished or was stopped by a signal."""
 
     windows: int
     seconds: float

@@ -1,4 +1,4 @@
-"""How far training has come: counters, sums and the best evaluation, saved with every checkpoint."""
+"""Keeps track of training: counters, sums and the best evaluation, saved with every checkpoint."""
 
 import dataclasses
 import time
@@ -15,7 +15,7 @@ from spear_jax.training.step import StepMetrics
 
 @dataclasses.dataclass
 class Progress:
-    """How far training has come; a checkpoint holds it as JSON beside the arrays.
+    """The progress of training; a checkpoint holds it as JSON next to the arrays.
 
     Attributes:
       step: optimizer steps taken.

@@ -16,7 +16,7 @@ DECAY_TO = 0.1  # share of the learning rate that is left after the decay
 
 
 class StepMetrics(NamedTuple):
-    """What optimizer steps report, a value per step.
+    """Metrics of optimizer steps, a value per step.
 
     The three norms show whether the prompt learns: a prompt that stands still is the most common failure.
 

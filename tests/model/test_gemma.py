@@ -1,4 +1,4 @@
-"""SPEAR-Gemma from end to end, with a small Gemma that nobody trained, and by the real one's shape."""
+"""SPEAR on Gemma from end to end: a small Gemma with random weights, and the shape of the real one."""
 
 import os
 from pathlib import Path
@@ -39,9 +39,9 @@ def test_from_training_to_scores(spear: Spear, nasa: Path, folder: Path, tmp_pat
         assert outcome.code == 0, outcome.err
         return outcome.out
 
-    said = train(2)
-    assert f"backbone random:{folder} (RANDOM WEIGHTS, float32, causal): frozen" in said
-    assert "0+0 0+1 0+2 ... 9+9" in said  # two tokens for each bin
+    output = train(2)
+    assert f"backbone random:{folder} (RANDOM WEIGHTS, float32, causal): frozen" in output
+    assert "0+0 0+1 0+2 ... 9+9" in output  # two tokens for each bin
     assert "resuming at step" in train(6)
     check_log(run, epochs=6)
     losses = [line["loss"] for line in log(run) if line["kind"] == "evaluation"]
@@ -84,10 +84,10 @@ def test_on_the_real_telemetry(spear: Spear, folder: Path, tmp_path: Path) -> No
 
 def test_trainable_numbers_of_the_real_shape() -> None:
     """google/gemma-2b's: 20 x 2048 for the prompt, 2048 + 1 for the head."""
-    found = describe_backbone("random:google/gemma-2b", "bfloat16")
-    assert (found.config.layers, found.config.head_size, found.config.key_value_heads) == (18, 256, 1)
+    described = describe_backbone("random:google/gemma-2b", "bfloat16")
+    assert (described.config.layers, described.config.head_size, described.config.key_value_heads) == (18, 256, 1)
     config = default_config()
-    spear = build_spear(config, found.module, found.config.hidden_size)
+    spear = build_spear(config, described.module, described.config.hidden_size)
     shapes = [jax.ShapeDtypeStruct((1, 128), dtype) for dtype in (jnp.int32, jnp.bool_)]
     params = jax.eval_shape(spear.init, jax.random.key(0), *shapes)["params"]
     trainable = {name: params[name] for name in ("prompt", "head")}
@@ -101,9 +101,9 @@ def test_no_two_numbers_look_alike_where_they_are_written_in_digits(folder: Path
     backbone = load_backbone(f"random:{folder}")
     table, notes = bin_table("numbers", 100, backbone, **SETTINGS)
     assert len(np.unique(table[:100].round(6), axis=0)) == 100
-    one, two = backbone.word_rows(np.array(backbone.tokenize("12")))
-    np.testing.assert_allclose(table[12], (2 * one + two) / 3, rtol=1e-5)
-    np.testing.assert_allclose(table[21], (2 * two + one) / 3, rtol=1e-5)
+    digit_1, digit_2 = backbone.word_rows(np.array(backbone.tokenize("12")))
+    np.testing.assert_allclose(table[12], (2 * digit_1 + digit_2) / 3, rtol=1e-5)
+    np.testing.assert_allclose(table[21], (2 * digit_2 + digit_1) / 3, rtol=1e-5)
     assert notes["tokens"][7] == ["0", "7"]
     assert notes["missing"] == "<unk>"
 
@@ -166,7 +166,7 @@ OPTIONS = [
 def test_one_command_for_each_option(
     spear: Spear, nasa: Path, folder: Path, tmp_path: Path, kind: str, option: dict[str, str]
 ) -> None:
-    """What each option means is tested in test_options.py; here it runs from data to results."""
+    """Runs each option from data to results; its meaning is tested in test_options.py."""
     name = "random:tiny" if kind == "bert" else f"random:{folder}"
     fields = {"backbone.name": name, "embedding.kind": "numbers", "controls.head_only": "true"}
     outcome = spear(*quick_on(nasa, tmp_path / "run", fields | option))

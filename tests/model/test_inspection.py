@@ -1,4 +1,4 @@
-"""What is shown of a prompt: its nearest words, and the attention that it gets, against transformers."""
+"""Nearest words of a prompt, and its attention against transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def test_attention_to_the_prompt_is_that_of_torch(tmp_path: Path, family: str, p
         frozen["cls"] = {"table": cls}
     spear = Spear(backbone.module, 24, rows=11, prompt_length=M, prompt_position=position)
     model = PlacedModel.place(default_config(), spear, trainable, frozen)
-    found = inspection.attention_to_prompt(model, windows(bins), 0)
+    attention = inspection.attention_to_prompt(model, windows(bins), 0)
 
     steps = table[bins[0]]
     order, first = {
@@ -78,9 +78,9 @@ def test_attention_to_the_prompt_is_that_of_torch(tmp_path: Path, family: str, p
     expected = np.stack([layer[0].mean(axis=0).numpy() for layer in layers])
     step = 0 if position == "suffix" else first + M
     expected = expected[:, step : step + T, first : first + M]
-    assert found.shape == (len(layers), T, M)
+    assert attention.shape == (len(layers), T, M)
     assert expected.std() > 0.01  # no softmax of all equal weights, which any code would give
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    np.testing.assert_allclose(attention, expected, atol=TOLERANCE)
 
 
 def test_scoring_keeps_no_attention() -> None:
@@ -107,11 +107,11 @@ def test_nearest_words_are_those_of_the_whole_table(monkeypatch: pytest.MonkeyPa
     ids = [backbone.tokenize(word)[0] for word in ("7", "42")]
     between = backbone.word_rows(np.array(ids)).sum(axis=0)
     vectors = np.concatenate([3 * backbone.word_rows(np.array(ids)), between[None]])
-    found = inspection.nearest_words(backbone, vectors)
-    assert found[0][0] == ("7", pytest.approx(1.0))
-    assert found[1][0] == ("42", pytest.approx(1.0))
-    assert {word for word, _ in found[2][:2]} == {"7", "42"}
+    words = inspection.nearest_words(backbone, vectors)
+    assert words[0][0] == ("7", pytest.approx(1.0))
+    assert words[1][0] == ("42", pytest.approx(1.0))
+    assert {word for word, _ in words[2][:2]} == {"7", "42"}
     table = backbone.word_rows(np.arange(backbone.vocabulary_size))
     cosines = vectors @ table.T / np.outer(np.linalg.norm(vectors, axis=1), np.linalg.norm(table, axis=1))
     best = np.sort(cosines, axis=1)[:, ::-1][:, : inspection.NEAREST]
-    np.testing.assert_allclose([[cosine for _, cosine in row] for row in found], best, atol=1e-6)
+    np.testing.assert_allclose([[cosine for _, cosine in row] for row in words], best, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A fitted head is the optimum of its regression, reads what the model's own head reads, and needs no prompt."""
+"""A fitted head is the optimum of its regression, and reads the same states as the model's own head."""
 
 import dataclasses
 
@@ -42,9 +42,9 @@ def test_the_fitted_head_is_at_the_optimum(head: str, positive_weight: float) ->
     model, train = assembled(head), windows(40, head)
     batches = list(model.features(train))
     fitted = fit_head(model, train, positive_weight=positive_weight, seed=0)
-    asked = np.ones((40, 1), bool) if head == "window" else train.mask
-    x = np.concatenate([read[asked[rows]] for rows, read in batches]).astype(float)
-    y = train.targets[:, : asked.shape[1]][asked]
+    chosen = np.ones((40, 1), bool) if head == "window" else train.mask
+    x = np.concatenate([states[chosen[rows]] for rows, states in batches]).astype(float)
+    y = train.targets[:, : chosen.shape[1]][chosen]
     # Gradient of the weighted cross-entropy with half the squared kernel added: logistic regression at C = 1.
     pull = np.where(y > 0, positive_weight, 1.0) * (expit(x @ fitted["kernel"][:, 0] + fitted["bias"]) - y)
     assert np.abs(x.T @ pull + fitted["kernel"][:, 0]).max() < 1e-2
@@ -56,7 +56,7 @@ def test_the_model_with_a_fitted_head_gives_the_regression_s_scores() -> None:
     batches = list(model.features(train))
     head = fit_head(model, train, positive_weight=1.0, seed=0)
     scores = model.with_parts({"head": head}).score(train)
-    expected = expit(np.concatenate([read for _, read in batches]) @ head["kernel"] + head["bias"])[..., 0]
+    expected = expit(np.concatenate([states for _, states in batches]) @ head["kernel"] + head["bias"])[..., 0]
     np.testing.assert_allclose(scores[train.mask], expected[train.mask], atol=1e-5)
 
 
@@ -66,21 +66,21 @@ def test_head_only_is_the_same_whether_states_are_kept_or_read_again(
 ) -> None:
     model, train = assembled(head), windows(40, head)
     splits = {"train": train, "test": windows(20, head, seed=1)}
-    kept = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
+    stored = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
     monkeypatch.setattr("spear_jax.methods.head_only.MAX_STATE_BYTES", 0)
     again = score_head_only(model, train, splits, positive_weight=1.0, seed=0)
     for name in splits:
-        np.testing.assert_allclose(kept[name], again[name], atol=1e-6)
-        assert kept[name].shape == splits[name].bins.shape
+        np.testing.assert_allclose(stored[name], again[name], atol=1e-6)
+        assert stored[name].shape == splits[name].bins.shape
 
 
 def test_more_states_than_fit_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, train = assembled(), windows(60)
-    whole = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
+    full = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
     monkeypatch.setattr(probing, "MAX_STATE_BYTES", 8 * model.module.hidden * int(train.mask.sum()) // 2)
     half = score_head_only(model, train, {"train": train}, positive_weight=1.0, seed=0)["train"]
-    assert not np.array_equal(whole, half)
-    assert np.corrcoef(whole[train.mask], half[train.mask])[0, 1] > 0.8
+    assert not np.array_equal(full, half)
+    assert np.corrcoef(full[train.mask], half[train.mask])[0, 1] > 0.8
 
 
 def test_one_class_gives_a_head_that_says_so() -> None:

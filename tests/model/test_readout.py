@@ -1,4 +1,4 @@
-"""What the head reads of the hidden states."""
+"""Selecting the hidden states that the head reads."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Series of any length: padding changes nothing that is real, whatever lengths windows are read in."""
+"""Series of any length: padding changes no real score, whatever length windows are padded to."""
 
 import dataclasses
 import re
@@ -78,15 +78,15 @@ def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str
     assert len(set(examples.lengths.tolist())) > 2
     full = dataclasses.replace(examples, lengths=np.full(len(examples), T))
 
-    def scores(read: Examples) -> np.ndarray:
-        return model.score(read)[examples.mask]
+    def scores(padded: Examples) -> np.ndarray:
+        return model.score(padded)[examples.mask]
 
     np.testing.assert_allclose(scores(examples), scores(full), atol=1e-5)
 
-    def alone(read: Examples) -> np.ndarray:
-        return score_head_only(model, read, {"test": read}, positive_weight=1.0, seed=0)["test"][examples.mask]
+    def head_scores(padded: Examples) -> np.ndarray:
+        return score_head_only(model, padded, {"test": padded}, positive_weight=1.0, seed=0)["test"][examples.mask]
 
-    np.testing.assert_allclose(alone(examples), alone(full), atol=1e-4)
+    np.testing.assert_allclose(head_scores(examples), head_scores(full), atol=1e-4)
 
 
 @settings(deadline=None, max_examples=30)
@@ -94,16 +94,16 @@ def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str
 def test_what_stands_in_padding_changes_no_metric(lengths: list[int], junk: float) -> None:
     rng = np.random.default_rng(0)
     series = [Series(f"s{i}", rng.normal(size=n), rng.random(n) < 0.3) for i, n in enumerate(lengths)]
-    cut_up = cut_windows(series, [one.name for one in series], 32, 32)
-    scores = rng.random(cut_up.real.shape)
+    windows_of_series = cut_windows(series, [member.name for member in series], 32, 32)
+    scores = rng.random(windows_of_series.real.shape)
 
     def metrics(scores: np.ndarray) -> dict:
-        steps = stitch(cut_up, scores, series)
+        steps = stitch(windows_of_series, scores, series)
         assert len(steps.score) == sum(lengths)
         return point_metrics("", steps.label, steps.score, steps.score > 0.5)
 
-    if 0 < sum(one.labels.sum() for one in series) < sum(lengths):
-        assert metrics(scores) == metrics(np.where(cut_up.real, scores, junk))
+    if 0 < sum(member.labels.sum() for member in series) < sum(lengths):
+        assert metrics(scores) == metrics(np.where(windows_of_series.real, scores, junk))
 
 
 def test_whole_series_are_windows_of_their_own(spear: Spear, tmp_path) -> None:
@@ -133,8 +133,8 @@ def test_whole_series_of_many_lengths_are_read_in_few(spear: Spear, tmp_path) ->
         *command("files:debug", {"data.dir": tmp_path, "data.window": 0, "data.split": "series"}, mode="preview")
     )
     assert shown.code == 0, shown.err
-    read = {length for found in re.findall(r"windows of ([\d or]+)", shown.out) for length in found.split(" or ")}
-    assert 1 < len(read) <= MAX_SHAPES
+    lengths = {length for match in re.findall(r"windows of ([\d or]+)", shown.out) for length in match.split(" or ")}
+    assert 1 < len(lengths) <= MAX_SHAPES
 
 
 def test_a_whole_series_that_is_too_long_is_refused(spear: Spear, tmp_path) -> None:

@@ -72,7 +72,7 @@ def finish(process: subprocess.Popen[str]) -> int:
 
 
 def run(folder: Path, arguments: tuple[str, ...] = RUN) -> tuple[int, str]:
-    """Runs the program to its end; returns its exit code and what it said this time."""
+    """Runs the program to its end; returns its exit code and its new output."""
     before = len(output_of(folder).read_text()) if output_of(folder).exists() else 0
     code = finish(start(folder, arguments))
     return code, output_of(folder).read_text()[before:]
@@ -93,13 +93,13 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def saved(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints."""
+    """Returns the steps of the complete checkpoints."""
     names = [path.name for path in (folder / "checkpoints").glob("*")]
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def half_saved(folder: Path) -> list[str]:
-    """Checkpoints under way: Orbax writes to such a folder and renames it when it is whole."""
+    """Returns the checkpoints being written: Orbax renames such a folder once it is complete."""
     return [path.name for path in (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
 
 
@@ -112,7 +112,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What has to be the same: all but how long it took."""
+    """Returns the results without times and memory, which may differ."""
     content = json.loads((folder / "results.json").read_text())
     return {key: content[key] for key in content if key not in ("seconds", "throughput", "memory", "cpu_seconds")}
 
@@ -131,10 +131,10 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run that nothing happened to; not to be written to."""
+    """A finished run that nothing happened to; read-only."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, said = run(folder)
-    assert code == 0, said
+    code, output = run(folder)
+    assert code == 0, output
     assert last_saved(folder) == LAST_STEP
     return folder
 
@@ -158,7 +158,7 @@ def test_kill_nine_at_five_moments_changes_nothing(undisturbed: Path, tmp_path: 
     print(f"seed {seed}, kills between checkpoints from steps {targets} on")
 
     def note(moment: str) -> None:
-        print(f"{moment}: whole {saved(folder)}, half {half_saved(folder)}")
+        print(f"{moment}: complete {saved(folder)}, half {half_saved(folder)}")
 
     # 1. Somewhere before, at or soon after the first checkpoint.
     process = start(folder)
@@ -201,9 +201,9 @@ def test_kill_nine_at_five_moments_changes_nothing(undisturbed: Path, tmp_path: 
 
     assert len(between) == 3
     assert all(0 < step < LAST_STEP for step in between), between
-    code, said = run(folder)
-    assert code == 0, said
-    assert f"resuming at step {LAST_STEP}" in said
+    code, output = run(folder)
+    assert code == 0, output
+    assert f"resuming at step {LAST_STEP}" in output
     assert_same_end(folder, undisturbed)
 
 
@@ -219,10 +219,10 @@ def test_kill_nine_again_and_again_changes_nothing(undisturbed: Path, tmp_path: 
         time.sleep(rng.uniform(0, 0.15))
         kill(process)
         kills += 1
-        print(f"kill {kills}: whole {saved(folder)}, half {half_saved(folder)}")
+        print(f"kill {kills}: complete {saved(folder)}, half {half_saved(folder)}")
     assert kills >= 5
-    code, said = run(folder)
-    assert code == 0, said
+    code, output = run(folder)
+    assert code == 0, output
     assert_same_end(folder, undisturbed)
 
 
@@ -233,18 +233,18 @@ def test_sigterm_saves_and_the_same_command_goes_on(undisturbed: Path, tmp_path:
     wait_for(process, folder, lambda: last_saved(folder) >= 6)
     process.terminate()
     assert finish(process) == 1
-    said = output_of(folder).read_text()
+    output = output_of(folder).read_text()
     stopped = last_saved(folder)
     assert 0 < stopped < LAST_STEP
-    assert f"stopped: stopped at step {stopped}" in said
-    assert "Traceback" not in said
+    assert f"stopped: stopped at step {stopped}" in output
+    assert "Traceback" not in output
     assert lines(folder)[-1]["step"] == stopped  # what was done was saved
 
     with (folder / "metrics.jsonl").open("a") as log:
         log.write('{"kind": "train", "st')  # as a crash would leave it
-    code, said = run(folder)
-    assert code == 0, said
-    assert f"resuming at step {stopped}" in said
+    code, output = run(folder)
+    assert code == 0, output
+    assert f"resuming at step {stopped}" in output
     assert_same_end(folder, undisturbed)
 
 
@@ -255,10 +255,10 @@ def test_the_command_of_a_finished_run_shows_its_results_and_writes_nothing(
         return {str(path): path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
 
     before = files()
-    code, said = run(undisturbed)
-    assert code == 0, said
-    assert "this run is done" in said
-    assert "SPEAR" in said
+    code, output = run(undisturbed)
+    assert code == 0, output
+    assert "this run is done" in output
+    assert "SPEAR" in output
     assert files() == before
 
 
@@ -266,17 +266,17 @@ def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed
     damaged = unfinished / "checkpoints" / str(LAST_STEP)
     for path in damaged.glob("state/ocdbt.process_0/d/*"):
         os.truncate(path, path.stat().st_size // 2)
-    code, said = run(unfinished)
+    code, output = run(unfinished)
     assert code == 2
-    error = said[said.index("error: ") :]  # what comes before is the introduction of the run
+    error = output[output.index("error: ") :]  # what comes before is the introduction of the run
     assert error.count("\n") == 1, error
     assert str(damaged) in error
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
     shutil.rmtree(damaged)
-    code, said = run(unfinished)
-    assert code == 0, said
-    assert f"resuming at step {LAST_STEP - SAVED_EVERY}" in said
+    code, output = run(unfinished)
+    assert code == 0, output
+    assert f"resuming at step {LAST_STEP - SAVED_EVERY}" in output
     assert_same_end(unfinished, undisturbed)
 
 
@@ -291,14 +291,14 @@ def test_every_damage_to_a_file_is_seen_or_harmless(
 ) -> None:
     for hook in ("unraisablehook", "excepthook"):  # put back when the test is over
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
-    whole = tmp_path / "whole"
+    intact = tmp_path / "intact"
     state = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
-    with Checkpoints(epath.Path(whole)) as checkpoints:
+    with Checkpoints(epath.Path(intact)) as checkpoints:
         checkpoints.save(state, Progress(step=3, epoch=1))
     refused = []
-    for name in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
+    for name in sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file()):
         folder = tmp_path / "damaged"
-        shutil.copytree(whole, folder)
+        shutil.copytree(intact, folder)
         if damage == "missing":
             (folder / name).unlink()
         else:
@@ -306,9 +306,9 @@ def test_every_damage_to_a_file_is_seen_or_harmless(
             os.truncate(folder / name, size // 2 if damage == "half" else 0)
         try:
             restored, progress = restore(folder, state)
-        except InputError as fault:
-            assert f"{folder}/3" in str(fault)
-            assert "\n" not in str(fault)
+        except InputError as error:
+            assert f"{folder}/3" in str(error)
+            assert "\n" not in str(error)
             refused.append(name.parts[1])
         else:
             assert progress == Progress(step=3, epoch=1), name
@@ -334,11 +334,11 @@ def test_other_faults_are_shown_before_and_after_a_damaged_checkpoint(
         os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError):
         restore(tmp_path, state)
-    for fault in (RuntimeError("Event loop is closed"), RuntimeError("the disk is on fire")):
-        sys.excepthook(RuntimeError, fault, None)
-    said = capsys.readouterr().err
-    assert "the disk is on fire" in said
-    assert "Event loop" not in said
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("the disk is on fire")):
+        sys.excepthook(RuntimeError, error, None)
+    output = capsys.readouterr().err
+    assert "the disk is on fire" in output
+    assert "Event loop" not in output
 
 
 def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
@@ -350,7 +350,7 @@ def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
         for step in range(1, 6):
             array = call(array)
             checkpoints.save({"trainable": array}, Progress(step=step))
-            for _ in range(10):  # the buffer that is being saved is given away and written over
+            for _ in range(10):  # the buffer that is being saved is donated and overwritten
                 array = call(array)
             array = jnp.full_like(array, step)
     assert len(saved(tmp_path)) == KEEP
@@ -366,12 +366,12 @@ def test_only_the_last_few_checkpoints_are_kept(undisturbed: Path) -> None:
 
 def test_a_half_written_line_and_later_steps_are_dropped_from_the_log(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    kept = '{"kind": "train", "step": 2}\n{"kind": "evaluation", "step": 2}\n'
-    path.write_text(kept + '{"kind": "train", "step": 4}\n{"kind": "tra')
+    before = '{"kind": "train", "step": 2}\n{"kind": "evaluation", "step": 2}\n'
+    path.write_text(before + '{"kind": "train", "step": 4}\n{"kind": "tra')
     log = Log(epath.Path(path), step=2)
-    assert path.read_text() == kept
+    assert path.read_text() == before
     log.write({"kind": "train", "step": 4})
-    assert path.read_text() == kept + '{"kind": "train", "step": 4}\n'
+    assert path.read_text() == before + '{"kind": "train", "step": 4}\n'
 
 
 # Such a weight decay makes the head's weights some 100 000 times larger at every step.
@@ -395,10 +395,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_a_finite_checkpoint(
     tmp_path: Path, arguments: tuple[str, ...], rate: int
 ) -> None:
     folder = tmp_path / "run"
-    code, said = run(folder, (*DIVERGING, *arguments, f"--config.train.head_learning_rate={rate}"))
-    assert code == 1, said
-    assert "Traceback" not in said
-    error = said.splitlines()[-1]
+    code, output = run(folder, (*DIVERGING, *arguments, f"--config.train.head_learning_rate={rate}"))
+    assert code == 1, output
+    assert "Traceback" not in output
+    error = output.splitlines()[-1]
     assert error.startswith("stopped: the loss is not finite at step ")
     assert f"train.head_learning_rate={rate}" in error
     assert "train.prompt_learning_rate=0.02" in error

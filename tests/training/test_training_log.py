@@ -1,4 +1,4 @@
-"""What training says to people: what is wrong, loudly, and numbers that are undefined as such."""
+"""What training prints: a line per epoch, and warnings about what is wrong."""
 
 import pytest
 
@@ -23,16 +23,16 @@ def test_a_healthy_epoch_gives_no_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"prompt_update": 0.0}, "the prompt does not move"),
         ({"validation_score_spread": 1e-6}, "all predictions are one class"),
         ({"validation_aupr": None, "validation_auroc": None}, "validation has one class only"),
     ],
 )
-def test_what_is_wrong_is_said(change: dict, said: str) -> None:
+def test_a_warning_names_the_fault(change: dict, message: str) -> None:
     (warning,) = diagnose(20, LINE | change)
-    assert warning.startswith(said)
+    assert warning.startswith(message)
 
 
 def test_without_a_prompt_none_can_stand_still() -> None:
