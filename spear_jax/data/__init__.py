@@ -6,7 +6,7 @@ from spear_jax.data.labels import apply_rules
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
-from spear_jax.data.series import LoadedSeries, ScaleRange, Series
+from spear_jax.data.series import LoadedSeries, ScaleRange, Series, series_offsets
 from spear_jax.data.sources import (
     dataset_title,
     find_files,
@@ -68,6 +68,7 @@ __all__ = [
     "read_labels_of",
     "scores_by_split",
     "scoring_batches",
+    "series_offsets",
     "split_names",
     "stitch",
     "stitch_splits",

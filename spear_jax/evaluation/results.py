@@ -15,7 +15,7 @@ from etils import epath
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
-from spear_jax.data import Dataset, StepScores
+from spear_jax.data import Dataset, StepScores, series_offsets
 from spear_jax.evaluation.interval_metrics import mean_over_series
 from spear_jax.evaluation.judge import Evaluation, interval_metrics_by_series
 from spear_jax.evaluation.pointwise import point_metrics
@@ -161,5 +161,4 @@ def _timestamps(dataset: Dataset, steps: StepScores) -> Shaped[np.ndarray, "step
         series.timestamps if len(series.timestamps) else np.full(len(series), "NaT", "datetime64[ns]")
         for series in dataset.recorded
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(series) for series in dataset.recorded])])
-    return np.concatenate(stamps)[offsets[steps.series] + steps.step]
+    return np.concatenate(stamps)[series_offsets(dataset.recorded)[steps.series] + steps.step]

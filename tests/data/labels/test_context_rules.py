@@ -28,7 +28,7 @@ def windows(kind: str, count: int, seed: int = 0) -> np.ndarray:
 
 
 def by_scipy(window: np.ndarray) -> dict[str, bool]:
-    """The four rules on one window, with scipy's tests."""
+    """Applies the four rules to one window, with scipy's tests."""
     end = np.flatnonzero(np.isfinite(window))[-1] + 1
     steps = np.arange(end)[np.isfinite(window[:end])]
     known = window[steps]
@@ -48,12 +48,12 @@ def by_scipy(window: np.ndarray) -> dict[str, bool]:
 @pytest.mark.filterwarnings("ignore")
 def test_rules_equal_scipy_on_a_thousand_windows(kind: str) -> None:
     values = windows(kind, 1000)
-    found = apply_rules(values)
+    labels = apply_rules(values)
     expected = [by_scipy(window) for window in values]
     for rule in RULES:
-        np.testing.assert_array_equal(found.fired[rule], [one[rule] for one in expected], err_msg=rule)
+        np.testing.assert_array_equal(labels.fired[rule], [window[rule] for window in expected], err_msg=rule)
         if kind != "discrete":  # where a jump of 2 in 0 to 2 is never an outlier
-            assert 0 < found.fired[rule].sum() < 1000, rule
+            assert 0 < labels.fired[rule].sum() < 1000, rule
 
 
 @pytest.mark.parametrize("kind", ["noise", "walks", "discrete"])
@@ -83,17 +83,17 @@ def test_each_rule_points_to_its_steps() -> None:
         "volatility": (flat() * np.where(step < T // 2, 40, 1), step < T // 2),
     }
     for rule, (window, expected) in cases.items():
-        found = apply_rules(window[None], rules=(rule,))
-        assert found.fired[rule].tolist() == [True], rule
-        np.testing.assert_array_equal(found.steps[0], expected, err_msg=rule)
-        assert list(found.fired) == [rule]
+        labels = apply_rules(window[None], rules=(rule,))
+        assert labels.fired[rule].tolist() == [True], rule
+        np.testing.assert_array_equal(labels.steps[0], expected, err_msg=rule)
+        assert list(labels.fired) == [rule]
 
 
 @pytest.mark.parametrize("window", [np.zeros(T), np.full(T, np.nan), np.r_[1.0, 2.0, np.full(T - 2, np.nan)]])
 def test_windows_that_say_nothing_fire_nothing(window: np.ndarray) -> None:
-    found = apply_rules(window[None])
-    assert not any(fired.any() for fired in found.fired.values())
-    assert not found.steps.any()
+    labels = apply_rules(window[None])
+    assert not any(fired.any() for fired in labels.fired.values())
+    assert not labels.steps.any()
 
 
 @settings(deadline=None, max_examples=30)

@@ -1,4 +1,4 @@
-"""`fetch` against a local server that can cut connections, ignore Range and give wrong bytes."""
+"""`fetch` against a local server that can cut connections, ignore Range and send wrong bytes."""
 
 import hashlib
 import http.server
@@ -18,14 +18,14 @@ NAME = "train/A-1.npy"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `contents`; notes path, Range and bytes sent of each request."""
+    """Serves `contents`; records path, Range and bytes sent of each request."""
 
-    request_queue_size = 64  # The default of 5 makes parallel connections wait a second.
+    request_queue_size = 64  # the default of 5 makes parallel connections wait a second
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.contents = {f"/good/{NAME}": CONTENT, f"/wrong/{NAME}": b"?" * len(CONTENT)}
-        self.cuts: list[int] = []  # Bytes after which the next requests are cut.
+        self.cuts: list[int] = []  # bytes after which the next requests are cut
         self.knows_range = True
         self.requests: list[tuple[str, str | None, int]] = []
 
@@ -41,14 +41,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         content = self.server.contents.get(self.path)
-        asked = self.headers.get("Range")
-        begin = int(re.findall(r"\d+", asked)[0]) if asked and self.server.knows_range else 0
+        requested = self.headers.get("Range")
+        begin = int(re.findall(r"\d+", requested)[0]) if requested and self.server.knows_range else 0
         if content is None or begin >= len(content):
-            self.server.requests.append((self.path, asked, 0))
+            self.server.requests.append((self.path, requested, 0))
             return self.send_error(404 if content is None else 416)
         body = content[begin:]
         sent = body[: self.server.cuts.pop(0)] if self.server.cuts else body
-        self.server.requests.append((self.path, asked, len(sent)))
+        self.server.requests.append((self.path, requested, len(sent)))
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -99,7 +99,7 @@ def test_missing_file_and_dead_host_try_next_mirror(server: Server, tmp_path: Pa
 def test_cut_connection_is_continued(server: Server, tmp_path: Path) -> None:
     server.cuts = [3000, 2000]
     assert fetch(NAME, [server.url("good")], SHA256, tmp_path).read_bytes() == CONTENT
-    assert [asked for _, asked, _ in server.requests] == [None, "bytes=3000-", "bytes=5000-"]
+    assert [requested for _, requested, _ in server.requests] == [None, "bytes=3000-", "bytes=5000-"]
     assert bytes_sent(server) == len(CONTENT)
 
 
@@ -126,7 +126,7 @@ def test_useless_part_starts_over(server: Server, tmp_path: Path, part: bytes) -
     assert fetch(NAME, [server.url("good")], SHA256, tmp_path).read_bytes() == CONTENT
 
 
-def test_whole_part_needs_no_request(server: Server, tmp_path: Path) -> None:
+def test_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
     assert fetch(NAME, [server.url("good")], SHA256, tmp_path).read_bytes() == CONTENT
@@ -134,16 +134,16 @@ def test_whole_part_needs_no_request(server: Server, tmp_path: Path) -> None:
 
 
 def test_wrong_beginning_from_one_mirror_does_not_spoil_the_next(server: Server, tmp_path: Path) -> None:
-    server.cuts = [3000, 0]  # The wrong mirror gives 3000 bytes, then nothing.
+    server.cuts = [3000, 0]  # the wrong mirror sends 3000 bytes, then nothing
     mirrors = [server.url("wrong"), server.url("good")]
     assert fetch(NAME, mirrors, SHA256, tmp_path).read_bytes() == CONTENT
 
 
 def test_all_fail(server: Server, tmp_path: Path) -> None:
     mirrors = [server.url("wrong"), server.url("missing"), "http://127.0.0.1:1"]
-    with pytest.raises(InputError) as fault:
+    with pytest.raises(InputError) as error:
         fetch(NAME, mirrors, SHA256, tmp_path)
-    message = str(fault.value)
+    message = str(error.value)
     assert message.startswith(f"{NAME}: ")
     assert f"{mirrors[0]}/{NAME}: sha256 is " in message
     assert f"{mirrors[1]}/{NAME}: HTTP Error 404" in message

@@ -1,4 +1,4 @@
-"""MIMIC-IV: a made-up release through every door, its faults, what it may not leave behind, and the real demo."""
+"""MIMIC-IV: a synthetic release, damaged ones, private files, and the real demo."""
 
 import gzip
 import os
@@ -30,7 +30,7 @@ EVENTS = [
     event(302, "03 10:00", 220045, 80),
     event(301, "02 09:00", 220045, 90.5),
     event(301, "01 08:30", 220045, 88),
-    event(301, "01 08:30", 220045, 90),  # twice at one time: the mean
+    event(301, "01 08:30", 220045, 90),  # twice at one time: averaged
     event(301, "01 11:00", 220045, 0),  # not plausible
     event(301, "01 12:00", 220045, ""),  # text only
     event(301, "01 08:00", 223761, 98.6),  # Fahrenheit
@@ -72,15 +72,15 @@ def release(tmp_path: Path) -> Path:
 
 def test_series(release: Path) -> None:
     loaded = mimic_iv_source.load_mimic_iv(str(release))
-    found = {one.name: one for one in loaded.series}
-    assert list(found) == ["301/heart_rate", "301/temperature", "302/spo2", "303/heart_rate"]
-    heart = found["301/heart_rate"]
-    np.testing.assert_allclose(heart.values, [89, 90.5])  # in order of time, the double one averaged
+    by_name = {series.name: series for series in loaded.series}
+    assert list(by_name) == ["301/heart_rate", "301/temperature", "302/spo2", "303/heart_rate"]
+    heart = by_name["301/heart_rate"]
+    np.testing.assert_allclose(heart.values, [89, 90.5])  # in order of time, the repeated one averaged
     assert [str(stamp)[:16] for stamp in heart.timestamps] == ["2150-01-01T08:30", "2150-01-02T09:00"]
-    np.testing.assert_allclose(found["301/temperature"].values, [37.0, 38.5], atol=1e-5)
-    np.testing.assert_allclose(found["302/spo2"].values, [100, 97])
-    assert {one.group for one in loaded.series} == {"10", "11"}  # a patient's stays and signals stay together
-    assert not any(one.labelled for one in loaded.series)
+    np.testing.assert_allclose(by_name["301/temperature"].values, [37.0, 38.5], atol=1e-5)
+    np.testing.assert_allclose(by_name["302/spo2"].values, [100, 97])
+    assert {series.group for series in loaded.series} == {"10", "11"}  # a patient's stays and signals stay together
+    assert not any(series.labelled for series in loaded.series)
     assert loaded.name == "mimic_iv"
     assert "data use agreement" in loaded.warnings[0]
     assert loaded.warnings[1] == "stays left out for fewer than 2 measurements of every chosen signal: 1"
@@ -96,14 +96,14 @@ def test_series(release: Path) -> None:
     ],
 )
 def test_choice(release: Path, arguments: dict, names: list[str]) -> None:
-    assert [one.name for one in mimic_iv_source.load_mimic_iv(str(release), **arguments).series] == names
+    assert [series.name for series in mimic_iv_source.load_mimic_iv(str(release), **arguments).series] == names
 
 
 def test_resampled_by_the_hour(release: Path) -> None:
-    (one,) = mimic_iv_source.load_mimic_iv(str(release), resample_hours=2, min_steps=3).series[-1:]
-    assert one.name == "303/heart_rate"
-    np.testing.assert_allclose(one.values, [60.5, np.nan, 64])
-    assert str(one.timestamps[2])[:16] == "2150-01-01T04:00"
+    (series,) = mimic_iv_source.load_mimic_iv(str(release), resample_hours=2, min_steps=3).series[-1:]
+    assert series.name == "303/heart_rate"
+    np.testing.assert_allclose(series.values, [60.5, np.nan, 64])
+    assert str(series.timestamps[2])[:16] == "2150-01-01T04:00"
 
 
 def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path) -> None:
@@ -118,8 +118,8 @@ def test_read_once_and_prepared_beside_the_data(release: Path, tfds_folder: Path
     size = about.st_size
     events.write_bytes(b"\0" * size)  # not read again
     os.utime(events, ns=(about.st_atime_ns, about.st_mtime_ns))
-    for one, other in zip(first, mimic_iv_source.load_mimic_iv(str(release)).series, strict=True):
-        np.testing.assert_array_equal(one.values, other.values)
+    for series, other in zip(first, mimic_iv_source.load_mimic_iv(str(release)).series, strict=True):
+        np.testing.assert_array_equal(series.values, other.values)
     os.utime(events, (about.st_atime, about.st_mtime + 9))  # changed: read anew
     with pytest.raises(InputError, match=r"chartevents\.csv\.gz: cut off or not readable"):
         mimic_iv_source.load_mimic_iv(str(release))
@@ -134,8 +134,8 @@ def test_prepared_by_another_process_while_this_one_waited(release: Path, monkey
 
     others: list[Series] = []
     monkeypatch.setattr(filelock, "FileLock", Contested)
-    for one, other in zip(mimic_iv_source.load_mimic_iv(str(release)).series, others, strict=True):
-        np.testing.assert_array_equal(one.values, other.values)
+    for series, other in zip(mimic_iv_source.load_mimic_iv(str(release)).series, others, strict=True):
+        np.testing.assert_array_equal(series.values, other.values)
 
 
 def test_the_demo_is_told_by_readme_or_patients(release: Path) -> None:
@@ -173,7 +173,7 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no stays": (
         damaged(mimic_iv_parser.STAYS, Path.unlink),
         "icustays.csv.gz: no such file; expected the release's layout",
@@ -200,9 +200,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_one_line(release: Path, fault: str) -> None:
-    damage, message = FAULTS[fault]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_refused_in_one_line(release: Path, case: str) -> None:
+    damage, message = DAMAGES[case]
     damage(release)
     with pytest.raises(InputError) as raised:
         mimic_iv_source.load_mimic_iv(str(release))
@@ -274,7 +274,7 @@ def test_real_demo(tmp_path: Path) -> None:
     assert of_signal["mean_arterial"] <= 5_548 - 10 - 7
     loaded = mimic_iv_source.load_mimic_iv(str(DEMO), prepared_dir=str(tmp_path))
     assert loaded.name == "mimic_iv_demo"
-    temperatures = np.concatenate([one.values for one in loaded.series if one.name.endswith("temperature")])
+    temperatures = np.concatenate([series.values for series in loaded.series if series.name.endswith("temperature")])
     assert temperatures.min() > 30 and temperatures.max() < 45
 
 

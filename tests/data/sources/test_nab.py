@@ -1,4 +1,4 @@
-"""NAB: a small copy in its layout, its possible faults, the download, and the real data."""
+"""NAB: a small copy in its layout, damaged copies, the download, and the real data."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import OnlyMirror, stamp, write_nab
 
+from spear_jax.data.runs import find_runs
 from spear_jax.data.sources import prepared
 from spear_jax.data.sources.nab import nab_parser, nab_source
 from spear_jax.errors import InputError
@@ -57,7 +58,7 @@ def test_points(copy: Path) -> None:
     ],
 )
 def test_choice(copy: Path, arguments: dict, names: list[str]) -> None:
-    assert [one.name.partition("/")[2] for one in nab_source.load_nab(str(copy), **arguments)] == names
+    assert [series.name.partition("/")[2] for series in nab_source.load_nab(str(copy), **arguments)] == names
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_impossible_choice(copy: Path, arguments: dict, message: str) -> None:
 def test_rows_keep_the_order_of_the_file(copy: Path) -> None:
     path = copy / "data/realTweets/tweets.csv"
     lines = path.read_text().splitlines()
-    lines[3:5] = [lines[4], lines[4]]  # one time stamp twice
+    lines[3:5] = [lines[4], lines[4]]  # a repeated timestamp
     lines[11], lines[12] = lines[12], lines[11]  # and a step back
     path.write_text("\n".join(lines))
     (tweets,) = nab_source.load_nab(str(copy), groups=("realTweets",))
@@ -94,19 +95,19 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, only_mirr
     mirror = only_mirror(NumentaAnomalyBenchmark, copy)
     place = nab_source.prepare_nab()
     assert str(place) == str(tfds_folder / "numenta_anomaly_benchmark" / "1.0.0")
-    asked = mirror.requests
-    assert asked == len(FILES) + 2
+    requests = mirror.requests
+    assert requests == len(FILES) + 2
     for labels in ("windows", "points"):
-        for found, expected in zip(
+        for series, expected in zip(
             nab_source.load_nab(groups=(), labels=labels),
             nab_source.load_nab(str(copy), groups=(), labels=labels),
             strict=True,
         ):
-            assert found.name == expected.name
+            assert series.name == expected.name
             for field in ("values", "labels", "timestamps"):
-                np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
-                assert getattr(found, field).dtype == getattr(expected, field).dtype
-    assert mirror.requests == asked  # a second run downloads nothing
+                np.testing.assert_array_equal(getattr(series, field), getattr(expected, field))
+                assert getattr(series, field).dtype == getattr(expected, field).dtype
+    assert mirror.requests == requests  # a second run downloads nothing
 
 
 def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -119,11 +120,11 @@ def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 CPU = "data/realAWSCloudwatch/cpu.csv"
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: shutil.rmtree(root), "nab: no such folder; expected numenta/NAB's layout"),
     "no windows": (lambda root: (root / nab_parser.WINDOWS).unlink(), "combined_windows.json: no such file; expected"),
-    "half a json": (lambda root: (root / nab_parser.WINDOWS).write_text('{"a":'), "json: cannot be read as JSON"),
-    "a list": (lambda root: (root / nab_parser.POINTS).write_text("[]"), "json: expected an object with a list"),
+    "half a json": (lambda root: (root / nab_parser.WINDOWS).write_text('{"a":'), "json cannot be read as JSON"),
+    "a list": (lambda root: (root / nab_parser.POINTS).write_text("[]"), "json must hold a JSON object"),
     "other keys": (
         lambda root: (root / nab_parser.POINTS).write_text("{}"),
         "nab: 'artificialNoAnomaly/flat.csv' is in only",
@@ -154,9 +155,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_one_line(copy: Path, fault: str) -> None:
-    damage, expected = FAULTS[fault]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_refused_in_one_line(copy: Path, case: str) -> None:
+    damage, expected = DAMAGES[case]
     damage(copy)
     with pytest.raises(InputError) as raised:
         nab_source.load_nab(str(copy))
@@ -177,9 +178,9 @@ needs_data = pytest.mark.skipif(
 @needs_data
 def test_real_counts() -> None:
     counts = {
-        group: (len(found), sum(map(len, found)), sum(int(one.labels.sum()) for one in found))
+        group: (len(series), sum(map(len, series)), sum(int(item.labels.sum()) for item in series))
         for group in nab_source.GROUPS
-        if (found := nab_source.load_nab(str(REAL), groups=(group,)))
+        if (series := nab_source.load_nab(str(REAL), groups=(group,)))
     }
     assert counts == {
         "artificialNoAnomaly": (5, 20_160, 0),
@@ -191,26 +192,26 @@ def test_real_counts() -> None:
         "realTweets": (10, 158_631, 15_651),
     }
     files = nab_parser.parse_nab(REAL)
-    assert (len(files), sum(len(one.values) for one in files)) == (58, 365_558)
-    assert (sum(len(one.windows) for one in files), sum(len(one.points) for one in files)) == (116, 120)
-    assert sum(int(one.labels("points").sum()) for one in files) == 120
-    assert sum(int(one.labels("windows").sum()) for one in files) == 33_495
-    assert sum(not len(one.windows) for one in files) == 6
+    assert (len(files), sum(len(file.values) for file in files)) == (58, 365_558)
+    assert (sum(len(file.windows) for file in files), sum(len(file.points) for file in files)) == (116, 120)
+    assert sum(int(file.labels("points").sum()) for file in files) == 120
+    assert sum(int(file.labels("windows").sum()) for file in files) == 33_495
+    assert sum(not len(file.windows) for file in files) == 6
 
 
 @needs_data
 def test_real_windows_are_runs_of_labels() -> None:
-    for one in nab_parser.parse_nab(REAL):
-        begins = np.diff(one.labels("windows").astype(int), prepend=0) == 1
-        assert begins.sum() == len(one.windows), one.name
+    for file in nab_parser.parse_nab(REAL):
+        starts, _ = find_runs(file.labels("windows"))
+        assert len(starts) == len(file.windows), file.name
 
 
 @needs_data
 def test_real_files_have_the_pinned_checksums() -> None:
     import hashlib
 
-    found = {
+    checksums = {
         path.relative_to(REAL).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in [*(REAL / "data").rglob("*.csv"), REAL / nab_parser.WINDOWS, REAL / nab_parser.POINTS]
     }
-    assert found == prepared.pinned_checksums("nab")
+    assert checksums == prepared.pinned_checksums("nab")

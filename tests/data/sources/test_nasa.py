@@ -1,4 +1,4 @@
-"""NASA telemetry: a synthetic copy through every door, its possible faults, and the real data."""
+"""NASA telemetry: a synthetic copy in every layout, damaged copies, and the real data."""
 
 import hashlib
 import io
@@ -63,28 +63,28 @@ def zipped(copy: Path, archive: Path, prefix: str = "data/") -> Path:
     return archive
 
 
-def assert_equal(found: list[Series], expected: list[Series]) -> None:
-    assert [s.name for s in found] == [s.name for s in expected]
-    for a, b in zip(found, expected, strict=True):
+def assert_equal(loaded: list[Series], expected: list[Series]) -> None:
+    assert [s.name for s in loaded] == [s.name for s in expected]
+    for a, b in zip(loaded, expected, strict=True):
         for field in ("values", "labels", "reference"):
             assert getattr(a, field).dtype == getattr(b, field).dtype
             assert getattr(a, field).flags.writeable
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
-# What is read
+# Reading
 
 
 def test_series(copy: Path) -> None:
     series = {s.name: s for s in nasa_source.load_nasa(str(copy))}
     assert list(series) == ["M-6", "P-1", "P-2", "S-9", "T-8"]  # No T-10: it has no labels.
-    for name, one in series.items():
+    for name, channel in series.items():
         past, steps, _ = SHAPES[name]
-        assert one.values.shape == one.labels.shape == (steps,)
-        assert one.reference.shape == (past,)
-        assert one.values.dtype == one.reference.dtype == np.float32
+        assert channel.values.shape == channel.labels.shape == (steps,)
+        assert channel.reference.shape == (past,)
+        assert channel.values.dtype == channel.reference.dtype == np.float32
         stored = np.load(copy / "test" / f"{name}.npy")[:, 0]
-        np.testing.assert_array_equal(one.values, stored.astype(np.float32))
+        np.testing.assert_array_equal(channel.values, stored.astype(np.float32))
     assert series["M-6"].values.max() == np.float32(258.1)
     assert np.ptp(series["M-6"].reference) == 0
 
@@ -109,9 +109,9 @@ def test_train_and_test(copy: Path) -> None:
 
 
 def test_other_column(copy: Path) -> None:
-    for one in nasa_source.load_nasa(str(copy), column=24):
-        stored = np.load(copy / "test" / f"{one.name}.npy")
-        np.testing.assert_array_equal(one.values, stored[:, 24])
+    for series in nasa_source.load_nasa(str(copy), column=24):
+        stored = np.load(copy / "test" / f"{series.name}.npy")
+        np.testing.assert_array_equal(series.values, stored[:, 24])
     assert nasa_source.load_nasa(str(copy), column=54, spacecraft="msl")
     with pytest.raises(InputError, match=r"config\.data\.nasa\.column=54: channel 'P-1' has columns 0 to 24"):
         nasa_source.load_nasa(str(copy), column=54)
@@ -130,8 +130,8 @@ def test_other_column(copy: Path) -> None:
     ],
 )
 def test_choice(copy: Path, spacecraft: str, limit: int, names: list[str]) -> None:
-    found = nasa_source.load_nasa(str(copy), spacecraft=spacecraft, limit=limit)
-    assert [s.name for s in found] == names
+    series = nasa_source.load_nasa(str(copy), spacecraft=spacecraft, limit=limit)
+    assert [s.name for s in series] == names
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_nan_is_kept(copy: Path) -> None:
     array = np.load(copy / "test" / "T-8.npy")
     array[3:5, 0] = np.nan
     np.save(copy / "test" / "T-8.npy", array)
-    (one,) = nasa_source.load_nasa(str(copy), spacecraft="msl", limit=1)
-    assert np.flatnonzero(np.isnan(one.values)).tolist() == [3, 4]
+    (series,) = nasa_source.load_nasa(str(copy), spacecraft="msl", limit=1)
+    assert np.flatnonzero(np.isnan(series.values)).tolist() == [3, 4]
 
 
-# Where it is read from
+# Locations
 
 
 def test_layouts(copy: Path, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_pinned_checksums() -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in pinned.values())
 
 
-# Faults
+# Damaged copies
 
 
 def rewrite(path: Path, old: str, new: str) -> None:
@@ -264,7 +264,7 @@ def in_csv(old: str, new: str) -> Callable[[Path], None]:
     return lambda root: rewrite(root / nasa_parser.LABELS, old, new)
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: shutil.rmtree(root), "nasa: no such folder; expected telemanom's"),
     "no test": (lambda root: shutil.rmtree(root / "test"), "nasa: holds no arrays test/"),
     "no csv": (lambda root: (root / nasa_parser.LABELS).unlink(), "labeled_anomalies.csv: no such file"),
@@ -329,9 +329,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_one_line(copy: Path, fault: str) -> None:
-    damage, expected = FAULTS[fault]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_refused_in_one_line(copy: Path, case: str) -> None:
+    damage, expected = DAMAGES[case]
     damage(copy)
     with pytest.raises(InputError) as raised:
         nasa_source.load_nasa(str(copy))
@@ -359,9 +359,9 @@ def test_damaged_zip(copy: Path, tmp_path: Path) -> None:
         archive.write_bytes(damaged)
         try:
             nasa_source.load_nasa(str(archive))
-        except InputError as fault:
-            assert str(fault).startswith(str(archive)) or nasa_parser.LABELS in str(fault)
-            messages.add(str(fault).partition(".npy: ")[2])
+        except InputError as case:
+            assert str(case).startswith(str(archive)) or nasa_parser.LABELS in str(case)
+            messages.add(str(case).partition(".npy: ")[2])
     assert any("Bad CRC-32" in message for message in messages)
 
 
@@ -421,8 +421,8 @@ def test_real_quirks(channels: dict[str, nasa_parser.Channel]) -> None:
 @needs_data
 def test_real_files_have_the_pinned_checksums() -> None:
     with zipfile.ZipFile(io.BytesIO((REAL / "data.zip").read_bytes())) as archive:
-        found = {
+        checksums = {
             name.removeprefix("data/"): hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()
         }
-    found[nasa_parser.LABELS] = hashlib.sha256((REAL / nasa_parser.LABELS).read_bytes()).hexdigest()
-    assert found == prepared.pinned_checksums("nasa")
+    checksums[nasa_parser.LABELS] = hashlib.sha256((REAL / nasa_parser.LABELS).read_bytes()).hexdigest()
+    assert checksums == prepared.pinned_checksums("nasa")

@@ -1,4 +1,4 @@
-"""Generated telemetry: labelled, reproducible, and not to be solved by looking at single values."""
+"""Generated telemetry: labelled, reproducible, and not solvable from single values."""
 
 import numpy as np
 import pytest
@@ -12,48 +12,48 @@ from spear_jax.evaluation.controls import rolling_zscore
 SETTINGS = {"length": 512, "past": 1024, "rate": 0.1}
 
 
-def test_a_seed_gives_its_series_however_many_are_asked_for():
+def test_series_do_not_depend_on_their_number():
     few, many = generate_series(series=2, seed=5, **SETTINGS), generate_series(series=4, seed=5, **SETTINGS)
-    for one, other in zip(few, many, strict=False):
-        np.testing.assert_array_equal(one.values, other.values)
-        np.testing.assert_array_equal(one.labels, other.labels)
+    for first, second in zip(few, many, strict=False):
+        np.testing.assert_array_equal(first.values, second.values)
+        np.testing.assert_array_equal(first.labels, second.labels)
     assert not np.array_equal(few[0].values, generate_series(series=1, seed=6, **SETTINGS)[0].values)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2])
-def test_the_rate_of_anomalous_steps_is_the_one_asked_for(rate):
+def test_the_rate_of_anomalous_steps(rate):
     series = generate_series(series=80, seed=0, **(SETTINGS | {"rate": rate}))
-    assert np.mean([one.labels.mean() for one in series]) == pytest.approx(rate, rel=0.15)
+    assert np.mean([item.labels.mean() for item in series]) == pytest.approx(rate, rel=0.15)
 
 
-def test_the_past_is_long_as_asked_and_levels_differ():
+def test_the_past_has_its_length_and_levels_differ():
     series = generate_series(series=20, seed=0, **SETTINGS)
-    assert {len(one.reference) for one in series} == {1024}
-    assert {len(one) for one in series} == {512}
-    spread = np.array([np.ptp(one.values) for one in series])
+    assert {len(item.reference) for item in series} == {1024}
+    assert {len(item) for item in series} == {512}
+    spread = np.array([np.ptp(item.values) for item in series])
     assert spread.max() > 20 * spread.min()
 
 
 def test_no_single_value_of_an_anomalous_step_is_unusual():
-    for one in generate_series(series=30, seed=1, **SETTINGS):
-        normal = np.concatenate([one.reference, one.values[~one.labels]])
-        anomalous = one.values[one.labels]
+    for item in generate_series(series=30, seed=1, **SETTINGS):
+        normal = np.concatenate([item.reference, item.values[~item.labels]])
+        anomalous = item.values[item.labels]
         assert (anomalous >= normal.min()).all()
         assert (anomalous <= normal.max()).all()
 
 
 def test_a_rolling_zscore_is_a_weak_detector_of_it():
     series = generate_series(series=60, seed=2, **SETTINGS)
-    labels = np.concatenate([one.labels for one in series])
+    labels = np.concatenate([item.labels for item in series])
     for steps in (16, 32, 64, 128):
-        scores = np.concatenate([rolling_zscore(one, steps) for one in series])
+        scores = np.concatenate([rolling_zscore(item, steps) for item in series])
         assert roc_auc_score(labels, scores) < 0.75
 
 
 def test_lengths_are_drawn_between_the_shortest_and_the_longest():
-    lengths = [len(one) for one in generate_series(series=60, seed=0, shortest=100, **SETTINGS)]
+    lengths = [len(item) for item in generate_series(series=60, seed=0, shortest=100, **SETTINGS)]
     assert 100 <= min(lengths) < 150 and 450 < max(lengths) <= 512
-    assert {len(one.reference) for one in generate_series(series=5, seed=0, shortest=100, **SETTINGS)} == {1024}
+    assert {len(item.reference) for item in generate_series(series=5, seed=0, shortest=100, **SETTINGS)} == {1024}
 
 
 @pytest.mark.parametrize(("kind", "shortest", "longest"), [("spike", 1, 3), ("shift", 16, 32), ("frequency", 16, 32)])

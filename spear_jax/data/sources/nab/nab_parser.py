@@ -2,8 +2,6 @@
 
 import dataclasses
 import io
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from spear_jax.errors import InputError, one_line
+from spear_jax.storage import read_json
 
 WINDOWS, POINTS = "labels/combined_windows.json", "labels/combined_labels.json"
 
@@ -68,16 +67,14 @@ def parse_nab(source: epath.PathLike) -> list[NabFile]:
     return [_read_file(root, name, windows[name], points[name]) for name in sorted(windows)]
 
 
-def _read_labels(path: epath.Path) -> Mapping[str, list[Any]]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected {LAYOUT}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
-    if not isinstance(content, dict) or not all(isinstance(labels, list) for labels in content.values()):
-        raise InputError(f"{path}: expected an object with a list of labels for each file")
-    return content
+def _read_labels(path: epath.Path) -> dict[str, list[Any]]:
+    """Reads the labels of each file."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected {LAYOUT}")
+    labels = read_json(path)
+    if not all(isinstance(of_file, list) for of_file in labels.values()):
+        raise InputError(f"{path}: expected a list of labels for each file")
+    return labels
 
 
 def _read_file(root: epath.Path, name: str, windows: list[Any], points: list[Any]) -> NabFile:
