@@ -38,9 +38,9 @@ from spear_jax.model import PlacedModel
 
 HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
 
-Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "time"]]
+Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "_time"]]
 
-Flags = Int[np.ndarray, "time"] | list[Int[np.ndarray, "time"]]
+Flags = Int[np.ndarray, "time"] | list[Int[np.ndarray, "_time"]]
 
 EpochCallback = Callable[[dict[str, Any]], object]
 

@@ -260,7 +260,7 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
         ({"combine": "std"}, None, None, "combine='std' must be one of"),
         ({"window": "32"}, None, None, "window='32': is str; allowed is int"),
         ({"seed": 0.5}, None, None, "seed=0.5: is float; allowed is int"),
-        ({"window": 600}, None, None, "has 512 positions and 2 are prompt"),
+        ({"window": 600}, None, None, "has 512 positions, of which the prompt takes 2"),
         ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed are 0 and 1"),
         ({}, None, np.zeros(299), r"labels: has the shape \(299,\); needed is a label for each of the 300 rows"),
         ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),
@@ -283,8 +283,10 @@ def test_columns_must_be_those_of_fit(fitted: SpearDetector) -> None:
 
 
 def test_not_fitted(tmp_path: Path) -> None:
-    for use in (tiny().predict, tiny().intervals, tiny().save):
+    for use in (tiny().predict, tiny().intervals):
         with pytest.raises(NotFittedError):
             use(np.zeros(10))
+    with pytest.raises(NotFittedError):
+        tiny().save(str(tmp_path))
     with pytest.raises(InputError, match=r"no detector\.json"):
         SpearDetector.load(str(tmp_path))

@@ -168,7 +168,7 @@ def _from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "r
 
 def _references(
     scale: str, recorded: Sequence[Series], train: Sequence[Series], reference_steps: int
-) -> list[Float[np.ndarray, "steps"]]:
+) -> list[Float[np.ndarray, "_steps"]]:
     """Chooses the reference stretch of each recorded series, see `Scaler.fit`."""
     if scale != "train":
         return [series.values for series in recorded]

@@ -59,7 +59,7 @@ class MethodScores:
     """
 
     steps: dict[str, StepScores]
-    windows: dict[str, Float[np.ndarray, "windows"]] = dataclasses.field(default_factory=dict)
+    windows: dict[str, Float[np.ndarray, "_windows"]] = dataclasses.field(default_factory=dict)
     controls: dict[str, dict[str, StepScores]] = dataclasses.field(default_factory=dict)
 
 
@@ -80,7 +80,7 @@ def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded
     return _at_flat_steps(covered, sums.means(covered)[:, 0], recorded)
 
 
-def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows time"]]) -> dict[str, StepScores]:
+def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "_windows _time"]]) -> dict[str, StepScores]:
     """Stitches the windows of the scored splits; see `stitch`."""
     return {
         split: stitch(dataset.windows[split], split_scores, dataset.recorded) for split, split_scores in scores.items()

@@ -78,7 +78,7 @@ def score_controls(
     rng = np.random.default_rng((config.seed, 2))
     bins = dataset.quantizer.bins
 
-    def with_scores(scores: Mapping[str, Float[np.ndarray, "steps"]]) -> dict[str, StepScores]:
+    def with_scores(scores: Mapping[str, Float[np.ndarray, "_steps"]]) -> dict[str, StepScores]:
         return {split: dataclasses.replace(steps[split], score=scores[split]) for split in SPLITS}
 
     return {

@@ -190,7 +190,7 @@ def _alarm_stretches(steps: StepScores, threshold: Threshold) -> list[alarms.Str
 
 
 def _window_metrics(
-    dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "windows"]], threshold: Threshold
+    dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "_windows"]], threshold: Threshold
 ) -> dict[str, Metrics]:
     """Returns metrics of windows at the threshold of the steps, which is the one that a detector carries."""
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}

@@ -16,7 +16,7 @@ from spear_jax.model import MAX_STATE_BYTES, PlacedModel, fit_head
 
 def score_head_only(
     model: PlacedModel, training: Examples, splits: Mapping[str, Examples], *, positive_weight: float, seed: int
-) -> dict[str, Float[np.ndarray, "windows time"]]:
+) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     """Fits a head without a prompt and scores splits.
 
     Args:

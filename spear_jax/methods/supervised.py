@@ -88,7 +88,7 @@ def _sums(values: Shaped[np.ndarray, "windows time"], reach: int) -> Int[np.ndar
 
 def logistic_regression(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
-) -> dict[str, Float[np.ndarray, "windows time"]]:
+) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     """Fits a logistic regression (L2, C = 1) to the standardized `statistics` of each step and scores the splits.
 
     Args:
@@ -107,7 +107,7 @@ def logistic_regression(
 
 def gradient_boosting(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
-) -> dict[str, Float[np.ndarray, "windows time"]]:
+) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     """Fits gradient-boosted trees (scikit-learn's, with its defaults) to the `statistics` and scores the splits.
 
     All 100 trees are grown: early stopping would judge them on neighbours of the fitted steps.
@@ -127,7 +127,7 @@ def gradient_boosting(
     return _fit_and_score("gradient boosting", model, train, splits, bins, seed)
 
 
-CLASSIFIERS: dict[str, Callable[..., dict[str, Float[np.ndarray, "windows time"]]]] = {
+CLASSIFIERS: dict[str, Callable[..., dict[str, Float[np.ndarray, "_windows _time"]]]] = {
     "logistic_regression": logistic_regression,
     "gradient_boosting": gradient_boosting,
 }
@@ -135,7 +135,7 @@ CLASSIFIERS: dict[str, Callable[..., dict[str, Float[np.ndarray, "windows time"]
 
 def _fit_and_score(
     name: str, model: BaseEstimator, train: Examples, splits: Mapping[str, Examples], bins: int, seed: int
-) -> dict[str, Float[np.ndarray, "windows time"]]:
+) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     chosen = _sample(train.mask, seed)
     targets = train.targets[chosen] > 0
     if targets.all() or not targets.any():

@@ -289,6 +289,6 @@ def _relative(scores: Float[np.ndarray, "windows"]) -> Float[np.ndarray, "window
     return scores / (scores.mean() or 1.0)
 
 
-def _blocks(windows: Float[np.ndarray, "windows window"], rows: int) -> list[Float[np.ndarray, "rows window"]]:
+def _blocks(windows: Float[np.ndarray, "windows window"], rows: int) -> list[Float[np.ndarray, "_rows window"]]:
     """Returns views of up to `rows` windows each."""
     return [windows[begin : begin + rows] for begin in range(0, len(windows), rows)]

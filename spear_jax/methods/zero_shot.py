@@ -93,7 +93,7 @@ class ZeroShot:
     shapes: Mapping[str, tuple[int, ...]]
     words: Int[np.ndarray, "2"] | None
 
-    def score(self, *, batch_size: int, mesh: Mesh) -> dict[str, Float[np.ndarray, "windows time"]]:
+    def score(self, *, batch_size: int, mesh: Mesh) -> dict[str, Float[np.ndarray, "_windows _time"]]:
         """Scores every step of every window, higher is more anomalous; scores past a window's length are meaningless.
 
         Args:

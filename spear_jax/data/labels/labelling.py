@@ -58,7 +58,7 @@ def label_by_rules(
     data: ConfigDict,
     recorded: Sequence[Series],
     windows: Mapping[str, Windows],
-    scaled: Mapping[str, Float[np.ndarray, "windows time"]],
+    scaled: Mapping[str, Float[np.ndarray, "_windows _time"]],
 ) -> tuple[list[Series], dict[str, Windows], dict[str, Any]]:
     """Labels windows by the context rules; where windows overlap, a step is anomalous if it is in any of them.
 

@@ -116,7 +116,7 @@ def read_arrays(data: Any, name: str) -> list[Table]:
     return [read_array(data, name)]
 
 
-def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "rows"]]:
+def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "_rows"]]:
     """Reads the labels of tables, one per row of each; see `read_labels`.
 
     Args:
@@ -138,7 +138,7 @@ def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[n
 
 
 def make_series(
-    tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "rows"]] | None, prefix: str = ""
+    tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str = ""
 ) -> list[Series]:
     """Makes a series of each column; the columns of a table are a group.
 
