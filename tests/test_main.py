@@ -368,7 +368,7 @@ def test_split_with_one_class_is_reported_and_the_run_completes(spear: Spear, tm
     quantile = "quantile_0.99 (validation has one class only)"
     if "validation" in bare:
         assert content["threshold"]["rule"] == quantile
-        assert f"({quantile}, chosen on validation of nasa)" in outcome.out
+        assert f"({quantile}, chosen on validation data of nasa)" in outcome.out
         assert content["training"]["best"]["metric"] == "validation_loss"
         scores = pd.read_parquet(tmp_path / "run" / "scores" / "validation.parquet")["score"]
         assert content["threshold"]["value"] == pytest.approx(scores.quantile(0.99), rel=1e-6)

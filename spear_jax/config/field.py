@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     high: float = math.inf
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+        return f"at least {self.low:.10g}" if self.high == math.inf else f"{self.low:.10g} to {self.high:.10g}"
 
 
 @dataclasses.dataclass(frozen=True)

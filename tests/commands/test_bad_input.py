@@ -187,7 +187,7 @@ def test_bad_data(spear: Spear, nasa: Path, tmp_path: Path, case: str) -> None:
 
 def test_missing_column(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     arguments = quick_on(nasa, tmp_path / "run", {"data.nasa.column": 3})
-    refuse_untouched(spear, arguments, "column is 3", "columns 0 to 2")
+    refuse_untouched(spear, arguments, "config.data.nasa.column=3", "columns 0 to 2")
 
 
 # --- Weights ------------------------------------------------------------
