@@ -3,7 +3,7 @@
 python -m spear_jax.main --config=configs/nab.py --workdir=runs/nab
 
 :minilm --config.train.epochs=8 --config.train.decay_steps=120 takes about 6 minutes on 2 CPU cores.
-Expected on the three test files: AUROC .46, AUPR .09, which is chance; RESULTS.md explains why.
+Expected on the three test files: AUROC .46, AUPR .09, which is chance; docs/results/single_runs.md explains why.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ python -m spear_jax.main --config=configs/nasa.py --workdir=runs/nasa
 
 An epoch of :minilm takes 80 to 120 s on 2 CPU cores, the evaluation with all controls 4 minutes. Expected of :minilm
 --config.train.epochs=3 --config.train.decay_steps=400 on the test split: AUROC .69, AUPR .28 (base rate .10);
-with --config.data.split=random .83 and .52 (base rate .12). RESULTS.md has the rest.
+with --config.data.split=random .83 and .52 (base rate .12). docs/results/single_runs.md has the rest.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.name = "nasa"
     # Values outside the range of a channel's past get bins of their own, up to a quarter of the range on either side.
     config.quantizer.margin = 0.25
-    # The best frozen kind on validation (RESULTS.md): rows of the strings "0" to "99".
+    # The best frozen kind on validation (docs/results/single_runs.md): rows of the strings "0" to "99".
     config.embedding.kind = "numbers"
     # Training starts from the fitted head; from a random head it takes many epochs to get there.
     config.head.init = "fitted"

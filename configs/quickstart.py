@@ -21,7 +21,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.fractions = (0.7, 0.15, 0.15)
     config.data.window = config.data.stride = 64
     config.backbone.name = MINILM
-    # Trained bin embeddings detect far more than frozen ones (RESULTS.md); every output says that they are trained.
+    # Trained bin embeddings detect far more than frozen ones (docs/results/single_runs.md); every output says that
+    # they are trained.
     config.embedding.kind = "ordinal" if "frozen" in words else "trained"
     config.train.epochs = 5
     config.train.decay_steps = 800

@@ -1,4 +1,4 @@
-"""Builds docs/results/, and the headline table of RESULTS.md and README.md, from the tables in this folder.
+"""Builds docs/results/ and the headline table of RESULTS.md from the tables in this folder.
 
 python results/build.py [WORKDIR]
 
@@ -69,6 +69,7 @@ def add(workdir: Path, folder: Path) -> None:
       InputError: they were measured with other defaults.
     """
     published, measured = read_tables(folder), read_tables(workdir)
+    check_defaults(published)
     check_defaults(measured)
     for name, table in measured.items():
         study = load_study(table.attrs["study"])
@@ -170,8 +171,8 @@ def build(tables: Mapping[str, pd.DataFrame]) -> dict[Path, str]:
         path = PAGES / f"{Path(file).stem}.md"
         findings = FINDINGS.search(path.read_text()) if path.is_file() else None
         files[path] = page(file, own, findings[1] if findings else "Not written yet.")
-    for path in (ROOT / "RESULTS.md", ROOT / "README.md"):
-        files[path] = HEADLINE.sub(lambda match: f"{match[1]}{headline(tables)}\n{match[2]}", path.read_text())
+    text = (ROOT / "RESULTS.md").read_text()
+    files[ROOT / "RESULTS.md"] = HEADLINE.sub(lambda match: f"{match[1]}{headline(tables)}\n{match[2]}", text)
     return files
 
 

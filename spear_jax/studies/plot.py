@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spear_jax.report import COLUMNS
-from spear_jax.studies.markdown import heading, matrix_cells, seed_results
+from spear_jax.studies.markdown import matrix_cells, seed_results, setting
 from spear_jax.studies.planning import PlannedRun
 from spear_jax.studies.study import Study
 
@@ -51,6 +51,10 @@ def _drawn(study: Study) -> list[str]:
     return ["aupr"] if "aupr" in study.metrics else list(study.metrics[:2])
 
 
+def _title(study: Study, results: pd.DataFrame) -> str:
+    return "\n".join(filter(None, (study.title, setting(study, results))))
+
+
 def _label(study: Study) -> str:
     return "test " + " and ".join(COLUMNS[metric] for metric in _drawn(study))
 
@@ -73,7 +77,7 @@ def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> "Figure":
         axes.plot(means.index, means, "k-", label="mean" if metric == drawn[-1] else None)
     if "aupr" in drawn:
         axes.axhline(results["base_rate"].mean(), color="tab:red", linestyle=":", label="mean base rate")
-    axes.set(xlabel=study.axis, ylabel=_label(study), title=heading(study, results))
+    axes.set(xlabel=study.axis, ylabel=_label(study), title=_title(study, results))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -93,7 +97,7 @@ def _strips(study: Study, results: pd.DataFrame) -> "Figure":
         axes.axvline(results["base_rate"].mean(), color="tab:red", linestyle=":", label="mean base rate")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel(_label(study))
-    figure.suptitle(heading(study, results))  # centred over the row labels as well: it may be wider than the axes
+    figure.suptitle(_title(study, results))  # centred over the row labels as well: it may be wider than the axes
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

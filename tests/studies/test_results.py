@@ -1,6 +1,7 @@
 """The published pages say what the tables in results/ say, and nothing else is in the tables."""
 
 import importlib.util
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,11 @@ def test_the_pages_say_what_the_tables_say(build: ModuleType, tables: Mapping[st
         assert "Not written yet" not in text
         columns = max(line.count("|") for line in text.splitlines() if line.startswith("| ---"))
         assert columns <= 9, f"{path}: a table of more than eight columns"
+    readme = re.findall(
+        r"^\| [^|]* ((?:\| [.\d]+ / [.\d]+ / [.\d]+ ){3}\|)$", (REPOSITORY / "README.md").read_text(), re.M
+    )
+    assert len(readme) > 4
+    assert all(numbers in pages[REPOSITORY / "RESULTS.md"] for numbers in readme)
     assert {path.stem for path in build.PAGES.glob("*.png")} == tables.keys()
 
 
