@@ -33,6 +33,7 @@ def write(folder: Path) -> Path:
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Digits(individual_digits=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    about = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    about["tokenizer_class"] = "PreTrainedTokenizerFast"  # as tokenizer.json has it, not made anew as Gemma's
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
     return folder

@@ -1,16 +1,16 @@
 """Loads frozen language models."""
 
-from spear_jax.backbones.attention import Read, take
+from spear_jax.backbones.attention import Selection, take
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.decoder import Decoder
-from spear_jax.backbones.pretrained import Described, describe_backbone, load_backbone
+from spear_jax.backbones.pretrained import BackboneShape, describe_backbone, load_backbone
 from spear_jax.backbones.weights.checkpoint import param_shapes
 
 __all__ = [
     "Backbone",
+    "BackboneShape",
     "Decoder",
-    "Described",
-    "Read",
+    "Selection",
     "describe_backbone",
     "load_backbone",
     "param_shapes",

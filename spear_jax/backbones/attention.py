@@ -9,26 +9,27 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from spear_jax.errors import InputError
+
 INT8_GROUPS = {"none": 0, "channel": 0, "grouped": 32}
-"""`backbone.int8` -> rows of a kernel that share a scale; 0 means all of them."""
+"""`backbone.int8` -> number of rows of a kernel that share a scale; 0 means all."""
 
-
-LORA_ON = ("query", "value")  # the layers that Hu et al. found to be enough
+LORA_ON = ("query", "value")  # the layers that Hu et al. found sufficient
 
 
 class Linear(nn.Module):
-    """y = x W + b, the weights in `dtype` or in int8.
+    """A linear layer y = x W + b, with weights in `dtype` or in int8.
 
-    int8 weights are symmetric around 0: W is `kernel` times `kernel_scale`, one scale per output channel, or per
-    output channel and group of 32 input rows, which follows outliers closer.
+    int8 weights are symmetric around 0: W is `kernel` times `kernel_scale`, with one scale per output channel, or one
+    per output channel and group of 32 input rows, which follows outliers more closely.
 
     Attributes:
-      features: of the output.
+      features: size of the output.
       dtype: of the product.
-      use_bias: whether there is b.
+      use_bias: whether to add b.
       int8: 'none', 'channel' or 'grouped'.
-      lora_rank: r of a low-rank addition x A B to the product (Hu et al., 2021, arXiv:2106.09685); 0 means none. A is
-        normal and B is 0 to begin with, so that nothing changes before training.
+      lora_rank: r of a low-rank update x A B of the product (Hu et al., 2021, arXiv:2106.09685); 0 means none. A is
+        initialised with normal numbers and B with 0, so that nothing changes before training.
     """
 
     features: int
@@ -39,7 +40,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch rows"]) -> Float[Array, "*batch features"]:
-        """The product, in `dtype`."""
+        """Applies the layer; the result is in `dtype`."""
         rows = x.shape[-1]
         x = x.astype(self.dtype)
         init = nn.initializers.normal(0.02)
@@ -63,7 +64,7 @@ class Linear(nn.Module):
 
 
 def int8_groups(int8: str, rows: int) -> int:
-    """How many groups of a kernel's rows have scales of their own: 1 where they do not divide evenly."""
+    """Returns the number of groups of a kernel's rows; 1 if the rows do not divide evenly."""
     size = INT8_GROUPS[int8]
     return rows // size if size and rows % size == 0 else 1
 
@@ -71,7 +72,7 @@ def int8_groups(int8: str, rows: int) -> int:
 def to_int8(
     kernel: Float[np.ndarray, "rows features"], int8: str
 ) -> tuple[Int[np.ndarray, "rows features"], Float[np.ndarray, "groups features"]]:
-    """`Linear`'s kernel and scales: the largest weight of a group becomes 127.
+    """Quantizes weights to the kernel and scales of `Linear`: the largest weight of a group becomes 127.
 
     Args:
       kernel: the weights.
@@ -99,19 +100,19 @@ def attend(
     scale: float,
     soft_cap: float = 0.0,
 ) -> tuple[Float[Array, "batch queries heads*size"], Float[Array, "batch queries keys"]]:
-    """What each query gathers from the keys that it may see (Vaswani et al., 2017, equation 1).
+    """Computes scaled dot-product attention (Vaswani et al., 2017, equation 1).
 
     Args:
-      query: heads in order of the key/value heads that they share (grouped queries, arXiv:2305.13245).
-      key: as many heads as `value`.
-      value: what is gathered.
-      allowed: which keys a query sees; one that sees none gets the mean of all values, and means nothing.
-      scale: of the inner products.
-      soft_cap: c tanh(x / c) bounds the scaled products (Gemma 2); 0 means no bound.
+      query: the queries; heads that share a key/value head are adjacent (grouped queries, arXiv:2305.13245).
+      key: the keys.
+      value: the values.
+      allowed: the keys that each query attends to; the result of a query with none is meaningless (the mean value).
+      scale: factor of the inner products.
+      soft_cap: c bounds the scaled products by c tanh(x / c) (Gemma 2); 0 means no bound.
 
     Returns:
-      The gathered values, heads side by side, in the dtype of `value`; and the softmax, in float32, averaged over the
-      heads, which is not computed where nobody uses it.
+      The weighted values, heads concatenated, in the dtype of `value`; and the weights, in float32, averaged over the
+      heads (XLA drops them if they are not used).
     """
     batch, queries, heads, size = query.shape
     shared = key.shape[2]
@@ -122,43 +123,61 @@ def attend(
     # The lowest finite number, not -inf: a row with no real position must not become NaN.
     logits = jnp.where(allowed[:, None, None], logits, jnp.finfo(jnp.float32).min)
     weights = nn.softmax(logits)
-    gathered = jnp.einsum("bngqk,bknd->bqngd", weights.astype(value.dtype), value)
-    return gathered.reshape(batch, queries, heads * size), jnp.mean(weights, axis=(1, 2))
+    attended = jnp.einsum("bngqk,bknd->bqngd", weights.astype(value.dtype), value)
+    return attended.reshape(batch, queries, heads * size), jnp.mean(weights, axis=(1, 2))
 
 
-Read = tuple[int, int] | Int[Array, "batch reads"] | None
-"""Which positions somebody reads: all (None), a stretch (first, behind the last), or some of each window by index."""
+Selection = tuple[int, int] | Int[Array, "batch selected"] | None
+"""Positions of each window: a span (first, one past the last), indices for each window, or all (None)."""
 
 
-def take(x: Shaped[Array, "batch sequence *rest"], read: Read) -> Shaped[Array, "batch reads *rest"]:
-    """The positions that somebody reads."""
-    if read is None:
+def take(x: Shaped[Array, "#batch sequence *rest"], selection: Selection) -> Shaped[Array, "batch selected *rest"]:
+    """Takes the selected positions."""
+    if selection is None:
         return x
-    if isinstance(read, tuple):
-        return x[:, read[0] : read[1]]
-    x = jnp.broadcast_to(x, (len(read), *x.shape[1:]))
-    return jnp.take_along_axis(x, read.reshape(*read.shape, *[1] * (x.ndim - 2)), axis=1)
+    if isinstance(selection, tuple):
+        return x[:, selection[0] : selection[1]]
+    x = jnp.broadcast_to(x, (len(selection), *x.shape[1:]))
+    return jnp.take_along_axis(x, selection.reshape(*selection.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def split_selection(selection: Selection) -> tuple[tuple[int, int] | None, Int[Array, "batch selected"] | None]:
+    """Splits a selection into a span, which is part of a layer's definition, and indices, which are its input."""
+    return (selection, None) if selection is None or isinstance(selection, tuple) else (None, selection)
+
+
+def check_sequence(length: int, max_positions: int) -> None:
+    """Checks that a sequence is not too long.
+
+    Raises:
+      InputError: it is.
+    """
+    if length > max_positions:
+        raise InputError(
+            f"a sequence of {length} positions (prompt and window together) does not fit: the backbone has"
+            f" {max_positions}"
+        )
 
 
 def stacked(layer: type[nn.Module], *, scanned: int, in_axes: Any, remat: bool, unroll: int | bool) -> tuple[Any, Any]:
-    """A layer's class, as all but the last use it and as the last does.
+    """Builds the class of all layers but the last, and the class of the last.
 
     The backward pass keeps the results of the linear layers and recomputes attention weights, activations and norms:
     less than half the memory for 2 % more time (MiniLM, 2 CPU cores).
 
     Args:
-      layer: called with the states first; returns the next ones and None.
-      scanned: layers in the first class, run one after the other by one compiled body, their parameters stacked.
-      in_axes: of the arguments behind the states, see `nn.scan`.
-      remat: keep a layer's input only, and recompute all of it.
-      unroll: layers per step of the scan, True for all of them.
+      layer: called with the hidden states first; returns the next ones and None.
+      scanned: number of layers in the first class: one compiled body, with stacked parameters.
+      in_axes: axes of the other arguments, see `nn.scan`.
+      remat: whether to keep only a layer's input and recompute the rest.
+      unroll: layers per step of the scan; True unrolls all.
 
     Returns:
-      The first `scanned` layers as one class, and the class of a single one.
+      A class that runs the first `scanned` layers, and a class that runs one.
     """
-    kept = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policy = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     # Inside a scan XLA cannot merge a recomputed value with the first one, so no barrier (CSE) is needed.
-    single = nn.remat(layer, prevent_cse=False, policy=kept)
+    single = nn.remat(layer, prevent_cse=False, policy=policy)
     many = nn.scan(
         single,
         variable_axes={"params": 0, "intermediates": 0},

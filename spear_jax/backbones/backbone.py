@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spear_jax.backbones.bert import Bert, BertConfig
 from spear_jax.backbones.decoder import Decoder
-from spear_jax.backbones.tokenizer import find_special_ids, read_tokenizer, tiny_tokenizer
+from spear_jax.backbones.tokenizer import read_tokenizer, tiny_tokenizer
 from spear_jax.backbones.vocabulary import Vocabulary
 from spear_jax.backbones.weights.checkpoint import Params, RandomTable
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
@@ -26,21 +26,20 @@ class Backbone:
     """A frozen language model.
 
     Attributes:
-      name: as it was asked for.
-      revision: commit of the Hub, 'package==version', 'local', or 'seed=0' of a random one.
-      sha256: of the weights, in hex: of `model.safetensors`; for shards, of the shards' own hex
-        digests written one after the other in name order; for a random one, of what was drawn.
-      dtype: of the products and of what `encode` returns, 'float32' or 'bfloat16'.
-      int8: 'none', or how the kernels of linear layers are held in int8: 'channel' or 'grouped', see `Linear`.
+      name: the name it was loaded by.
+      revision: commit of the Hub, 'package==version', 'local', or 'seed=0' for random weights.
+      sha256: digest of the weights in hex: of `model.safetensors`; of shards, that of their hex digests, concatenated
+        in name order; of random weights, that of the numbers drawn.
+      dtype: of the matrix products and of the hidden states, 'float32' or 'bfloat16'.
+      int8: 'none', or how int8 kernels of linear layers are scaled: 'channel' or 'grouped', see `Linear`.
       pretrained: False for random weights.
-      config: the shape.
-      module: computes the hidden states.
-      params: of `module`, in host memory or where `load_backbone` was told to put them; kernels of linear layers
-        in `dtype` or int8, the rest (biases, norms, position and type embeddings: under 1 %) float32.
-      word_table: a row per token of the vocabulary, in the file's own dtype, memory-mapped: a few
-        rows are taken without reading the file.
-      read_vocabulary: see `vocabulary`, which few need and not every file has.
-      weights_folder: where the files lie; None for 'random:tiny'.
+      config: the model's shape.
+      module: the Flax module.
+      params: parameters of `module`, in host memory or on the devices given to `load_backbone`; kernels of linear
+        layers in `dtype` or int8, the rest (biases, norms, position and type embeddings: under 1 %) in float32.
+      word_table: a row per token of the vocabulary, in the file's dtype, memory-mapped: only the rows used are read.
+      read_vocabulary: see `vocabulary`, which few callers need and not every file has.
+      weights_folder: the folder of the files; None for 'random:tiny'.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Backbone:
     weights_folder: Path | None
 
     def description(self) -> dict[str, Any]:
-        """Describes the backbone as results.json and detectors do."""
+        """Returns what results.json and detectors record of the backbone."""
         return {
             "name": self.name,
             "revision": self.revision,
@@ -70,30 +69,30 @@ class Backbone:
 
     @property
     def has_own_tokenizer(self) -> bool:
-        """False where that of 'random:tiny' stands in: it knows the numbers 0 to 499 and nothing else."""
+        """Whether the tokenizer is the model's, not that of 'random:tiny', which has only the numbers 0 to 499."""
         return self.weights_folder is not None or self.name == "random:tiny"
 
     @property
     def hidden_size(self) -> int:
-        """Length of a word embedding and of a hidden state."""
+        """The length of a word embedding and of a hidden state."""
         return self.config.hidden_size
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence, soft prompt included."""
+        """The length of the longest sequence, soft prompt included."""
         return self.config.max_positions
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of the word table."""
+        """The number of rows of the word table."""
         return self.config.vocabulary_size
 
     @property
     def causal(self) -> bool:
-        """True where a position sees only itself and what stands before it."""
+        """Whether each position attends only to itself and to earlier positions."""
         return self.module.causal
 
-    def _known(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    def _checked(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         ids = np.asarray(ids)
         outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
         if outside.size:
@@ -103,28 +102,28 @@ class Backbone:
         return ids
 
     def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
-        """Word embeddings as the model reads them, its own scale included, float32.
+        """Returns the word embeddings that the model reads, its own scale included, in float32.
 
         Args:
           ids: token ids, of any shape.
 
         Returns:
-          A row in the place of each id.
+          An embedding for each id.
 
         Raises:
           InputError: an id outside the vocabulary.
         """
-        rows = np.asarray(self.word_table[self._known(ids)], np.float32)
+        rows = np.asarray(self.word_table[self._checked(ids)], np.float32)
         return rows * np.float32(self.config.embedding_scale)
 
     def embed(self, token_ids: Int[np.ndarray, "batch time"]) -> Float[Array, "batch time hidden"]:
-        """Word-level embeddings, float32, gathered on the host; positions are not added yet.
+        """Embeds tokens, in float32, on the host; positions are added by `encode`.
 
         Args:
           token_ids: rows of the word table.
 
         Returns:
-          What `encode` takes.
+          Word embeddings.
 
         Raises:
           InputError: an id outside the vocabulary.
@@ -136,14 +135,14 @@ class Backbone:
         embeddings: Float[Array, "batch sequence hidden"],
         mask: Bool[Array, "batch sequence"],
     ) -> Float[Array, "batch sequence hidden"]:
-        """Last hidden states, compiled once per shape; positions are added once, inside.
+        """Computes the last hidden states; compiled once per shape. Positions are added once, inside.
 
         Args:
-          embeddings: word-level vectors, from `embed` or a soft prompt.
+          embeddings: word embeddings, or vectors of a soft prompt.
           mask: True at real positions.
 
         Returns:
-          Hidden states in `dtype`; those of masked positions mean nothing.
+          Hidden states in `dtype`; those at masked positions are meaningless.
 
         Raises:
           InputError: a sequence longer than `max_positions`.
@@ -153,25 +152,25 @@ class Backbone:
     def token_logits(
         self, states: Float[Array, "*batch hidden"], token_ids: Int[np.ndarray, "tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """Logits of some tokens as the next one, from a decoder's last hidden states, float32.
+        """Computes the logits of some tokens as the next token, in float32.
 
         Args:
-          states: from `encode`.
-          token_ids: of the vocabulary; only their rows are read.
+          states: from a decoder's `encode`.
+          token_ids: the tokens; only their rows are read.
 
         Raises:
           InputError: an id outside the vocabulary, or a model that predicts no next token.
         """
         if self.config.masked:
             raise InputError(f"{self.name} is an encoder: it predicts no next token")
-        return self.vocabulary.logits(states, self._known(token_ids))
+        return self.vocabulary.logits(states, self._checked(token_ids))
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """What reads the vocabulary's logits out of hidden states: of masked tokens, in a decoder of the next one.
+        """The head that predicts tokens from hidden states: masked tokens, or a decoder's next token.
 
         Raises:
-          InputError: the file holds no such part.
+          InputError: the file has no such head.
         """
         return self.read_vocabulary()
 
@@ -183,40 +182,46 @@ class Backbone:
     def _encode(self) -> Callable[..., Array]:
         return jax.jit(lambda params, *inputs: self.module.apply({"params": params}, *inputs))
 
-    @functools.cached_property
+    @property
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer, without truncation and padding.
 
         Raises:
-          InputError: the folder holds no tokenizer, or a broken one.
+          InputError: the folder holds no tokenizer, or a damaged one.
         """
-        return tiny_tokenizer() if self.weights_folder is None else read_tokenizer(self.weights_folder)
+        return self._tokenizer[0]
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens.
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad' that the model has.
 
         Raises:
-          InputError: the folder holds no tokenizer, or a broken one.
+          InputError: the folder holds no tokenizer, or a damaged one.
+        """
+        return self._tokenizer[1]
+
+    @functools.cached_property
+    def _tokenizer(self) -> tuple[tokenizers.Tokenizer, dict[str, int]]:
+        if self.weights_folder is None:
+            return tiny_tokenizer()
+        return read_tokenizer(self.weights_folder, self.vocabulary_size)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Returns the token ids of a text, without special tokens.
+
+        Raises:
+          InputError: the folder holds no tokenizer, or a damaged one.
         """
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spelling(self, token: int) -> str:
-        """A token as its tokenizer spells it; '#' and its id where it has no name."""
+        """Returns a token as its tokenizer spells it; '#' and its id if it has no name."""
         return self.tokenizer.id_to_token(int(token)) or f"#{token}"
-
-    @functools.cached_property
-    def special_ids(self) -> dict[str, int]:
-        """Token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad' that there are.
-
-        Raises:
-          InputError: no tokenizer, or a broken one.
-        """
-        return find_special_ids(self.tokenizer, self.weights_folder)
 
     def word_table_statistics(
         self,
     ) -> tuple[Float[np.ndarray, "hidden"], Float[np.ndarray, "hidden"]]:
-        """Mean and (population) standard deviation of each coordinate of `word_rows` over the vocabulary."""
+        """Returns mean and (population) standard deviation of each coordinate of `word_rows` over the vocabulary."""
         return self._word_table_statistics
 
     @functools.cached_property

@@ -4,38 +4,27 @@ RoBERTa (arXiv:1907.11692) counts positions from another row, DistilBERT (arXiv:
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, stacked, take
+from spear_jax.backbones.attention import (
+    LORA_ON,
+    Linear,
+    Selection,
+    attend,
+    check_sequence,
+    split_selection,
+    stacked,
+    take,
+)
 from spear_jax.backbones.weights.config_json import Fields
 from spear_jax.errors import InputError
 
-# Field of BertConfig -> its name in a Hugging Face config.json.
-_BERT_NAMES = {
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "vocabulary_size": "vocab_size",
-    "positions": "max_position_embeddings",
-}
-
-
-_DISTILBERT_NAMES = _BERT_NAMES | {
-    "hidden_size": "dim",
-    "layers": "n_layers",
-    "heads": "n_heads",
-    "intermediate_size": "hidden_dim",
-}
-
-
-# Other values need code that is not built; a missing field means this one, as in transformers.
+# Other values need code that is not built.
 _ONLY_SUPPORTED = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -50,15 +39,15 @@ class BertConfig:
 
     Attributes:
       hidden_size: H.
-      layers: how many.
-      heads: of attention; divides H.
-      intermediate_size: between the two linear layers of a block.
+      layers: number of layers.
+      heads: number of attention heads; divides H.
+      intermediate_size: width between the two linear layers of a block.
       vocabulary_size: rows of the word table.
       positions: rows of the table of position embeddings.
-      type_vocabulary_size: rows of the table of token types, of which the first is added everywhere; 0 means none.
-      layer_norm_eps: of every LayerNorm.
-      first_position: row of the first position; 2 in RoBERTa, whose rows 0 and 1 are taken.
-      tied: the vocabulary's logits are read with the word table.
+      type_vocabulary_size: rows of the table of token types, of which the first is added everywhere; 0 means no table.
+      layer_norm_eps: epsilon of every LayerNorm.
+      first_position: row of the first position; 2 in RoBERTa, which reserves rows 0 and 1.
+      tied: whether the output layer shares the word table.
     """
 
     hidden_size: int
@@ -72,7 +61,7 @@ class BertConfig:
     first_position: int = 0
     tied: bool = True
 
-    # See DecoderConfig.
+    # As in DecoderConfig.
     embedding_scale = 1.0
     final_soft_cap = 0.0
     causal = False
@@ -80,60 +69,54 @@ class BertConfig:
 
     @property
     def norm_eps(self) -> float:
-        """As `layer_norm_eps`."""
+        """The same as `layer_norm_eps`."""
         return self.layer_norm_eps
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence."""
+        """The length of the longest sequence."""
         return self.positions - self.first_position
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str) -> Self:
-        """Reads the content of a Hugging Face config.json of model_type bert, roberta, xlm-roberta or distilbert.
-
-        Args:
-          content: the JSON object.
-          where: the file it came from, for messages.
-
-        Returns:
-          The configuration.
+    def from_fields(cls, fields: Fields) -> Self:
+        """Reads the fields of a config.json of model_type bert, roberta, xlm-roberta or distilbert.
 
         Raises:
-          InputError: a field is missing or impossible, or a variant that is not built.
+          InputError: a field is impossible, or asks for a variant that is not built.
         """
-        fields = Fields(content, where)
-        distil = fields.get("model_type") == "distilbert"
-        names = _DISTILBERT_NAMES if distil else _BERT_NAMES
-        numbers = {field: fields.whole(name) for field, name in names.items()}
-        for name, supported in ({"activation": "gelu"} if distil else _ONLY_SUPPORTED).items():
-            fields.only(name, supported)
+        family = fields.get("model_type")
+        distilled = family == "distilbert"
+        for name, supported in ({"activation": "gelu"} if distilled else _ONLY_SUPPORTED).items():
+            fields.choice(name, (supported,), default=supported)
         config = cls(
-            **numbers,
-            type_vocabulary_size=0 if distil else fields.whole("type_vocab_size"),
-            layer_norm_eps=1e-12 if distil else fields.small("layer_norm_eps"),
-            first_position=fields.whole("pad_token_id", default=1, least=0) + 1
-            if fields.get("model_type") in ("roberta", "xlm-roberta")
-            else 0,
-            tied=fields.flag("tie_word_embeddings", True),
+            hidden_size=fields.whole("hidden_size"),
+            layers=fields.whole("num_hidden_layers"),
+            heads=fields.whole("num_attention_heads"),
+            intermediate_size=fields.whole("hidden_dim" if distilled else "intermediate_size"),
+            vocabulary_size=fields.whole("vocab_size"),
+            positions=fields.whole("max_position_embeddings"),
+            type_vocabulary_size=0 if distilled else fields.whole("type_vocab_size"),
+            layer_norm_eps=1e-12 if distilled else fields.number("layer_norm_eps", below=1),
+            first_position=fields.whole("pad_token_id", least=0) + 1 if family in ("roberta", "xlm-roberta") else 0,
+            tied=fields.get("tie_word_embeddings", True),
         )
         if config.hidden_size % config.heads:
             raise InputError(
-                f"{where}: {names['hidden_size']} = {config.hidden_size} is not divisible by {names['heads']} ="
+                f"{fields.source}: hidden_size = {config.hidden_size} is not divisible by num_attention_heads ="
                 f" {config.heads}"
             )
         return config
 
 
 class BertLayer(nn.Module):
-    """Attention and a two-layer network, each added to its input and normalised after (post-LN).
+    """Attention and a two-layer network, each added to its input and then normalised (post-LN).
 
     Attributes:
-      config: the shape.
-      dtype: of the products.
+      config: the model's shape.
+      dtype: of the matrix products.
       int8: see `Linear`.
-      lora_rank: of queries and values, see `Linear`.
-      span: which positions' result is wanted, where they are the same ones in all windows; None means all.
+      lora_rank: rank of the update of queries and values, see `Linear`.
+      span: positions to compute, if they are the same in all windows; None means all.
     """
 
     config: BertConfig
@@ -147,10 +130,10 @@ class BertLayer(nn.Module):
         self,
         x: Float[Array, "batch sequence hidden"],
         allowed: Bool[Array, "batch #sequence sequence"],
-        rows: Int[Array, "batch reads"] | None = None,
-    ) -> tuple[Float[Array, "batch reads hidden"], None]:
-        """The next layer's input, at the positions of `span` or `rows`, and nothing for the scan to collect."""
-        config, read = self.config, self.span if rows is None else rows
+        indices: Int[Array, "batch selected"] | None = None,
+    ) -> tuple[Float[Array, "batch selected hidden"], None]:
+        """Computes the layer's output at the positions of `span` or `indices`; the scan collects nothing (None)."""
+        config, selection = self.config, self.span if indices is None else indices
         H = config.hidden_size
 
         def linear(features: int, name: str) -> Linear:
@@ -164,33 +147,32 @@ class BertLayer(nn.Module):
         def split(states: Array) -> Array:
             return states.reshape(*states.shape[:2], config.heads, H // config.heads)
 
-        asking = take(x, read)
+        residual = take(x, selection)
         attended, weights = attend(
-            split(linear(H, "query")(asking)),
+            split(linear(H, "query")(residual)),
             split(linear(H, "key")(x)),
             split(linear(H, "value")(x)),
-            allowed if allowed.shape[1] == 1 else take(allowed, read),
+            allowed if allowed.shape[1] == 1 else take(allowed, selection),
             scale=(H // config.heads) ** -0.5,
         )
         self.sow("intermediates", "attention", weights)
-        x = add_and_norm(linear(H, "attention_output")(attended), asking, "attention_norm")
+        x = add_and_norm(linear(H, "attention_output")(attended), residual, "attention_norm")
         inner = nn.gelu(linear(config.intermediate_size, "intermediate")(x), approximate=False)
         return add_and_norm(linear(H, "output")(inner), x, "output_norm"), None
 
 
 class Bert(nn.Module):
-    """The encoder, fed with word embeddings so that a soft prompt can stand in front of them.
+    """The encoder. It takes word embeddings, so that a soft prompt can precede them.
 
     Attributes:
-      config: the shape.
-      dtype: of the matrix products and the result, float32 or bfloat16; LayerNorm and softmax are
-        always float32.
-      int8: of the kernels of linear layers, see `Linear`.
-      causal: each position sees only itself and what stands before it; no BERT was trained so.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
-      unroll: layers per step of the scan, True for all of them (XLA counts the FLOPs of a loop's
-        body only once).
-      lora_rank: of queries and values, see `Linear`.
+      config: the model's shape.
+      dtype: of the matrix products and the hidden states, float32 or bfloat16; LayerNorm and softmax are always
+        float32.
+      int8: how int8 kernels are scaled, see `Linear`.
+      causal: whether each position attends only to itself and to earlier ones; no BERT was trained so.
+      remat: whether the backward pass recomputes each layer instead of keeping its activations.
+      unroll: layers per step of the scan; True unrolls all (XLA counts the FLOPs of a loop's body only once).
+      lora_rank: rank of the update of queries and values, see `Linear`.
     """
 
     config: BertConfig
@@ -206,32 +188,27 @@ class Bert(nn.Module):
         self,
         embeddings: Float[Array, "batch sequence hidden"],
         mask: Bool[Array, "batch sequence"],
-        positions: Int[Array, "batch sequence"] | None = None,
-        read: Read = None,
-    ) -> Float[Array, "batch reads hidden"]:
-        """Hidden states after the last layer.
+        positions: Int[Array, "#batch sequence"] | None = None,
+        selection: Selection = None,
+    ) -> Float[Array, "batch selected hidden"]:
+        """Computes the hidden states after the last layer.
 
         Args:
-          embeddings: word-level vectors: nothing added to them, not normalised.
-          mask: True at the positions that are attended to. The result at any other position is
-            finite but means nothing.
-          positions: of each vector, from 0; one from `max_positions` up makes its result NaN. None counts from 0.
-          read: whose hidden states are wanted, as a stretch or as indices for each window; the last layer computes
-            no others. None wants all.
+          embeddings: word embeddings, without positions and not normalised.
+          mask: True at the positions attended to. Hidden states elsewhere are finite but meaningless.
+          positions: of each embedding, from 0; the hidden state of one from `max_positions` up is NaN. None counts
+            from 0.
+          selection: positions whose hidden states are returned; the last layer computes no others.
 
         Returns:
-          The last hidden states, in `dtype`.
+          The selected hidden states, in `dtype`.
 
         Raises:
           InputError: the sequence is longer than the position embeddings.
         """
         config = self.config
         length = embeddings.shape[1]
-        if length > config.max_positions:
-            raise InputError(
-                f"a sequence of {length} positions (prompt and window together) does not fit: "
-                f"the backbone has {config.max_positions}"
-            )
+        check_sequence(length, config.max_positions)
         init = nn.initializers.normal(0.02)
         by_position = self.param("position_embeddings", init, (config.positions, config.hidden_size))
         rows = (jnp.arange(length) if positions is None else positions) + config.first_position
@@ -249,8 +226,8 @@ class Bert(nn.Module):
         )
         if config.layers > 1:
             x, _ = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")(x, allowed)
-        span, asked = (read, None) if read is None or isinstance(read, tuple) else (None, read)
-        x, _ = layer(config, self.dtype, self.int8, self.lora_rank, span, name="last_layer")(x, allowed, asked)
+        span, indices = split_selection(selection)
+        x, _ = layer(config, self.dtype, self.int8, self.lora_rank, span, name="last_layer")(x, allowed, indices)
         return x
 
 

@@ -11,9 +11,17 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones.attention import LORA_ON, Linear, Read, attend, stacked, take
+from spear_jax.backbones.attention import (
+    LORA_ON,
+    Linear,
+    Selection,
+    attend,
+    check_sequence,
+    split_selection,
+    stacked,
+    take,
+)
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
-from spear_jax.errors import InputError
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
@@ -23,11 +31,11 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) times a weight (arXiv:1910.07467), in float32.
+    """Root mean square normalisation x / sqrt(mean(x^2) + eps) times a weight (arXiv:1910.07467), in float32.
 
     Attributes:
       eps: added to the mean square.
-      plus_one: the weight is stored as its difference from 1 (Gemma).
+      plus_one: whether the weight is stored as its difference from 1 (Gemma).
     """
 
     eps: float
@@ -35,7 +43,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        """The normalised vectors, float32."""
+        """Normalises vectors; the result is float32."""
         x = x.astype(jnp.float32)
         init = nn.initializers.zeros if self.plus_one else nn.initializers.ones
         scale = self.param("scale", init, (x.shape[-1],)) + float(self.plus_one)
@@ -53,84 +61,130 @@ def _norm(config: DecoderConfig, name: str) -> nn.LayerNorm | RMSNorm:
 def rotate(
     x: Float[Array, "batch sequence heads size"], angles: Float[Array, "#batch sequence pairs"]
 ) -> Float[Array, "batch sequence heads size"]:
-    """Turns coordinate i of each head against coordinate i + size/2 by the angle of its position."""
+    """Rotates coordinates i and i + size/2 of each head by the angle of its position."""
     cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-    one, other = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([one * cos - other * sin, other * cos + one * sin], axis=-1).astype(x.dtype)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-class Sight(NamedTuple):
-    """What all layers need to know of a sequence: where its vectors stand, and what they see.
+class SequenceContext(NamedTuple):
+    """What all layers share of a sequence: rotary angles and attention masks, for full and for sliding layers.
 
     Attributes:
-      angles: of the rotary embedding, in full and (if there are any) in sliding layers.
-      allowed: which keys each vector sees, in full and (if there are any) in sliding layers.
+      angles: rotary angles of each vector.
+      allowed: which keys each vector attends to.
     """
 
     angles: Float[Array, "kinds #batch sequence pairs"]
     allowed: Bool[Array, "kinds batch sequence keys"]
 
     @classmethod
-    def of(
+    def compute(
         cls,
         config: DecoderConfig,
         causal: bool,
         positions: Int[Array, "#batch sequence"],
-        keys: Int[Array, "#batch keys"],
-        mask: Bool[Array, "batch keys"],
-    ) -> "Sight":
-        """Worked out once, for all layers.
+        key_positions: Int[Array, "#batch keys"],
+        key_mask: Bool[Array, "batch keys"],
+    ) -> "SequenceContext":
+        """Computes angles and masks, once for all layers.
 
         Args:
           config: the model's shape.
-          causal: nothing is seen that stands behind.
-          positions: of the vectors.
-          keys: positions of what they may look at.
-          mask: True where there is something to look at.
+          causal: whether vectors attend only to themselves and to earlier ones.
+          positions: positions of the vectors.
+          key_positions: positions of the keys.
+          key_mask: True at keys that may be attended to.
         """
         size, slides = config.head_size, any(config.sliding)
-        kinds = (config.rotary, config.local_rotary) if slides else (config.rotary,)
-        angles = [positions[..., None] * kind.frequencies(size) for kind in kinds]
-        distance = positions[:, :, None] - keys[:, None, :]
-        seen = mask[:, None, :] & ((distance >= 0) if causal else jnp.ones_like(distance, bool))
-        allowed = [seen, seen & (jnp.abs(distance) < config.window)] if slides else [seen]
-        return cls(jnp.stack(angles), jnp.stack(allowed))
+        rotaries = (config.rotary, config.local_rotary) if slides else (config.rotary,)
+        angles = [positions[..., None] * rotary.frequencies(size) for rotary in rotaries]
+        distance = positions[:, :, None] - key_positions[:, None, :]
+        allowed = key_mask[:, None, :] & ((distance >= 0) if causal else jnp.ones_like(distance, bool))
+        by_kind = [allowed, allowed & (jnp.abs(distance) < config.window)] if slides else [allowed]
+        return cls(jnp.stack(angles), jnp.stack(by_kind))
 
-    def layer(self, sliding: Int[Array, ""]) -> "Sight":
-        """What a layer uses of it; `sliding` is 1 where its attention has a window."""
+    def select(self, sliding: Int[Array, ""]) -> tuple[Array, Array]:
+        """Selects angles and mask of a layer; `sliding` is 1 if its attention has a window, else 0."""
         if len(self.angles) == 1:
-            return Sight(self.angles[0], self.allowed[0])
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, sliding, keepdims=False), self)
+            return self.angles[0], self.allowed[0]
+        angles, allowed = (jax.lax.dynamic_index_in_dim(leaf, sliding, keepdims=False) for leaf in self)
+        return angles, allowed
 
 
-class Kind(NamedTuple):
-    """In what a layer differs from the others.
+def _contexts(
+    config: DecoderConfig,
+    causal: bool,
+    positions: Int[Array, "#batch sequence"],
+    mask: Bool[Array, "batch sequence"],
+    prefix_length: int,
+) -> tuple[SequenceContext, SequenceContext | None]:
+    """Computes the context of the windows, which attend to the prefix and to themselves, and that of the prefix."""
+    if not prefix_length:
+        return SequenceContext.compute(config, causal, positions, positions, mask), None
+    prefix_positions = jnp.arange(prefix_length)[None]
+    prefix_mask = jnp.ones((1, prefix_length), bool)
+    prefix = SequenceContext.compute(config, causal, prefix_positions, prefix_positions, prefix_mask)
+    before = jnp.broadcast_to(prefix_positions, (len(positions), prefix_length))
+    key_positions = jnp.concatenate([before, positions], axis=1)
+    key_mask = jnp.concatenate([jnp.ones((len(mask), prefix_length), bool), mask], axis=1)
+    return SequenceContext.compute(config, causal, positions, key_positions, key_mask), prefix
+
+
+class LayerKind(NamedTuple):
+    """How layers differ from one another.
 
     Attributes:
-      sliding: 1 where its attention has a window, else 0.
-      bare: True where its attention reads its input without a norm.
+      sliding: 1 if the attention has a window, else 0.
+      bare: True if the attention reads its input without a norm.
     """
 
     sliding: Int[Array, "*layers"]
     bare: Bool[Array, "*layers"]
 
     @classmethod
-    def of(cls, config: DecoderConfig) -> "Kind":
-        """Of all layers."""
+    def of_layers(cls, config: DecoderConfig) -> "LayerKind":
+        """Returns the kinds of all layers."""
         first = np.arange(config.layers) == 0
         return cls(jnp.asarray(config.sliding, jnp.int32), jnp.asarray(first & (not config.first_attention_norm)))
 
 
+def _linear_layers(config: DecoderConfig, dtype: DTypeLike, int8: str, lora_rank: int) -> dict[str, Linear]:
+    shapes = {
+        "query": (config.heads * config.head_size, config.attention_bias),
+        "key": (config.key_value_heads * config.head_size, config.attention_bias),
+        "value": (config.key_value_heads * config.head_size, config.attention_bias),
+        "attention_output": (config.hidden_size, config.output_bias),
+        "gate": (config.intermediate_size, config.mlp_bias),
+        "up": (config.intermediate_size, config.mlp_bias),
+        "down": (config.hidden_size, config.mlp_bias),
+    }
+    ranks = dict.fromkeys(LORA_ON, lora_rank)
+    return {
+        name: Linear(features, dtype, use_bias=bias, int8=int8, lora_rank=ranks.get(name, 0), name=name)
+        for name, (features, bias) in shapes.items()
+    }
+
+
+def _norms(config: DecoderConfig) -> dict[str, nn.LayerNorm | RMSNorm]:
+    names = ["attention_norm", "mlp_norm"]
+    if config.post_norms:
+        names += ["attention_post_norm", "mlp_post_norm"]
+    if config.query_key_norm:
+        names += ["query_norm", "key_norm"]
+    return {name: _norm(config, name) for name in names}
+
+
 class DecoderLayer(nn.Module):
-    """Attention and a gated MLP, each reading a normalised input (pre-LN) and added to it.
+    """Attention and a gated MLP, each applied to a normalised input (pre-LN) and added to the input.
 
     Attributes:
-      config: the shape.
-      dtype: of the products.
+      config: the model's shape.
+      dtype: of the matrix products.
       int8: see `Linear`.
-      lora_rank: of queries and values, see `Linear`.
-      last: of a prefix only keys and values are wanted.
-      span: which positions' result is wanted, where they are the same ones in all windows; None means all.
+      lora_rank: rank of the update of queries and values, see `Linear`.
+      last: whether this is the last layer, which computes only keys and values of a prefix.
+      span: positions to compute, if they are the same in all windows; None means all.
     """
 
     config: DecoderConfig
@@ -144,102 +198,94 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         states: tuple[Float[Array, "batch sequence hidden"], Float[Array, "1 prefix hidden"] | None],
-        kind: Kind,
-        sight: Sight,
-        prefix_sight: Sight | None,
-        rows: Int[Array, "batch reads"] | None = None,
-    ) -> tuple[tuple[Float[Array, "batch reads hidden"], Float[Array, "1 prefix hidden"] | None], None]:
-        """One layer.
+        kind: LayerKind,
+        context: SequenceContext,
+        prefix_context: SequenceContext | None,
+        indices: Int[Array, "batch selected"] | None = None,
+    ) -> tuple[tuple[Float[Array, "batch selected hidden"], Float[Array, "1 prefix hidden"] | None], None]:
+        """Applies the layer.
 
         Args:
-          states: of each window, and of the prefix that all windows share.
-          kind: in what this layer differs.
-          sight: of the windows' vectors; its keys are the prefix' and their own.
-          prefix_sight: of the prefix' vectors, which see only themselves.
-          rows: which positions' result is wanted, where they differ between windows.
+          states: hidden states of each window, and of the prefix that all windows share.
+          kind: how this layer differs from the others.
+          context: of the windows; their keys are those of the prefix and their own.
+          prefix_context: of the prefix, which attends only to itself.
+          indices: positions to compute, if they differ between windows.
 
         Returns:
-          The next layer's input, and nothing for the scan to collect.
+          The next hidden states; the scan collects nothing (None).
         """
         config, size = self.config, self.config.head_size
-        wanted = self.span if rows is None else rows
+        selection = self.span if indices is None else indices
         x, prefix = states
 
-        def linear(features: int, bias: bool, name: str) -> Linear:
-            rank = self.lora_rank if name in LORA_ON else 0
-            return Linear(features, self.dtype, use_bias=bias, int8=self.int8, lora_rank=rank, name=name)
-
-        query = linear(config.heads * size, config.attention_bias, "query")
-        key = linear(config.key_value_heads * size, config.attention_bias, "key")
-        value = linear(config.key_value_heads * size, config.attention_bias, "value")
-        output = linear(config.hidden_size, config.output_bias, "attention_output")
-        gate = linear(config.intermediate_size, config.mlp_bias, "gate")
-        up = linear(config.intermediate_size, config.mlp_bias, "up")
-        down = linear(config.hidden_size, config.mlp_bias, "down")
-        norms = {name: _norm(config, name) for name in ("attention_norm", "mlp_norm")}
-        if config.post_norms:
-            norms |= {name: _norm(config, name) for name in ("attention_post_norm", "mlp_post_norm")}
-        if config.query_key_norm:
-            norms |= {name: _norm(config, name) for name in ("query_norm", "key_norm")}
+        linear = _linear_layers(config, self.dtype, self.int8, self.lora_rank)
+        norms = _norms(config)
 
         def normalised(name: str, x: Array) -> Array:
             return norms[name](x).astype(self.dtype) if name in norms else x
 
         def attention_input(x: Array) -> Array:
-            read = normalised("attention_norm", x)
-            return read if config.first_attention_norm else jnp.where(kind.bare, x, read)
+            normed = normalised("attention_norm", x)
+            return normed if config.first_attention_norm else jnp.where(kind.bare, x, normed)
 
         def heads(x: Array, angles: Array, norm: str) -> Array:
             return rotate(normalised(norm, x.reshape(*x.shape[:2], -1, size)), angles)
 
         def keys_and_values(x: Array, angles: Array) -> tuple[Array, Array]:
-            return heads(key(x), angles, "key_norm"), value(x).reshape(*x.shape[:2], -1, size)
+            return heads(linear["key"](x), angles, "key_norm"), linear["value"](x).reshape(*x.shape[:2], -1, size)
 
         def block(
-            x: Array, asking: Array, angles: Array, keys: Array, values: Array, allowed: Array
+            x: Array, inputs: Array, angles: Array, keys: Array, values: Array, allowed: Array
         ) -> tuple[Array, Array]:
-            asked = heads(query(asking), angles, "query_norm")
+            queries = heads(linear["query"](inputs), angles, "query_norm")
             attended, weights = attend(
-                asked, keys, values, allowed, scale=config.query_scale, soft_cap=config.attention_soft_cap
+                queries, keys, values, allowed, scale=config.query_scale, soft_cap=config.attention_soft_cap
             )
-            x = x + normalised("attention_post_norm", output(attended))
+            x = x + normalised("attention_post_norm", linear["attention_output"](attended))
             inner = normalised("mlp_norm", x)
-            inner = down(_ACTIVATIONS[config.activation](gate(inner)) * up(inner))
+            gate = _ACTIVATIONS[config.activation](linear["gate"](inner))
+            inner = linear["down"](gate * linear["up"](inner))
             return x + normalised("mlp_post_norm", inner), weights
 
-        sight = sight.layer(kind.sliding)
-        asking = attention_input(x)
-        keys, values = keys_and_values(asking, sight.angles)
+        angles, allowed = context.select(kind.sliding)
+        inputs = attention_input(x)
+        keys, values = keys_and_values(inputs, angles)
         if prefix is not None:
-            assert prefix_sight is not None
-            prefix_sight = prefix_sight.layer(kind.sliding)
-            prefix_asking = attention_input(prefix)
-            first = keys_and_values(prefix_asking, prefix_sight.angles)
+            assert prefix_context is not None
+            prefix_angles, prefix_allowed = prefix_context.select(kind.sliding)
+            prefix_inputs = attention_input(prefix)
+            shared = keys_and_values(prefix_inputs, prefix_angles)
             if not self.last:
-                prefix, _ = block(prefix, prefix_asking, prefix_sight.angles, *first, prefix_sight.allowed)
+                prefix, _ = block(prefix, prefix_inputs, prefix_angles, *shared, prefix_allowed)
             keys, values = (
-                jnp.concatenate([jnp.broadcast_to(one, (len(x), *one.shape[1:])), other], axis=1)
-                for one, other in zip(first, (keys, values), strict=True)
+                jnp.concatenate([jnp.broadcast_to(before, (len(x), *before.shape[1:])), own], axis=1)
+                for before, own in zip(shared, (keys, values), strict=True)
             )
         x, weights = block(
-            take(x, wanted), take(asking, wanted), take(sight.angles, wanted), keys, values, take(sight.allowed, wanted)
+            take(x, selection),
+            take(inputs, selection),
+            take(angles, selection),
+            keys,
+            values,
+            take(allowed, selection),
         )
         self.sow("intermediates", "attention", weights)
         return (x, prefix), None
 
 
 class Decoder(nn.Module):
-    """The layers, fed with word embeddings so that a soft prompt can stand in front of them or behind.
+    """The decoder. It takes word embeddings, so that a soft prompt can precede or follow them.
 
     Attributes:
-      config: the shape.
-      dtype: of the matrix products and the result, float32 or bfloat16; norms, rotations and softmax are always
+      config: the model's shape.
+      dtype: of the matrix products and the hidden states, float32 or bfloat16; norms, rotations and softmax are always
         float32.
-      int8: of the kernels of linear layers, see `Linear`.
-      causal: each position sees only itself and what stands before it.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
-      unroll: layers per step of the scan, True for all of them.
-      lora_rank: of queries and values, see `Linear`.
+      int8: how int8 kernels are scaled, see `Linear`.
+      causal: whether each position attends only to itself and to earlier ones.
+      remat: whether the backward pass recomputes each layer instead of keeping its activations.
+      unroll: layers per step of the scan; True unrolls all.
+      lora_rank: rank of the update of queries and values, see `Linear`.
     """
 
     config: DecoderConfig
@@ -255,53 +301,39 @@ class Decoder(nn.Module):
         self,
         embeddings: Float[Array, "batch sequence hidden"],
         mask: Bool[Array, "batch sequence"],
-        positions: Int[Array, "batch sequence"] | None = None,
-        read: Read = None,
+        positions: Int[Array, "#batch sequence"] | None = None,
+        selection: Selection = None,
         prefix: Float[Array, "prefix hidden"] | None = None,
-    ) -> Float[Array, "batch reads hidden"]:
-        """Hidden states after the last norm.
+    ) -> Float[Array, "batch selected hidden"]:
+        """Computes the hidden states after the last norm.
 
         Args:
-          embeddings: word-level vectors, `embedding_scale` included.
-          mask: True at the positions that are attended to. The result at any other position is finite but means
-            nothing.
-          positions: of each vector; None counts on from the prefix' last.
-          read: whose hidden states are wanted, as a stretch or as indices for each window; the last layer computes
-            no others. None wants all.
-          prefix: vectors that stand in front of every window. In a causal model their keys and values do not depend
-            on the window: they are computed once, not once per window.
+          embeddings: word embeddings, `embedding_scale` included.
+          mask: True at the positions attended to. Hidden states elsewhere are finite but meaningless.
+          positions: of each embedding; None continues from the prefix.
+          selection: positions whose hidden states are returned; the last layer computes no others.
+          prefix: vectors that precede every window. In a causal model their keys and values do not depend on the
+            window: they are computed once, not once per window.
 
         Returns:
-          The last hidden states of `embeddings`, not of the prefix, in `dtype`.
+          The selected hidden states of `embeddings`, in `dtype`.
 
         Raises:
           InputError: the sequence is longer than the model's positions.
         """
         config = self.config
-        in_front = 0 if prefix is None else len(prefix)
-        length = in_front + embeddings.shape[1]
-        if length > config.max_positions:
-            raise InputError(
-                f"a sequence of {length} positions (prompt and window together) does not fit: "
-                f"the backbone has {config.max_positions}"
-            )
-        assert prefix is None or self.causal, "a prefix that sees the window is another one for each window"
+        prefix_length = 0 if prefix is None else len(prefix)
+        check_sequence(prefix_length + embeddings.shape[1], config.max_positions)
+        assert prefix is None or self.causal, "a prefix that attends to the window differs between windows"
         if positions is None:
-            positions = in_front + jnp.arange(embeddings.shape[1])[None]
+            positions = prefix_length + jnp.arange(embeddings.shape[1])[None]
         embedding_norm = _norm(config, "embedding_norm") if config.embedding_norm else None
 
-        def start(x: Array) -> Array:
+        def normalised(x: Array) -> Array:
             return (x if embedding_norm is None else embedding_norm(x)).astype(self.dtype)
 
-        x, shared, prefix_sight = start(embeddings), None, None
-        keys = positions
-        if prefix is not None:
-            shared = start(prefix[None])
-            counted = jnp.arange(in_front)[None]
-            prefix_sight = Sight.of(config, self.causal, counted, counted, jnp.ones((1, in_front), bool))
-            keys = jnp.concatenate([jnp.broadcast_to(counted, (len(positions), in_front)), positions], axis=1)
-            mask = jnp.concatenate([jnp.ones((len(mask), in_front), bool), mask], axis=1)
-        sight = Sight.of(config, self.causal, positions, keys, mask)
+        states = (normalised(embeddings), None if prefix is None else normalised(prefix[None]))
+        context, prefix_context = _contexts(config, self.causal, positions, mask, prefix_length)
 
         layers, layer = stacked(
             DecoderLayer,
@@ -310,15 +342,13 @@ class Decoder(nn.Module):
             remat=self.remat,
             unroll=self.unroll,
         )
-        kinds = Kind.of(config)
-        states = (x, shared)
+        kinds = LayerKind.of_layers(config)
         if config.layers > 1:
             but_last = jax.tree.map(lambda leaf: leaf[:-1], kinds)
-            states, _ = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")(
-                states, but_last, sight, prefix_sight
-            )
+            stack = layers(config, self.dtype, self.int8, self.lora_rank, name="layers")
+            states, _ = stack(states, but_last, context, prefix_context)
         kind = jax.tree.map(lambda leaf: leaf[-1], kinds)
-        span, asked = (read, None) if read is None or isinstance(read, tuple) else (None, read)
+        span, indices = split_selection(selection)
         last = layer(config, self.dtype, self.int8, self.lora_rank, True, span, name="last_layer")
-        (x, _), _ = last(states, kind, sight, prefix_sight, asked)
+        (x, _), _ = last(states, kind, context, prefix_context, indices)
         return _norm(config, "final_norm")(x).astype(self.dtype)

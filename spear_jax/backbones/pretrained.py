@@ -1,12 +1,12 @@
 """Finds a frozen backbone by name, checks its files, and loads it.
 
-A name is a local folder, a Hugging Face id, or 'random:...' for an untrained stand-in: see
-`load_backbone`.
+A name is a local folder, a Hugging Face id, or 'random:...' for an untrained model: see `load_backbone`.
 """
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +16,26 @@ from spear_jax.backbones.attention import INT8_GROUPS
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
 from spear_jax.backbones.decoder import Decoder
-from spear_jax.backbones.vocabulary import random_vocabulary, read_vocabulary
-from spear_jax.backbones.weights import decoder_config, published
-from spear_jax.backbones.weights.checkpoint import Params, RandomTable, map_checkpoint, param_shapes, random_params
-from spear_jax.backbones.weights.decoder_config import DecoderConfig
-from spear_jax.backbones.weights.finding import Place, find_weights
-from spear_jax.backbones.weights.naming import NAMINGS
-from spear_jax.backbones.weights.weight_files import Checkpoint, sha256_of_files, weight_files
-from spear_jax.errors import InputError
+from spear_jax.backbones.vocabulary import Vocabulary, random_vocabulary, read_vocabulary
+from spear_jax.backbones.weights.checkpoint import (
+    Params,
+    Put,
+    RandomTable,
+    map_checkpoint,
+    param_shapes,
+    random_params,
+)
+from spear_jax.backbones.weights.config_json import PUBLISHED, Fields
+from spear_jax.backbones.weights.decoder_config import FAMILIES, DecoderConfig
+from spear_jax.backbones.weights.finding import ModelFiles, find_weights
+from spear_jax.backbones.weights.naming import NAMINGS, Naming
+from spear_jax.backbones.weights.safetensors_files import Checkpoint, sha256_of_files, weight_files
+from spear_jax.errors import InputError, one_line
 from spear_jax.storage import read_json
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
-
-
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
 ATTENTIONS = ("own", "causal", "bidirectional")
-
-
 TINY = BertConfig(
     hidden_size=32,
     layers=2,
@@ -48,17 +49,17 @@ TINY = BertConfig(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Described:
-    """A model before its weights are touched.
+class BackboneShape:
+    """A backbone whose weights are not read.
 
     Attributes:
-      name: as it was asked for.
+      name: the name it was found by.
       dtype: see `Backbone.dtype`.
       int8: see `Backbone.int8`.
-      config: the shape.
-      module: computes the hidden states.
-      model_type: the family's name in config.json.
-      place: where the files lie; None for 'random:tiny'.
+      config: the model's shape.
+      module: the Flax module.
+      naming: names of the parameters in its checkpoints.
+      files: where the files are; None if there are none.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Described:
     int8: str
     config: BertConfig | DecoderConfig
     module: Bert | Decoder
-    model_type: str
-    place: Place | None
+    naming: Naming
+    files: ModelFiles | None
 
     @property
     def pretrained(self) -> bool:
@@ -75,7 +76,7 @@ class Described:
         return not self.name.startswith("random:")
 
     def shapes(self) -> Params:
-        """The parameters as `jax.ShapeDtypeStruct`."""
+        """Returns the parameters as `jax.ShapeDtypeStruct`."""
         return param_shapes(self.module, self.config.hidden_size)
 
 
@@ -87,9 +88,9 @@ def describe_backbone(
     attention: str = "own",
     remat: bool = False,
     unroll: int | bool = 1,
-    shape_only: bool = True,
-) -> Described:
-    """Finds a model and reads its shape, and no weights.
+    config_only: bool = True,
+) -> BackboneShape:
+    """Finds a model and reads its shape, but no weights.
 
     Args:
       name_or_folder: see `load_backbone`.
@@ -98,7 +99,7 @@ def describe_backbone(
       attention: see `load_backbone`.
       remat: see `Bert.remat`.
       unroll: see `Bert.unroll`.
-      shape_only: the weights will not be asked for.
+      config_only: whether the weights may be missing.
 
     Raises:
       InputError: the model cannot be found, or is of a kind that is not supported.
@@ -110,34 +111,35 @@ def describe_backbone(
     ):
         if value not in allowed:
             raise InputError(f"backbone.{field} = {value!r}, must be one of {', '.join(map(repr, allowed))}")
-    place: Place | None = None
+    files: ModelFiles | None = None
     config: BertConfig | DecoderConfig = TINY
-    model_type: Any = "bert"
+    model_type = "bert"
     if name_or_folder != "random:tiny":
-        place, content, where = _config_json(name_or_folder, shape_only)
-        model_type = content.get("model_type")
-        if model_type not in NAMINGS:
-            raise InputError(f"{where}: model_type {model_type!r} is not supported (supported: {', '.join(NAMINGS)})")
-        decoder = model_type in decoder_config.FAMILIES
-        config = (DecoderConfig if decoder else BertConfig).from_json(content, where)
+        files, fields = _read_config(name_or_folder, config_only)
+        model_type = fields.get("model_type")
+        config = (DecoderConfig if model_type in FAMILIES else BertConfig).from_fields(fields)
     causal = {"own": config.causal, "causal": True, "bidirectional": False}[attention]
     kind: Any = Decoder if isinstance(config, DecoderConfig) else Bert
     module = kind(config, DTYPES[dtype], int8, causal, remat, unroll)
-    return Described(name_or_folder, dtype, int8, config, module, model_type, place)
+    return BackboneShape(name_or_folder, dtype, int8, config, module, NAMINGS[model_type], files)
 
 
-def _config_json(name_or_folder: str, shape_only: bool) -> tuple[Place | None, dict[str, Any], str]:
-    """Where a model's files lie, the content of its config.json, and what to call that in messages."""
+def _read_config(name_or_folder: str, config_only: bool) -> tuple[ModelFiles | None, Fields]:
+    """Finds a model's files and reads its config; the shapes in `PUBLISHED` need no files if weights are not read."""
     name = name_or_folder.removeprefix("random:")
-    shape_only = shape_only or name != name_or_folder
+    config_only = config_only or name != name_or_folder
     try:
-        place = find_weights(name, shape_only)
+        files = find_weights(name, config_only)
     except InputError:
-        if not shape_only or name not in published.CONFIGS:
+        if not config_only or name not in PUBLISHED:
             raise
-        return None, published.CONFIGS[name], name
-    file = place.folder / "config.json"
-    return place, read_json(file), str(file)
+        return None, Fields.parse(PUBLISHED[name], name)
+    file = files.folder / "config.json"
+    content = read_json(file)
+    model_type = content.get("model_type")
+    if model_type not in tuple(NAMINGS):
+        raise InputError(f"{file}: model_type {model_type!r} is not supported (supported: {', '.join(NAMINGS)})")
+    return files, Fields.parse(content, str(file))
 
 
 def load_backbone(
@@ -155,78 +157,93 @@ def load_backbone(
     Args:
       name_or_folder: one of
         a folder with config.json and model.safetensors (or shards and their index);
-        a Hugging Face id 'org/name' or 'org/name@revision', looked for in its weight package
-        (`WEIGHT_PACKAGES`, unless a revision is asked for), the Hugging Face cache, the Hub;
-        'random:tiny', two small layers built in place, whose tokenizer knows the numbers 0 to 499;
-        'random:<id or folder>', that model's shape and tokenizer with untrained weights (the shapes of
-        `published.CONFIGS` are known without the Hub; the tokenizer of 'random:tiny' stands in for theirs then).
+        a Hugging Face id 'org/name' or 'org/name@revision', searched for in its weight package (`WEIGHT_PACKAGES`,
+        only without a revision), the Hugging Face cache, and the Hub;
+        'random:tiny', two small layers made in place, whose tokenizer knows the numbers 0 to 499;
+        'random:<id or folder>', that model's shape and tokenizer with untrained weights (for the ids in `PUBLISHED`
+        that cannot be found, the shape is known and the tokenizer is that of 'random:tiny').
       dtype: 'float32' or 'bfloat16', see `Backbone.dtype`.
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
       attention: 'own', or 'causal' or 'bidirectional' whatever the model was trained with.
       remat: see `Bert.remat`.
       unroll: see `Bert.unroll`.
-      sharding: parameters are put onto devices so, each as soon as it is read; None leaves them in host memory.
-
-    Returns:
-      The backbone.
+      sharding: how parameters are put on devices, each as soon as it is read; None leaves them in host memory.
 
     Raises:
-      InputError: the model cannot be found, its files are damaged, it is of a kind that is not
-        supported, or the device cannot compute in this dtype.
+      InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
+        device cannot compute in this dtype.
     """
-    found = describe_backbone(
-        name_or_folder, dtype, int8=int8, attention=attention, remat=remat, unroll=unroll, shape_only=False
+    shape = describe_backbone(
+        name_or_folder, dtype, int8=int8, attention=attention, remat=remat, unroll=unroll, config_only=False
     )
     _check_device(dtype)
-    config, size = found.config, found.config.hidden_size
 
-    def place(array: np.ndarray) -> Any:
+    def put(array: np.ndarray) -> Any:
         if sharding is None:
             return array
-        return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    word_table: Any
-    if found.place is None or not found.pretrained:
-        plus_one = isinstance(config, DecoderConfig) and config.norm == "rms_plus_one"
-        params, sha256 = random_params(
-            found.module, size, seed=RANDOM_SEED, norm_start=0.0 if plus_one else 1.0, int8=int8, place=place
-        )
-        revision, word_table = f"seed={RANDOM_SEED}", RandomTable(config.vocabulary_size, size, RANDOM_SEED)
-        vocabulary = functools.partial(random_vocabulary, config, word_table, RANDOM_SEED)
+    if shape.files is None or not shape.pretrained:
+        weights = _random_weights(shape, put)
     else:
-        files = weight_files(found.place.folder)
-        revision, sha256 = found.place.revision, sha256_of_files(files)
-        if found.place.sha256 not in ("", sha256):
-            raise InputError(
-                f"{files[0]}: its sha256 is {sha256}, expected {found.place.sha256}: install the weight package again"
-            )
-        checkpoint = Checkpoint.open(found.place.folder, files)
-        naming = NAMINGS[found.model_type]
-        params, word_table = map_checkpoint(
-            checkpoint,
-            naming,
-            found.module,
-            layers=config.layers,
-            table=(config.vocabulary_size, size),
-            int8=int8,
-            place=place,
-        )
-        vocabulary = functools.partial(read_vocabulary, checkpoint, naming, config, word_table)
-
+        weights = _checkpoint_weights(shape, shape.files, put)
     return Backbone(
         name=name_or_folder,
-        revision=revision,
-        sha256=sha256,
         dtype=dtype,
         int8=int8,
-        pretrained=found.pretrained,
-        config=config,
-        module=found.module,
-        params=params,
-        word_table=word_table,
-        read_vocabulary=vocabulary,
-        weights_folder=None if found.place is None else found.place.folder,
+        pretrained=shape.pretrained,
+        config=shape.config,
+        module=shape.module,
+        weights_folder=None if shape.files is None else shape.files.folder,
+        **weights._asdict(),
     )
+
+
+class _Weights(NamedTuple):
+    """The fields of `Backbone` that come from its weights."""
+
+    revision: str
+    sha256: str
+    params: Params
+    word_table: np.ndarray | RandomTable
+    read_vocabulary: Callable[[], Vocabulary]
+
+
+def _random_weights(shape: BackboneShape, put: Put) -> _Weights:
+    config, size = shape.config, shape.config.hidden_size
+    plus_one = isinstance(config, DecoderConfig) and config.norm == "rms_plus_one"
+    params, sha256 = random_params(
+        shape.module, size, seed=RANDOM_SEED, norm_start=0.0 if plus_one else 1.0, int8=shape.int8, put=put
+    )
+    table = RandomTable(config.vocabulary_size, size, RANDOM_SEED)
+    vocabulary = functools.partial(random_vocabulary, config, table, RANDOM_SEED)
+    return _Weights(f"seed={RANDOM_SEED}", sha256, params, table, vocabulary)
+
+
+def _checkpoint_weights(shape: BackboneShape, files: ModelFiles, put: Put) -> _Weights:
+    """Reads a checkpoint.
+
+    Raises:
+      InputError: it is damaged, does not fit the config, or differs from the published one.
+    """
+    config, paths = shape.config, weight_files(files.folder)
+    sha256 = sha256_of_files(paths)
+    if files.sha256 not in ("", sha256):
+        raise InputError(
+            f"{paths[0]}: its sha256 is {sha256}, expected {files.sha256}: install the weight package again"
+        )
+    checkpoint = Checkpoint.open(files.folder, paths)
+    params, table = map_checkpoint(
+        checkpoint,
+        shape.naming,
+        shape.module,
+        layers=config.layers,
+        table=(config.vocabulary_size, config.hidden_size),
+        int8=shape.int8,
+        put=put,
+    )
+    vocabulary = functools.partial(read_vocabulary, checkpoint, shape.naming, config, table)
+    return _Weights(files.revision, sha256, params, table, vocabulary)
 
 
 def _check_device(dtype: str) -> None:
@@ -237,7 +254,7 @@ def _check_device(dtype: str) -> None:
     """
     try:
         jax.block_until_ready(jnp.ones((8, 8), DTYPES[dtype]) @ jnp.ones((8, 8), DTYPES[dtype]))
-    except Exception as fault:  # whatever the device's compiler calls it
+    except Exception as error:  # its kind depends on the device's compiler
         device = jax.devices()[0].device_kind
-        reason = " ".join(f"{type(fault).__name__}: {fault}".split())[:200]
-        raise InputError(f"backbone.dtype = {dtype!r}: the device {device} cannot compute in it ({reason})") from fault
+        reason = f"{type(error).__name__}: {one_line(error)}"[:200]
+        raise InputError(f"backbone.dtype = {dtype!r}: the device {device} cannot compute in it ({reason})") from error

@@ -1,4 +1,4 @@
-"""Hidden states to logits of the vocabulary's tokens: masked ones, or the next."""
+"""Predicts tokens from hidden states: masked tokens, or the next one."""
 
 import dataclasses
 import functools
@@ -15,21 +15,21 @@ from spear_jax.backbones.bert import BertConfig
 from spear_jax.backbones.weights.checkpoint import RandomTable
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
 from spear_jax.backbones.weights.naming import Naming
-from spear_jax.backbones.weights.weight_files import Checkpoint
+from spear_jax.backbones.weights.safetensors_files import Checkpoint
 from spear_jax.errors import InputError
 
 CHUNK = 4096  # rows of the table on the device at a time
 
 
 class Transform(NamedTuple):
-    """What a masked model does to a hidden state before its vocabulary is read: linear, GELU, LayerNorm.
+    """The layers of a masked model between hidden states and output table: linear, GELU, LayerNorm.
 
     Attributes:
-      kernel: of the linear layer.
-      bias: of it.
-      norm_scale: of the LayerNorm.
-      norm_bias: of it.
-      norm_eps: of it.
+      kernel: kernel of the linear layer.
+      bias: bias of the linear layer.
+      norm_scale: scale of the LayerNorm.
+      norm_bias: bias of the LayerNorm.
+      norm_eps: epsilon of the LayerNorm.
     """
 
     kernel: Float[np.ndarray, "hidden hidden"]
@@ -39,7 +39,7 @@ class Transform(NamedTuple):
     norm_eps: float
 
     def __call__(self, states: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        """The states that the table reads."""
+        """Transforms hidden states."""
         x = nn.gelu(states @ self.kernel + self.bias, approximate=False)
         x = x - jnp.mean(x, axis=-1, keepdims=True)
         deviation = jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.norm_eps)
@@ -48,13 +48,13 @@ class Transform(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What reads the vocabulary's logits out of last hidden states.
+    """The head of a language model, which predicts tokens from the last hidden states.
 
     Attributes:
-      table: a row per token, mapped: only the rows that are asked for are read.
-      bias: of each token's logit.
-      transform: what comes before the table; None in decoders.
-      soft_cap: no logit is larger; 0 means none.
+      table: a row per token, memory-mapped: only the rows used are read.
+      bias: bias of each token's logit.
+      transform: applied to hidden states first; None in decoders.
+      soft_cap: bound of the logits; 0 means none.
     """
 
     table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable
@@ -65,18 +65,18 @@ class Vocabulary:
     def logits(
         self, states: Float[Array, "*batch hidden"], ids: Int[np.ndarray, "tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """Logits of some tokens, float32.
+        """Computes the logits of some tokens, in float32.
 
         Args:
           states: from `Backbone.encode`.
-          ids: of the tokens; only their rows are read.
+          ids: the tokens; only their rows are read.
         """
-        return _logits(_read(states, self.transform), self.table[ids], self.bias[ids], self.soft_cap)
+        return _logits(_transform(states, self.transform), self.table[ids], self.bias[ids], self.soft_cap)
 
     def log_probabilities(
         self, states: Float[Array, "*batch hidden"], targets: Int[Array, "*batch"]
     ) -> Float[Array, "*batch"]:
-        """Log-probability of one token per state, of the softmax over the whole vocabulary, float32.
+        """Computes the log-probability of one token per state, over the whole vocabulary, in float32.
 
         The table comes to the device a chunk at a time, so that memory holds `CHUNK` logits per state.
 
@@ -84,19 +84,19 @@ class Vocabulary:
           states: from `Backbone.encode`.
           targets: the tokens.
         """
-        states = _read(states, self.transform)
+        states = _transform(states, self.transform)
         zeros: Any = np.zeros(targets.shape, np.float32)
-        found = (zeros - np.inf, zeros, zeros)
+        sums = (zeros - np.inf, zeros, zeros)
         for start in range(0, len(self.bias), CHUNK):
             rows, bias = self.table[start : start + CHUNK], self.bias[start : start + CHUNK]
-            # Waited for: else all chunks would be on their way to the device at once.
-            found = jax.block_until_ready(_add_chunk(found, states, rows, bias, targets - start, self.soft_cap))
-        largest, total, chosen = found
-        return chosen - largest - jnp.log(total)
+            # Without waiting, all chunks would be on their way to the device at once.
+            sums = jax.block_until_ready(_add_chunk(sums, states, rows, bias, targets - start, self.soft_cap))
+        largest, total, target_logit = sums
+        return target_logit - largest - jnp.log(total)
 
 
 @jax.jit
-def _read(states: Float[Array, "*batch hidden"], transform: Transform | None) -> Float[Array, "*batch hidden"]:
+def _transform(states: Float[Array, "*batch hidden"], transform: Transform | None) -> Float[Array, "*batch hidden"]:
     states = states.astype(jnp.float32)
     return states if transform is None else transform(states)
 
@@ -109,31 +109,31 @@ def _logits(states: Array, rows: Array, bias: Array, soft_cap: float) -> Array:
 
 @functools.partial(jax.jit, static_argnames="soft_cap")
 def _add_chunk(
-    found: tuple[Array, Array, Array], states: Array, rows: Array, bias: Array, targets: Array, soft_cap: float
+    sums: tuple[Array, Array, Array], states: Array, rows: Array, bias: Array, targets: Array, soft_cap: float
 ) -> tuple[Array, Array, Array]:
-    """The largest logit, the sum of exp(logit - largest) and the target's logit, with a chunk's rows added."""
-    before, total, chosen = found
+    """Adds a chunk's rows to the largest logit, the sum of exp(logit - largest) and the target's logit."""
+    before, total, target_logit = sums
     logits = _logits(states, rows, bias, soft_cap)
     largest = jnp.maximum(before, jnp.max(logits, axis=-1))
     total = total * jnp.exp(before - largest) + jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1)
     here = (targets >= 0) & (targets < len(rows))
-    own = jnp.take_along_axis(logits, jnp.where(here, targets, 0)[..., None], axis=-1)[..., 0]
-    return largest, total, jnp.where(here, own, chosen)
+    in_chunk = jnp.take_along_axis(logits, jnp.where(here, targets, 0)[..., None], axis=-1)[..., 0]
+    return largest, total, jnp.where(here, in_chunk, target_logit)
 
 
 def read_vocabulary(
     checkpoint: Checkpoint, naming: Naming, config: BertConfig | DecoderConfig, word_table: np.ndarray
 ) -> Vocabulary:
-    """The part of a checkpoint that reads the vocabulary's logits.
+    """Reads the head of a checkpoint.
 
     Args:
       checkpoint: the files.
-      naming: how they spell it.
+      naming: names of the tensors in the files.
       config: the model's shape.
-      word_table: what is read with where the table is tied.
+      word_table: the output table, if it is tied.
 
     Raises:
-      InputError: a tensor is missing (a file may hold the encoder alone), or of the wrong shape.
+      InputError: a tensor is missing (some files hold only the encoder), or of the wrong shape.
     """
     head, size = naming.head, config.hidden_size
     tensors = {naming.plain(name): tensor for name, tensor in checkpoint.tensors.items()}
@@ -187,12 +187,12 @@ def _check(
 
 
 def random_vocabulary(config: BertConfig | DecoderConfig, word_table: RandomTable, seed: int) -> Vocabulary:
-    """What reads the vocabulary's logits of a model that nobody trained: as `random_params` would make it, tied.
+    """Draws the head of an untrained model, in the manner of `random_params`, with a tied table.
 
     Args:
       config: the model's shape.
       word_table: the table.
-      seed: equal seeds give equal ones.
+      seed: equal seeds give equal heads.
     """
     size, transform = config.hidden_size, None
     if config.masked:

@@ -15,7 +15,7 @@ from flax import traverse_util
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from spear_jax.backbones import Described, describe_backbone
+from spear_jax.backbones import BackboneShape, describe_backbone
 from spear_jax.config import METHODS, check_length
 from spear_jax.errors import InputError
 from spear_jax.model import Params, Spear, build_spear, merge
@@ -32,7 +32,7 @@ class MemoryEstimate:
       table: bytes of each part (rows, the last is 'total') while training and while scoring (columns).
     """
 
-    backbone: Described
+    backbone: BackboneShape
     trainable: Params
     table: pd.DataFrame
 
@@ -91,7 +91,7 @@ def estimate_memory(config: ConfigDict) -> MemoryEstimate:
     return MemoryEstimate(backbone, trainable, _measure(config, spear, trainable, frozen))
 
 
-def _model_shapes(config: ConfigDict, backbone: Described) -> tuple[Spear, Params]:
+def _model_shapes(config: ConfigDict, backbone: BackboneShape) -> tuple[Spear, Params]:
     """Builds the model of a config's method around a backbone; returns it with the shapes of its parameters."""
     config, module = config.copy_and_resolve_references(), backbone.module
     if not METHODS[config.method].prompt:

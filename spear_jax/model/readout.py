@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from spear_jax.backbones import Read
+from spear_jax.backbones import Selection
 from spear_jax.model.sequence import last_step
 
 
-def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int, after: int) -> Read:
+def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int, after: int) -> Selection:
     """Returns the positions whose hidden states the head needs, counted from the first time step.
 
     Args:
@@ -27,7 +27,7 @@ def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int
     return 0, time
 
 
-def shift_positions(positions: Read, by: int) -> Read:
+def shift_positions(positions: Selection, by: int) -> Selection:
     """Counts positions from another place, `by` before the former."""
     if isinstance(positions, tuple):
         return positions[0] + by, positions[1] + by

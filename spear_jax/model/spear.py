@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones import Decoder, Read, take
+from spear_jax.backbones import Decoder, Selection, take
 from spear_jax.model.prompt import SoftPrompt
 from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
 from spear_jax.model.sequence import combine, extend_mask, suffix_positions
@@ -114,7 +114,7 @@ class Spear(nn.Module):
             return jnp.concatenate([self.cls(jnp.zeros((1, 1), jnp.int32))[0], prompt]), nothing
         return prompt, nothing
 
-    def _shares_prefix(self, before: Float[Array, "before hidden"], positions: Read) -> bool:
+    def _shares_prefix(self, before: Float[Array, "before hidden"], positions: Selection) -> bool:
         """Returns whether the backbone can compute the prefix once for all windows: it never sees them, nor is read."""
         reads_prefix = isinstance(positions, tuple) and positions[0] < 0
         return (

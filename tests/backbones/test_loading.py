@@ -49,13 +49,14 @@ LARGE = {
 LOAD = """
 import json, re, sys, threading, time
 import numpy as np
-from spear_jax import memory
-from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.backbones.pretrained import describe_backbone, load_backbone
+from spear_jax.commands import memory
 
 def anonymous():
     return 1024 * int(re.search(r"RssAnon:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
-load_backbone("random:tiny")  # what JAX itself takes comes before
+load_backbone("random:tiny")  # the memory of JAX and transformers is not counted
+describe_backbone(sys.argv[1])
 before, peak, done = anonymous(), 0, False
 
 def watch():

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import gemma
 import hub_server
 import jax
 import ml_dtypes
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.backbones.weights import finding
 from spear_jax.backbones.weights.finding import WeightPackage
-from spear_jax.backbones.weights.weight_files import read_safetensors
+from spear_jax.backbones.weights.safetensors_files import read_safetensors
 from spear_jax.errors import InputError
 
 H, LAYERS, INNER, V, POSITIONS = 8, 2, 12, 20, 16
@@ -232,9 +233,13 @@ def test_truncated_file(tmp_path, kept):
     file = write(tmp_path / "model") / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:kept])
-    message = refusal(file.parent, file, "truncated")
-    if kept == -1:
-        assert f"{len(content)} bytes expected, {len(content) - 1} found" in message
+    refusal(file.parent, file, "truncated")
+
+
+def write_header(folder, header):
+    file = folder / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return file
 
 
 @pytest.mark.parametrize(
@@ -243,17 +248,20 @@ def test_truncated_file(tmp_path, kept):
         b"not JSON",
         b"[]",
         b'{"a": {"dtype": "F32"}}',
-        b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
     ],
 )
 def test_bad_header(tmp_path, header):
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    file = write_header(tmp_path, header)
     with pytest.raises(InputError, match="truncated or not a safetensors file") as caught:
         read_safetensors(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_dtype_without_numpy_counterpart_is_refused(tmp_path):
+    file = write_header(tmp_path, b'{"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}')
+    with pytest.raises(InputError, match="tensor 'a' is F8_E4M3, supported are F64, F32"):
+        read_safetensors(file)
 
 
 def write_shards(folder):
@@ -307,9 +315,8 @@ def test_folders_that_are_not_models(tmp_path):
     refusal(tmp_path, tmp_path, "no model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"model_type": "gpt2"}))
     refusal(tmp_path, tmp_path / "config.json", "model_type 'gpt2'", "supported: bert, roberta")
-    fields = {key: value for key, value in CONFIG_JSON.items() if key != "vocab_size"}
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    refusal(tmp_path, tmp_path / "config.json", "'vocab_size' is missing")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"vocab_size": "20"}))
+    refusal(tmp_path, tmp_path / "config.json", "transformers refuses it", "'vocab_size' expected int")
 
 
 @pytest.mark.parametrize("name", ["bert", "./no/folder", "/no/folder", "a/b/c", "", "random:", "a/b@"])
@@ -342,8 +349,7 @@ def test_tokenizer_from_json_neither_pads_nor_cuts(tmp_path):
     tokenizer.enable_padding(length=4)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "vocab.txt").unlink()
-    settings = {"cls_token": {"content": "one"}, "sep_token": "two"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"cls_token": "one", "sep_token": "two"}))
     backbone = load_backbone(str(folder))
     assert backbone.tokenize("one") == [5]
     assert backbone.tokenize("one " * 9) == [5] * 9
@@ -355,13 +361,36 @@ def test_tokenizer_faults(plain, tmp_path):
         plain.tokenize("one")
     assert str(plain.weights_folder) in str(caught.value)
     folder = write(tmp_path / "model")
-    (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="tokenizer cannot be read"):
-        load_backbone(str(folder)).tokenize("one")
-    (folder / "tokenizer.json").unlink()
+    for content in ("{", "{}"):
+        (folder / "tokenizer.json").write_text(content)
+        with pytest.raises(InputError, match="tokenizer cannot be read") as caught:
+            load_backbone(str(folder)).tokenize("one")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_special_token_without_a_row_in_the_word_table_is_absent(tmp_path):
+    config = CONFIG_JSON | {"vocab_size": 8}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
     write_vocabulary(folder)
     (folder / "tokenizer_config.json").write_text('{"cls_token": "<s>"}')
-    assert "cls" not in load_backbone(str(folder)).special_ids
+    assert "cls" not in load_backbone(f"random:{folder}").special_ids
+
+
+def test_transformers_is_quiet_and_needs_no_network(tmp_path):
+    """The first Gemma's activation and a missing PyTorch are worth a warning to transformers; neither matters here."""
+    folder = gemma.write(tmp_path / "gemma")
+    program = f"""
+import importlib.util, socket
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find_spec(name, *rest)
+socket.socket.connect = lambda *_: 1 / 0
+from spear_jax.backbones import load_backbone
+print(load_backbone("random:{folder}").tokenize("12"))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[5, 6]\n", "")
 
 
 # --- Random weights -----------------------------------------------------
@@ -417,7 +446,7 @@ def test_weight_package_is_found_and_not_imported(plain, package):
     assert_same_weights(backbone, plain)
     assert backbone.weights_folder == package
     assert backbone.revision == "fake-weights"
-    refusal("some/model@v1", "'v1'", "the Hub")  # a revision is the Hub's
+    refusal("some/model@v1", "'some/model@v1'", "the Hub")  # a revision is the Hub's
 
 
 def test_wrong_checksum_of_a_weight_package(package):

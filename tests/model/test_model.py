@@ -67,8 +67,8 @@ class Echo(nn.Module):
 
     causal: bool = False
 
-    def __call__(self, embeddings, mask, positions=None, read=None):
-        return take(embeddings, read)
+    def __call__(self, embeddings, mask, positions=None, selection=None):
+        return take(embeddings, selection)
 
 
 def echo(config: ConfigDict, backbone: Backbone) -> tuple[Spear, dict]:

@@ -1,119 +1,124 @@
-"""Reads fields of a Hugging Face config.json; what is wrong is said with the file and the field."""
+"""Reads a model's config.json with transformers, and checks what transformers leaves to the model."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, one_line
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "google-bert/bert-base-uncased": {"model_type": "bert"},  # the shape that transformers' defaults describe
+    "google/gemma-2b": {
+        "model_type": "gemma",
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+    },
+}
+"""config.json of the paper's backbones, without the defaults: `--mode=memory` and 'random:<id>' need no download."""
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[Any]:
+    """Imports transformers, which logs nothing below an error inside this context.
+
+    It would say at its import that PyTorch is missing, which nothing here needs.
+    """
+    logger = logging.getLogger("transformers")  # its import sets the level anew, so only a filter helps
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)
+    try:
+        import transformers  # takes seconds
+    finally:
+        logger.removeFilter(is_error)
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield transformers
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 class Fields:
-    """The object in a config.json, or one inside it. A field that is null counts as absent, as in transformers."""
+    """The fields of a model's config, each checked when it is read."""
 
-    def __init__(self, content: Mapping[str, Any], where: str) -> None:
-        """Wraps an object.
+    def __init__(self, config: Any, source: str) -> None:
+        """Wraps a config.
+
+        Args:
+          config: of transformers, or part of one.
+          source: the file, for error messages.
+        """
+        self._config, self.source = config, source
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], source: str) -> "Fields":
+        """Parses the content of a config.json in the spelling of transformers 4.x or 5.x; absent fields get defaults.
 
         Args:
           content: the JSON object.
-          where: the file, for messages.
+          source: the file, for error messages.
+
+        Raises:
+          InputError: transformers refuses the content.
         """
-        self._content, self.where = content, where
+        try:
+            with quiet_transformers() as transformers:
+                return cls(transformers.AutoConfig.for_model(**content), source)
+        except Exception as error:  # its checks raise exceptions of many kinds
+            raise InputError(f"{source}: transformers refuses it: {one_line(error)}") from error
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A field as it stands there."""
-        value = self._content.get(name)
+        """Returns a field unchecked; the default if it is absent or null."""
+        value = getattr(self._config, name, None)
         return default if value is None else value
 
-    def _needed(self, name: str, default: Any) -> Any:
-        value = self.get(name, default)
-        if value is None:
-            raise InputError(f"{self.where}: the field {name!r} is missing")
-        return value
-
     def whole(self, name: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number.
+        """Returns a whole number.
 
         Raises:
-          InputError: it is missing and has no default, or is something else.
+          InputError: it is none, or below `least`.
         """
-        value = self._needed(name, default)
+        value = self.get(name, default)
         if type(value) is not int or value < least:
-            raise InputError(f"{self.where}: {name} = {value!r}, must be a whole number from {least} up")
+            raise InputError(f"{self.source}: {name} = {value!r}, must be a whole number from {least} up")
         return value
 
-    def number(self, name: str, default: float | None = None) -> float:
-        """A positive number.
+    def number(self, name: str, below: float = float("inf")) -> float:
+        """Returns a number above 0.
 
         Raises:
-          InputError: it is missing and has no default, or is something else.
+          InputError: it is none, or not between 0 and `below`.
         """
-        value = self._needed(name, default)
-        if type(value) not in (int, float) or not 0 < value < float("inf"):
-            raise InputError(f"{self.where}: {name} = {value!r}, must be a number above 0")
+        value = self.get(name)
+        if type(value) not in (int, float) or not 0 < value < below:
+            allowed = "a number above 0" if below == float("inf") else f"between 0 and {below}"
+            raise InputError(f"{self.source}: {name} = {value!r}, must be {allowed}")
         return float(value)
 
-    def small(self, name: str, default: float | None = None) -> float:
-        """A number between 0 and 1, such as the epsilon of a norm.
+    def choice(self, name: str, allowed: Sequence[Any], default: Any = None) -> Any:
+        """Returns one of several values.
 
         Raises:
-          InputError: it is missing and has no default, or is something else.
-        """
-        value = self.number(name, default)
-        if value >= 1:
-            raise InputError(f"{self.where}: {name} = {value!r}, must be between 0 and 1")
-        return value
-
-    def cap(self, name: str, default: float) -> float:
-        """A bound; 0, no bound, where the field is null.
-
-        Raises:
-          InputError: it is something else.
-        """
-        if name in self._content and self._content[name] is None:
-            return 0.0
-        return self.number(name, default) if self.get(name, default) else 0.0
-
-    def flag(self, name: str, default: bool) -> bool:
-        """True or false.
-
-        Raises:
-          InputError: it is something else.
+          InputError: it is another one.
         """
         value = self.get(name, default)
-        if type(value) is not bool:
-            raise InputError(f"{self.where}: {name} = {value!r}, must be true or false")
-        return value
-
-    def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        """One of several words.
-
-        Raises:
-          InputError: it is missing and has no default, or is another word.
-        """
-        value = self._needed(name, default)
         if value not in allowed:
             raise InputError(
-                f"{self.where}: {name} = {value!r} is not supported (supported: {', '.join(map(repr, allowed))})"
+                f"{self.source}: {name} = {value!r} is not supported (supported: {', '.join(map(repr, allowed))})"
             )
         return value
 
-    def only(self, name: str, supported: Any) -> None:
-        """Refuses any value but one; the field may be absent.
-
-        Raises:
-          InputError: another value.
-        """
-        if self.get(name, supported) != supported:
-            raise InputError(f"{self.where}: {name} = {self.get(name)!r} is not supported (supported: {supported!r})")
-
-    def inner(self, name: str) -> "Fields | None":
-        """An object inside this one, if there is one.
-
-        Raises:
-          InputError: there is something else.
-        """
+    def inner(self, name: str, key: str = "") -> "Fields":
+        """Returns an object inside this one; the object under `key` inside it, if it has that key."""
         value = self.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise InputError(f"{self.where}: {name} = {value!r}, must be an object")
-        return Fields(value, f"{self.where}: {name}")
+        if isinstance(value, dict):
+            value = types.SimpleNamespace(**(value.get(key, value) or {}))
+        return Fields(value, f"{self.source}: {name}")

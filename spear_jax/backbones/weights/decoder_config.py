@@ -1,4 +1,4 @@
-"""The shape of a decoder, read from a Hugging Face config.json in the spelling of transformers 4.x or 5.x.
+"""The shape of a decoder, from the fields of its config.json.
 
 One dataclass describes Gemma 1 to 3, Llama 3, Qwen 2 and 3 (and the DeepSeek-R1 distillations, which are Llama and
 Qwen by shape), and ModernBERT (arXiv:2412.13663), an encoder made of the same parts.
@@ -6,7 +6,7 @@ Qwen by shape), and ModernBERT (arXiv:2412.13663), an encoder made of the same p
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ from spear_jax.backbones.weights.config_json import Fields
 from spear_jax.errors import InputError
 
 _ROPE_TYPES = ("default", "linear", "llama3")
-
-
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
 
@@ -26,11 +24,11 @@ class Rotary:
     """Rotary position embeddings (Su et al., 2021, arXiv:2104.09864).
 
     Attributes:
-      base: of the geometric series of wavelengths.
-      factor: wavelengths are stretched by it; 1 leaves them.
-      low, high: Llama 3 stretches only what is longer than `original` / low and nothing that is shorter than
-        `original` / high, and mixes in between; 0 stretches all.
-      original: positions that the model was first trained on.
+      base: base of the geometric series of wavelengths.
+      factor: factor by which wavelengths are stretched; 1 leaves them as they are.
+      low, high: Llama 3 stretches wavelengths above `original` / low, leaves those below `original` / high, and
+        interpolates in between; 0 stretches all.
+      original: number of positions of the first training.
     """
 
     base: float
@@ -40,13 +38,13 @@ class Rotary:
     original: int = 0
 
     def frequencies(self, size: int) -> Float[np.ndarray, "pairs"]:
-        """Radians per position of each pair of a head's coordinates."""
+        """Returns the radians per position of each pair of a head's coordinates."""
         frequency = self.base ** -(np.arange(0, size, 2, dtype=np.float64) / size)
         if not self.low:
             return (frequency / self.factor).astype(np.float32)
         turns = self.original * frequency / (2 * math.pi)  # within the original context
-        kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
-        return (frequency * (kept + (1 - kept) / self.factor)).astype(np.float32)
+        unstretched = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return (frequency * (unstretched + (1 - unstretched) / self.factor)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,36 +52,36 @@ class DecoderConfig:
     """The shape of a decoder, or of an encoder made of the same parts.
 
     Attributes:
-      family: its model_type.
+      family: the model_type of config.json.
       hidden_size: H.
-      layers: how many.
-      heads: of the queries.
-      key_value_heads: of keys and values; each is shared by `heads / key_value_heads` queries.
+      layers: number of layers.
+      heads: number of query heads.
+      key_value_heads: number of key and value heads; each is shared by `heads / key_value_heads` queries.
       head_size: coordinates of a head.
-      intermediate_size: of the gated MLP.
+      intermediate_size: width of the gated MLP.
       vocabulary_size: rows of the word table.
-      max_positions: the longest sequence.
-      norm_eps: of every norm.
+      max_positions: length of the longest sequence.
+      norm_eps: epsilon of every norm.
       activation: 'silu', 'gelu' or 'gelu_tanh'.
-      query_scale: of the inner products of queries and keys.
-      rotary: of layers that see everything.
-      local_rotary: of layers with a sliding window.
-      sliding: for each layer, whether its attention reaches `window` positions only.
-      window: positions that are nearer than it are seen; 0 where no layer slides.
-      causal: a position sees itself and what stands before it.
-      norm: 'rms', 'rms_plus_one' (the weight is what is added to 1: Gemma) or 'layer'.
-      norm_bias: whether LayerNorm has one.
-      query_key_norm: queries and keys are normalised per head.
-      post_norms: what a block adds is normalised, too.
-      embedding_norm: the word embeddings are.
-      first_attention_norm: False where the first layer's attention reads its input as it is.
-      attention_bias: of queries, keys and values.
-      output_bias: of the attention's output.
-      mlp_bias: of the MLP.
-      embedding_scale: word embeddings are multiplied by it (Gemma: the square root of H).
+      query_scale: factor of the inner products of queries and keys.
+      rotary: rotary embedding of layers with full attention.
+      local_rotary: rotary embedding of layers with a sliding window.
+      sliding: for each layer, whether its attention has a sliding window.
+      window: positions nearer than it are attended to; 0 if no layer slides.
+      causal: whether each position attends only to itself and to earlier ones.
+      norm: 'rms', 'rms_plus_one' (the weight is stored as its difference from 1: Gemma) or 'layer'.
+      norm_bias: whether LayerNorm has a bias.
+      query_key_norm: whether queries and keys are normalised per head.
+      post_norms: whether the outputs of attention and MLP are normalised, too.
+      embedding_norm: whether word embeddings are normalised.
+      first_attention_norm: False if the first layer's attention reads its input without a norm.
+      attention_bias: whether queries, keys and values have a bias.
+      output_bias: whether the attention's output has a bias.
+      mlp_bias: whether the MLP has biases.
+      embedding_scale: factor of the word embeddings (Gemma: the square root of H).
       attention_soft_cap: see `attend`; 0 means none.
-      final_soft_cap: of the vocabulary's logits; 0 means none.
-      tied: the vocabulary's logits are read with the word table.
+      final_soft_cap: bound of the vocabulary's logits; 0 means none.
+      tied: whether the output layer shares the word table.
     """
 
     family: str
@@ -119,265 +117,156 @@ class DecoderConfig:
 
     @property
     def masked(self) -> bool:
-        """True of an encoder, which predicts masked tokens; a decoder predicts the next one."""
+        """Whether the model predicts masked tokens, as an encoder does, not the next one."""
         return self.family == "modernbert"
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], where: str) -> "DecoderConfig":
-        """Reads the content of a config.json of one of `FAMILIES`.
-
-        Args:
-          content: the JSON object.
-          where: the file it came from, for messages.
+    def from_fields(cls, fields: Fields) -> "DecoderConfig":
+        """Reads the fields of a config.json of one of `FAMILIES`.
 
         Raises:
-          InputError: a field is missing or impossible, or a variant that is not built.
+          InputError: a field is impossible, or asks for a variant that is not built.
         """
-        fields = Fields(content, where)
         family = fields.choice("model_type", tuple(FAMILIES))
         if family == "gemma3":  # a multimodal checkpoint: its text model is used
-            inner = fields.inner("text_config")
-            if inner is None:
-                raise InputError(f"{where}: the field 'text_config' is missing")
-            fields, family = inner, "gemma3_text"
-        config = FAMILIES[family](family, fields)
+            family, fields = "gemma3_text", fields.inner("text_config")
+        config = cls(**{"family": family} | _common(fields) | FAMILIES[family](fields))
         if config.heads % config.key_value_heads:
             raise InputError(
-                f"{where}: num_attention_heads = {config.heads} is not divisible by num_key_value_heads ="
+                f"{fields.source}: num_attention_heads = {config.heads} is not divisible by num_key_value_heads ="
                 f" {config.key_value_heads}"
             )
         if config.head_size % 2:
-            raise InputError(f"{where}: heads of {config.head_size} coordinates cannot be rotated in pairs")
+            raise InputError(f"{fields.source}: heads of {config.head_size} coordinates cannot be rotated in pairs")
         return config
 
 
-def _common(family: str, fields: Fields, **defaults: Any) -> dict[str, Any]:
-    """What all families spell alike; `defaults` are those of transformers, where a checkpoint may rely on them."""
-    hidden = fields.whole("hidden_size", defaults.get("hidden_size"))
-    heads = fields.whole("num_attention_heads", defaults.get("heads"))
-    if "head_size" not in defaults and fields.get("head_dim") is None and hidden % heads:
-        raise InputError(f"{fields.where}: hidden_size = {hidden} is not divisible by num_attention_heads = {heads}")
+def _common(fields: Fields) -> dict[str, Any]:
+    """Reads what all families spell alike."""
+    hidden_size, layers, heads = (
+        fields.whole(name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    )
+    if fields.get("head_dim") is None and hidden_size % heads:
+        raise InputError(
+            f"{fields.source}: hidden_size = {hidden_size} is not divisible by num_attention_heads = {heads}"
+        )
+    head_size = fields.whole("head_dim", hidden_size // heads)
+    sliding = _sliding_layers(fields, layers)
+    bias = fields.get("attention_bias", False)
     return {
-        "family": family,
-        "hidden_size": hidden,
-        "layers": fields.whole("num_hidden_layers", defaults.get("layers")),
+        "hidden_size": hidden_size,
+        "layers": layers,
         "heads": heads,
-        "key_value_heads": fields.whole("num_key_value_heads", defaults.get("key_value_heads", heads)),
-        "head_size": fields.whole("head_dim", defaults.get("head_size", hidden // heads)),
-        "intermediate_size": fields.whole("intermediate_size", defaults.get("intermediate_size")),
-        "vocabulary_size": fields.whole("vocab_size", defaults.get("vocabulary_size")),
-        "max_positions": fields.whole("max_position_embeddings", defaults.get("max_positions")),
-        "tied": fields.flag("tie_word_embeddings", defaults.get("tied", False)),
+        "key_value_heads": fields.whole("num_key_value_heads", heads),
+        "head_size": head_size,
+        "intermediate_size": fields.whole("intermediate_size"),
+        "vocabulary_size": fields.whole("vocab_size"),
+        "max_positions": fields.whole("max_position_embeddings"),
+        "query_scale": head_size**-0.5,
+        "rotary": _rotary(fields, "full_attention"),
+        "local_rotary": _rotary(fields, "sliding_attention"),
+        "sliding": sliding,
+        "window": fields.whole("sliding_window") if any(sliding) else 0,
+        "attention_bias": bias,
+        "output_bias": bias,
+        "mlp_bias": fields.get("mlp_bias", False),
+        "tied": fields.get("tie_word_embeddings", False),
     }
 
 
-def _rotary(fields: Fields | None, where: str, base: float, positions: int) -> Rotary:
-    """One set of rope parameters; `base` where it names none."""
-    fields = fields or Fields({}, where)
-    kind = fields.choice("rope_type", _ROPE_TYPES, fields.choice("type", _ROPE_TYPES, "default"))
-    base = fields.number("rope_theta", base)
+def _rotary(fields: Fields, kind_of_layer: str) -> Rotary:
+    """Reads the rope parameters of one kind of layer; some families have the same for all."""
+    parameters = fields.inner("rope_parameters", kind_of_layer)
+    kind = parameters.choice("rope_type", _ROPE_TYPES)
+    base = parameters.number("rope_theta")
     if kind == "default":
         return Rotary(base)
+    factor = parameters.number("factor")
     if kind == "linear":
-        return Rotary(base, fields.number("factor"))
-    low, high = fields.number("low_freq_factor"), fields.number("high_freq_factor")
+        return Rotary(base, factor)
+    low, high = parameters.number("low_freq_factor"), parameters.number("high_freq_factor")
     if low >= high:
-        raise InputError(f"{fields.where}: low_freq_factor = {low} must be below high_freq_factor = {high}")
-    original = fields.whole("original_max_position_embeddings", positions)
-    return Rotary(base, fields.number("factor"), low, high, original)
+        raise InputError(f"{parameters.source}: low_freq_factor = {low} must be below high_freq_factor = {high}")
+    return Rotary(base, factor, low, high, parameters.whole("original_max_position_embeddings"))
 
 
-def _rotaries(
-    fields: Fields, positions: int, *, base: float = 10_000.0, local_base: float | None = None, names: tuple[str, str]
-) -> dict[str, Any]:
-    """Of full and of sliding layers: `rope_parameters` (5.x, perhaps nested by layer type), else the fields of 4.x.
-
-    Args:
-      fields: the config.json.
-      positions: max_position_embeddings.
-      base: where none is given.
-      local_base: of sliding layers, where none is given; None means that they have the same as all others.
-      names: what 4.x calls the two bases.
-    """
-    parameters = fields.inner("rope_parameters")
-    if parameters is not None and (parameters.get("full_attention") or parameters.get("sliding_attention")):
-        local = base if local_base is None else local_base
-        return {
-            "rotary": _rotary(parameters.inner("full_attention"), fields.where, base, positions),
-            "local_rotary": _rotary(parameters.inner("sliding_attention"), fields.where, local, positions),
-        }
-    full = _rotary(parameters or fields.inner("rope_scaling"), fields.where, fields.number(names[0], base), positions)
-    if local_base is None:
-        return {"rotary": full, "local_rotary": full}
-    return {"rotary": full, "local_rotary": Rotary(fields.number(names[1], local_base))}
-
-
-_PLAIN = ("rope_theta", "rope_theta")
-
-
-def _layer_kinds(fields: Fields, layers: int, slides: Callable[[int], bool]) -> tuple[bool, ...]:
-    """For each layer whether it slides: named one by one, else by the family's pattern."""
-    kinds = fields.get("layer_types")
-    if kinds is None:
-        return tuple(slides(i) for i in range(layers))
-    known = {"full_attention": False, "sliding_attention": True}
-    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(known):
+def _sliding_layers(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Reads for each layer whether its attention has a window."""
+    kinds = fields.get("layer_types", ["full_attention"] * layers)
+    if not set(kinds) <= {"full_attention", "sliding_attention"}:
         raise InputError(
-            f"{fields.where}: layer_types must name 'full_attention' or 'sliding_attention' for each of {layers} layers"
+            f"{fields.source}: layer_types = {kinds!r}, supported are 'full_attention' and 'sliding_attention'"
         )
-    return tuple(known[kind] for kind in kinds)
+    return tuple(kind == "sliding_attention" for kind in kinds)
 
 
-def _gemma_activation(fields: Fields) -> str:
+def _activation(fields: Fields, name: str) -> str:
+    return _ACTIVATIONS[fields.choice(name, tuple(_ACTIVATIONS))]
+
+
+def _gemma(fields: Fields) -> dict[str, Any]:
     name = "hidden_act" if fields.get("hidden_activation") is None else "hidden_activation"
     # The first Gemma's file says 'gelu' and means its tanh approximation, as its authors' code has it.
-    fields.choice(name, ("gelu_pytorch_tanh", "gelu_new", "gelu"), "gelu")
-    return "gelu_tanh"
+    fields.choice(name, ("gelu_pytorch_tanh", "gelu_new", "gelu"))
+    return {
+        "norm_eps": fields.number("rms_norm_eps", below=1),
+        "activation": "gelu_tanh",
+        "norm": "rms_plus_one",
+        "embedding_scale": math.sqrt(fields.whole("hidden_size")),
+    }
 
 
-def _gemma(family: str, fields: Fields) -> DecoderConfig:
-    common = _common(family, fields, head_size=256, tied=True)
-    return DecoderConfig(
-        **common,
-        **_rotaries(fields, common["max_positions"], names=_PLAIN),
-        norm_eps=fields.small("rms_norm_eps", 1e-6),
-        activation=_gemma_activation(fields),
-        query_scale=common["head_size"] ** -0.5,
-        sliding=(False,) * common["layers"],
-        norm="rms_plus_one",
-        attention_bias=fields.flag("attention_bias", False),
-        output_bias=fields.flag("attention_bias", False),
-        embedding_scale=math.sqrt(common["hidden_size"]),
-    )
+def _gemma2(fields: Fields) -> dict[str, Any]:
+    return _gemma(fields) | {
+        "query_scale": fields.number("query_pre_attn_scalar") ** -0.5,
+        "post_norms": True,
+        "attention_soft_cap": fields.get("attn_logit_softcapping", 0.0),
+        "final_soft_cap": fields.get("final_logit_softcapping", 0.0),
+    }
 
 
-def _gemma2(family: str, fields: Fields) -> DecoderConfig:
-    first = _gemma(family, fields)
-    return dataclasses.replace(
-        first,
-        query_scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
-        sliding=_layer_kinds(fields, first.layers, lambda i: i % 2 == 0),
-        window=fields.whole("sliding_window", 4096),
-        post_norms=True,
-        attention_soft_cap=fields.cap("attn_logit_softcapping", 50.0),
-        final_soft_cap=fields.cap("final_logit_softcapping", 30.0),
-    )
+def _gemma3(fields: Fields) -> dict[str, Any]:
+    causal = not fields.get("use_bidirectional_attention", False)
+    return _gemma2(fields) | {"query_key_norm": True, "causal": causal}
 
 
-def _gemma3(family: str, fields: Fields) -> DecoderConfig:
-    # Multimodal checkpoints leave out what equals the defaults of transformers.
-    common = _common(
-        family,
-        fields,
-        heads=8,
-        key_value_heads=4,
-        head_size=256,
-        vocabulary_size=262_208,
-        max_positions=131_072,
-        tied=True,
-    )
-    pattern = fields.whole("sliding_window_pattern", fields.whole("_sliding_window_pattern", 6))
-    both_ways = fields.flag("use_bidirectional_attention", False)
-    window = fields.whole("sliding_window", 4096)
-    return DecoderConfig(
-        **common,
-        **_rotaries(
-            fields,
-            common["max_positions"],
-            base=1_000_000.0,
-            local_base=10_000.0,
-            names=("rope_theta", "rope_local_base_freq"),
-        ),
-        norm_eps=fields.small("rms_norm_eps", 1e-6),
-        activation=_gemma_activation(fields),
-        query_scale=fields.number("query_pre_attn_scalar", 256) ** -0.5,
-        sliding=_layer_kinds(fields, common["layers"], lambda i: (i + 1) % pattern != 0),
-        window=window // 2 + 1 if both_ways else window,
-        causal=not both_ways,
-        norm="rms_plus_one",
-        query_key_norm=True,
-        post_norms=True,
-        attention_bias=fields.flag("attention_bias", False),
-        output_bias=fields.flag("attention_bias", False),
-        embedding_scale=math.sqrt(common["hidden_size"]),
-        attention_soft_cap=fields.cap("attn_logit_softcapping", 0.0),
-        final_soft_cap=fields.cap("final_logit_softcapping", 0.0),
-    )
+def _llama(fields: Fields) -> dict[str, Any]:
+    return {
+        "norm_eps": fields.number("rms_norm_eps", below=1),
+        "activation": _activation(fields, "hidden_act"),
+    }
 
 
-def _llama(family: str, fields: Fields) -> DecoderConfig:
-    common = _common(family, fields)
-    return DecoderConfig(
-        **common,
-        **_rotaries(fields, common["max_positions"], names=_PLAIN),
-        norm_eps=fields.small("rms_norm_eps", 1e-6),
-        activation=_ACTIVATIONS[fields.choice("hidden_act", tuple(_ACTIVATIONS), "silu")],
-        query_scale=common["head_size"] ** -0.5,
-        sliding=(False,) * common["layers"],
-        attention_bias=fields.flag("attention_bias", False),
-        output_bias=fields.flag("attention_bias", False),
-        mlp_bias=fields.flag("mlp_bias", False),
-    )
+def _qwen2(fields: Fields) -> dict[str, Any]:
+    return _llama(fields) | {"attention_bias": True, "output_bias": False}
 
 
-def _qwen(family: str, fields: Fields) -> DecoderConfig:
-    third = family == "qwen3"
-    common = _common(family, fields, **({"head_size": 128} if third else {}))
-    window = fields.get("sliding_window") if fields.flag("use_sliding_window", False) else None
-    first = fields.whole("max_window_layers", 28, least=0)
-    sliding = _layer_kinds(fields, common["layers"], lambda i: window is not None and i >= first)
-    bias = fields.flag("attention_bias", False) if third else True
-    return DecoderConfig(
-        **common,
-        **_rotaries(fields, common["max_positions"], names=_PLAIN),
-        norm_eps=fields.small("rms_norm_eps", 1e-6),
-        activation=_ACTIVATIONS[fields.choice("hidden_act", tuple(_ACTIVATIONS), "silu")],
-        query_scale=common["head_size"] ** -0.5,
-        sliding=sliding,
-        window=fields.whole("sliding_window") if any(sliding) else 0,
-        query_key_norm=third,
-        attention_bias=bias,
-        output_bias=bias and third,
-    )
+def _qwen3(fields: Fields) -> dict[str, Any]:
+    return _llama(fields) | {"query_key_norm": True}
 
 
-def _modernbert(family: str, fields: Fields) -> DecoderConfig:
-    common = _common(family, fields, tied=True)
-    every = fields.whole("global_attn_every_n_layers", 3)
-    bias = fields.flag("attention_bias", False)
-    fields.only("classifier_activation", "gelu")
-    return DecoderConfig(
-        **common,
-        **_rotaries(
-            fields,
-            common["max_positions"],
-            base=160_000.0,
-            local_base=10_000.0,
-            names=("global_rope_theta", "local_rope_theta"),
-        ),
-        norm_eps=fields.small("norm_eps", 1e-5),
-        activation=_ACTIVATIONS[fields.choice("hidden_activation", tuple(_ACTIVATIONS), "gelu")],
-        query_scale=common["head_size"] ** -0.5,
-        sliding=_layer_kinds(fields, common["layers"], lambda i: i % every != 0),
-        window=fields.whole("local_attention", 128) // 2 + 1,
-        causal=False,
-        norm="layer",
-        norm_bias=fields.flag("norm_bias", False),
-        embedding_norm=True,
-        first_attention_norm=False,
-        attention_bias=bias,
-        output_bias=bias,
-        mlp_bias=fields.flag("mlp_bias", False),
-    )
+def _modernbert(fields: Fields) -> dict[str, Any]:
+    fields.choice("classifier_activation", ("gelu",))
+    return {
+        "norm_eps": fields.number("norm_eps", below=1),
+        "activation": _activation(fields, "hidden_activation"),
+        "window": fields.whole("local_attention") // 2 + 1,
+        "causal": False,
+        "norm": "layer",
+        "norm_bias": fields.get("norm_bias", False),
+        "embedding_norm": True,
+        "first_attention_norm": False,
+    }
 
 
-FAMILIES: dict[str, Callable[[str, Fields], DecoderConfig]] = {
+FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {
     "gemma": _gemma,
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
     "gemma3": _gemma3,
     "llama": _llama,
-    "qwen2": _qwen,
-    "qwen3": _qwen,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
     "modernbert": _modernbert,
 }
+"""model_type -> reads how the family differs from `_common`."""

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from spear_jax.backbones.weights.weight_files import weight_files
+from spear_jax import hub
+from spear_jax.backbones.weights.safetensors_files import weight_files
 from spear_jax.errors import InputError
 
 
@@ -41,93 +42,74 @@ _CONFIG_AND_TOKENIZER_FILES = [
     "special_tokens_map.json",
     "vocab.txt",
 ]
-
-
 _WEIGHT_FILES = ["model*.safetensors", "model.safetensors.index.json"]
 
 
-_HUB_SECONDS = 5  # until the Hub counts as unreachable
+class ModelFiles(NamedTuple):
+    """The folder of a model's files, and what identifies them.
 
-
-class Place(NamedTuple):
-    """Where a model's files lie, and which they are."""
+    Attributes:
+      folder: the folder.
+      revision: commit of the Hub, 'package==version' or 'local'.
+      sha256: that the weights must have; '' where none is known.
+    """
 
     folder: Path
     revision: str
-    sha256: str = ""  # what the weights must have; '' where nothing is known of them
+    sha256: str = ""
 
 
-def find_weights(name: str, config_only: bool) -> Place:
-    """The folder that holds the files of a model, fetched if need be.
+def find_weights(name: str, config_only: bool) -> ModelFiles:
+    """Finds the folder of a model's files; downloads them if necessary.
 
     Args:
       name: a folder, or a Hugging Face id, with '@revision' or without.
       config_only: the weights are not needed.
 
     Raises:
-      InputError: it is nowhere; says where it was looked for.
+      InputError: it is nowhere; the message lists the places searched.
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"backbone.name {name!r}: the folder {folder} has no config.json")
-        return Place(folder, "local")
+        return ModelFiles(folder, "local")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) or name.startswith("."):
         raise InputError(
             f"backbone.name {name!r} is neither an existing folder nor 'random:tiny' nor a Hugging "
             "Face id 'org/name' or 'org/name@revision' (such as 'google-bert/bert-base-uncased')"
         )
     repository, _, revision = name.partition("@")
-    looked = []
+    searched = []
     if repository in WEIGHT_PACKAGES and not revision:
         package = WEIGHT_PACKAGES[repository]
-        # Found without being imported: a weight package may pull in torch.
+        # Found without being imported: a weight package may import torch.
         spec = importlib.util.find_spec(package.module)
         if spec is not None and spec.submodule_search_locations:
             folder = Path(spec.submodule_search_locations[0]) / package.subfolder
-            return Place(folder, _package_version(package.module), package.sha256)
-        looked.append(f"the weight package {package.module.replace('_', '-')} (not installed)")
+            return ModelFiles(folder, _package_version(package.module), package.sha256)
+        searched.append(f"the weight package {package.module.replace('_', '-')} (not installed)")
 
     revision = revision or PINNED_REVISIONS.get(repository, "main")
-    from huggingface_hub import constants, try_to_load_from_cache  # a local folder needs none of it
+    from huggingface_hub import constants, try_to_load_from_cache  # slow to import
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
-    if isinstance(found, str) and (config_only or _has_weights(Path(found).parent)):
-        return Place(Path(found).parent, Path(found).parent.name)
-    looked.append(f"the cache {constants.HF_HUB_CACHE} (not complete there)")
+    # The cache comes before the Hub, so that a run does not change when a repository does.
+    config = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if isinstance(config, str) and (config_only or _has_weights(Path(config).parent)):
+        return ModelFiles(Path(config).parent, Path(config).parent.name)
+    searched.append(f"the cache {constants.HF_HUB_CACHE} (not complete there)")
 
-    folder = _download(repository, revision, config_only, looked)
-    return Place(folder, folder.name)
-
-
-def _download(repository: str, revision: str, config_only: bool, looked: list[str]) -> Path:
-    """Fetches the files into the Hugging Face cache; `looked` says where they were not found."""
-    from huggingface_hub import HfApi, constants, errors, snapshot_download
-
-    patterns = _CONFIG_AND_TOKENIZER_FILES + ([] if config_only else _WEIGHT_FILES)
     try:
-        # Asked first because without a network this fails at once, where the download of a pinned
-        # commit would retry for half a minute.
-        HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
-        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_SECONDS)
-    except errors.GatedRepoError as error:
+        files = _CONFIG_AND_TOKENIZER_FILES + ([] if config_only else _WEIGHT_FILES)
+        folder = hub.download(repository, revision, files)
+    except InputError as error:
         raise InputError(
-            f"backbone.name {repository!r} is gated: accept its licence at "
-            f"https://huggingface.co/{repository} and log in (`hf auth login`, or the environment "
-            "variable HF_TOKEN)"
+            f"backbone.name {name!r} was not found in {', '.join(searched)}: {error}; a local folder with config.json, "
+            "tokenizer.json and model.safetensors is allowed too"
         ) from error
-    except Exception as error:
-        # Whatever kind it is (the Hub's own, OSError, or of the HTTP library that it happens to
-        # use): there are no weights, and the reader needs to know where they may be put.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        looked.append(f"the Hub {constants.ENDPOINT} at {revision!r} ({reason})")
-        raise InputError(
-            f"backbone.name {repository!r} was not found; looked in {', '.join(looked)}; "
-            "it may also be a local folder with config.json, tokenizer.json and model.safetensors"
-        ) from error
-    if not Path(folder, "config.json").is_file():
+    if not (folder / "config.json").is_file():
         raise InputError(f"backbone.name {repository!r}: its repository has no config.json")
-    return Path(folder)
+    return ModelFiles(folder, folder.name)
 
 
 def _package_version(module: str) -> str:

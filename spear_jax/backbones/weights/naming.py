@@ -1,4 +1,4 @@
-"""What the parameters of each family are called in its checkpoints."""
+"""Names of the parameters of each family in its checkpoints."""
 
 import dataclasses
 import re
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A module of a checkpoint, or one of several that lie in it one below the other.
+    """A module of a checkpoint, or one of several whose rows are stacked in it.
 
     Attributes:
-      module: its name, {} the number of the layer.
-      part: which one, from 0.
-      parts: how many there are.
+      module: its name, with {} for the number of the layer.
+      part: index of the part, from 0.
+      parts: number of parts.
     """
 
     module: str
@@ -20,15 +20,15 @@ class Source(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What reads the vocabulary's logits.
+    """Names of the head, which predicts tokens.
 
     Attributes:
-      table: the module with a row per token, where it is not the word table.
-      biases: the tensor with a bias per token, and the table's own, which is the one that counts where the table is
-        not tied; none where there is no bias.
-      dense: the linear layer in front of the table, where there is one.
-      norm: the norm behind it.
-      biased: both have a bias in every file.
+      table: the module with a row per token, unless the word table is used.
+      biases: the tensor with a bias per token, and the table's own, which applies if the table is not tied; empty if
+        there is no bias.
+      dense: the linear layer before the table, if any.
+      norm: the norm after that layer.
+      biased: whether both have a bias in every file.
     """
 
     table: str
@@ -40,15 +40,15 @@ class Head(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """How a family spells its parameters.
+    """Names of a family's parameters.
 
     Attributes:
       word_table: the tensor with a row per token.
-      modules: module of ours (of a layer: its name behind 'layer/') -> where it lies in a checkpoint.
-      head: what reads the vocabulary's logits.
-      tables: parameters of ours that belong to no module -> name in a checkpoint.
-      prefixes: what may stand in front of all names.
-      unused: tensors that nothing here needs, names without prefix.
+      modules: our module ('layer/' and its name, in a layer) -> the checkpoint's.
+      head: names of the head.
+      tables: our parameters outside modules -> the checkpoint's tensors.
+      prefixes: prefixes that all names may have.
+      unused: pattern of the names, without prefix, of tensors that nothing needs.
       bare_first: our norm that the first layer does not have.
     """
 
@@ -61,7 +61,7 @@ class Naming:
     bare_first: str = ""
 
     def plain(self, name: str) -> str:
-        """A checkpoint's name without prefix, in today's spelling: gamma and beta are called weight and bias."""
+        """Returns a checkpoint's name without prefix, in today's spelling: weight and bias, not gamma and beta."""
         for prefix in self.prefixes:
             if name.startswith(prefix):
                 name = name.removeprefix(prefix)
@@ -69,14 +69,14 @@ class Naming:
         return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name))
 
     def sources(self, path: str, layers: int) -> list[Source]:
-        """Where a parameter of ours lies: one tensor, or one per layer.
+        """Returns the tensors of one of our parameters: a single one, or one per layer.
 
         Args:
           path: such as 'layers/query/kernel', 'last_layer/query/kernel' or 'final_norm/scale'.
-          layers: of the whole model; the last one has parameters of its own.
+          layers: number of layers of the model; the last one has parameters of its own.
 
         Returns:
-          Tensors by name; '' for one that the checkpoint leaves out.
+          The tensors by name; '' for one that the checkpoint lacks.
         """
         if path in self.tables:
             return [Source(self.tables[path])]
@@ -198,7 +198,7 @@ _LLAMA = Naming(
 )
 
 
-# What stands between attention and MLP is a norm of the attention's output here, not of the MLP's input.
+# The norm between attention and MLP belongs to the attention's output here, not to the MLP's input.
 _GEMMA2 = dataclasses.replace(
     _LLAMA,
     modules=_LLAMA.modules

@@ -1,0 +1,143 @@
+"""Reads the weight files of a checkpoint: safetensors, in one file or in shards."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import mmap
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from jaxtyping import Shaped
+
+from spear_jax.errors import InputError
+from spear_jax.storage import read_json
+
+_SINGLE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns model.safetensors, or the shards that the index names, in name order.
+
+    Raises:
+      InputError: there is neither, or a shard is missing.
+    """
+    if (folder / _SINGLE_FILE).is_file():
+        return [folder / _SINGLE_FILE]
+    if not (folder / _INDEX).is_file():
+        raise InputError(
+            f"{folder}: no {_SINGLE_FILE} and no {_INDEX}; transformers' save_pretrained converts other formats"
+        )
+    files = [folder / shard for shard in sorted(set(_shards_by_tensor(folder).values()))]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: the shard is missing ({_INDEX} names it)")
+    return files
+
+
+def _shards_by_tensor(folder: Path) -> dict[str, str]:
+    index = folder / _INDEX
+    shards = read_json(index).get("weight_map")
+    # A shard stands in the folder of its index; a path would let a downloaded file point anywhere.
+    if not isinstance(shards, dict) or not all(
+        isinstance(shard, str) and shard == Path(shard).name for shard in shards.values()
+    ):
+        raise InputError(f"{index}: its 'weight_map' must give a file name for each tensor")
+    return shards
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """The tensors of a folder's weight files, memory-mapped: nothing is read before it is used.
+
+    Attributes:
+      folder: the folder of the files.
+      tensors: the tensors by name, read-only, in the files' dtypes.
+      mappings: the mapped files.
+    """
+
+    folder: Path
+    tensors: dict[str, Shaped[np.ndarray, "..."]]
+    mappings: list[mmap.mmap]
+
+    @classmethod
+    def open(cls, folder: Path, files: list[Path]) -> "Checkpoint":
+        """Maps `weight_files(folder)`.
+
+        Raises:
+          InputError: a file is damaged, or lacks a tensor that the index places in it.
+        """
+        contents = {file.name: read_safetensors(file) for file in files}
+        mappings = [mapping for _, mapping in contents.values()]
+        if _SINGLE_FILE in contents:
+            return cls(folder, contents[_SINGLE_FILE][0], mappings)
+        tensors = {}
+        for name, shard in _shards_by_tensor(folder).items():
+            if name not in contents[shard][0]:
+                raise InputError(f"{folder / shard}: tensor {name!r} is missing ({_INDEX} names it)")
+            tensors[name] = contents[shard][0][name]
+        return cls(folder, tensors, mappings)
+
+    def release(self) -> None:
+        """Gives the pages read so far back to the system; they are read again when used again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
+            for mapping in self.mappings:
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+
+_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Shaped[np.ndarray, "..."]], mmap.mmap]:
+    """Maps the tensors of a safetensors file.
+
+    The library checks the file, but copies what it reads; a word table has gigabytes, of which a few rows are needed.
+    Format: https://huggingface.co/docs/safetensors (length of the header, header as JSON, data).
+
+    Returns:
+      Tensor by name, read-only, in the file's dtype; and the mapping that they lie in.
+
+    Raises:
+      InputError: the file is truncated, is not a safetensors file, or has a tensor of an unknown dtype.
+    """
+    try:
+        with safetensors.safe_open(file, framework="numpy"):
+            pass  # opening checks the header, and that the tensors fill the file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{file}: truncated or not a safetensors file ({error})") from error
+    with file.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    data_start = 8 + int.from_bytes(mapping[:8], "little")
+    header = json.loads(mapping[8:data_start])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise InputError(f"{file}: tensor {name!r} is {entry['dtype']}, supported are {', '.join(_DTYPES)}")
+        shape, start = entry["shape"], data_start + entry["data_offsets"][0]
+        flat = np.frombuffer(mapping, _DTYPES[entry["dtype"]], count=math.prod(shape), offset=start)
+        tensors[name] = flat.reshape(shape)
+    return tensors, mapping
+
+
+def sha256_of_files(files: list[Path]) -> str:
+    """Returns the hex digest of one file; of several, that of their hex digests, concatenated in order."""
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
