@@ -132,8 +132,8 @@ class Backbone:
 
     def encode(
         self,
-        embeddings: Float[Array, "batch sequence hidden"],
-        mask: Bool[Array, "batch sequence"],
+        embeddings: Float[Array | np.ndarray, "batch sequence hidden"],
+        mask: Bool[Array | np.ndarray, "batch sequence"],
     ) -> Float[Array, "batch sequence hidden"]:
         """Computes the last hidden states; compiled once per shape. Positions are added once, inside.
 

@@ -63,7 +63,7 @@ class Vocabulary:
     soft_cap: float = 0.0
 
     def logits(
-        self, states: Float[Array, "*batch hidden"], ids: Int[np.ndarray, "tokens"]
+        self, states: Float[Array | np.ndarray, "*batch hidden"], ids: Int[np.ndarray, "tokens"]
     ) -> Float[Array, "*batch tokens"]:
         """Computes the logits of some tokens, in float32.
 
@@ -74,7 +74,7 @@ class Vocabulary:
         return _logits(_transform(states, self.transform), self.table[ids], self.bias[ids], self.soft_cap)
 
     def log_probabilities(
-        self, states: Float[Array, "*batch hidden"], targets: Int[Array, "*batch"]
+        self, states: Float[Array | np.ndarray, "*batch hidden"], targets: Int[Array | np.ndarray, "*batch"]
     ) -> Float[Array, "*batch"]:
         """Computes the log-probability of one token per state, over the whole vocabulary, in float32.
 

@@ -57,7 +57,7 @@ def embeddings():
 
 
 def apply(params, embeddings, mask, module=None, **kwargs):
-    return (module or Bert(CONFIG)).apply({"params": params}, embeddings, mask, **kwargs)
+    return (module or Bert(CONFIG)).apply({"params": params}, jnp.asarray(embeddings), jnp.asarray(mask), **kwargs)
 
 
 def largest_difference(found, expected, mask):
@@ -226,7 +226,7 @@ def test_positions_types_and_norm_are_applied_once(params, embeddings):
 
 def test_positions_can_be_given(params, embeddings):
     counted = np.broadcast_to(np.arange(9), (3, 9))
-    (shifted,) = embedding_stage(params, embeddings, positions=counted + 4)
+    (shifted,) = embedding_stage(params, embeddings, positions=jnp.asarray(counted + 4))
     total = embeddings + params["position_embeddings"][4:13] + params["type_embeddings"][0]
     np.testing.assert_allclose(shifted, layer_norm(total, params["embedding_norm"]), atol=1e-5)
 

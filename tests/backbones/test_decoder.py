@@ -358,16 +358,16 @@ def test_a_shared_prefix_equals_the_prompt_in_every_window(name: str, tmp_path: 
     backbone = load_backbone(golden_folder(name, tmp_path))
     ids, mask = inputs()
     prompt = np.random.default_rng(3).standard_normal((5, backbone.hidden_size)).astype(np.float32)
-    steps = np.asarray(backbone.embed(ids))
+    steps = backbone.embed(ids)
     weights = np.random.default_rng(4).standard_normal(steps.shape).astype(np.float32) * mask[..., None]
 
     def plain(prompt: Any) -> Any:
         together = jnp.concatenate([jnp.broadcast_to(prompt, (2, *prompt.shape)), steps], axis=1)
-        looked = np.concatenate([np.ones((2, 5), bool), mask], axis=1)
-        return backbone.module.apply({"params": backbone.params}, together, looked)[:, 5:]
+        extended = jnp.concatenate([jnp.ones((2, 5), bool), mask], axis=1)
+        return backbone.module.apply({"params": backbone.params}, together, extended)[:, 5:]
 
     def shared(prompt: Any) -> Any:
-        return backbone.module.apply({"params": backbone.params}, steps, mask, prefix=prompt)
+        return backbone.module.apply({"params": backbone.params}, steps, jnp.asarray(mask), prefix=prompt)
 
     def gradient(states: Callable[[Any], Any]) -> np.ndarray:
         return np.asarray(jax.jit(jax.grad(lambda prompt: (states(prompt) * weights).sum()))(prompt))
