@@ -106,7 +106,7 @@ def run_mode(flags: Flags) -> str:
             parallel.join_processes(flags.distributed)
             parallel.check_alone(flags.mode)  # each process would write all files
             if flags.live:
-                score.score_live(flags.detector, sys.stdin.buffer if sys.stdin else None, sys.stdout, flags.overrides)
+                score.score_live(flags.detector, flags.overrides)
             else:
                 score.score_files(flags.detector, flags.input, flags.workdir, flags.overrides)
             return ""

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, BinaryIO
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -82,21 +81,21 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     )
 
 
-def score_live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, overrides: Mapping[str, str]) -> None:
-    """Scores rows as they arrive: writes a line for each as soon as its score is final.
+def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
+    """Scores rows of CSV as they arrive on standard input: writes a line for each as soon as its score is final.
+
+    Standard output gets CSV with the columns series, step, timestamp, value, score, predicted.
 
     SIGINT and SIGTERM end the input: the rows that have arrived get their scores.
 
     Args:
       detector_path: a detector or run folder, or a detector of the Hugging Face Hub.
-      rows: lines of CSV, column names first.
-      out: gets CSV with the columns series, step, timestamp, value, score, predicted.
       overrides: the values of config fields, as typed.
 
     Raises:
       InputError: bad input, or a detector that looks ahead; the rows before one that cannot be parsed get their scores.
     """
-    if rows is None or out is None:
+    if sys.stdin is None or sys.stdout is None:
         raise InputError("--input=-: standard input or output is closed")
     with parallel.quiet():  # standard output is for scores
         detector, config = _load(detector_path, overrides, live=True)
@@ -113,7 +112,7 @@ def score_live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, o
     for warning in warnings:
         warn(warning)
     table = LiveTable(
-        rows.raw,  # type: ignore[attr-defined]  # unbuffered, so that select() sees every byte that has arrived
+        sys.stdin.buffer.raw,  # type: ignore[union-attr]  # unbuffered, so that select() sees every byte that has arrived
         lambda remark: warn(f"standard input: {remark}"),
         named=_named_columns(config),
         usual=_named_columns(detector.config),
@@ -127,13 +126,13 @@ def score_live(detector_path: str, rows: BinaryIO | None, out: IO[str] | None, o
     try:
         with StopSignal(table.end):
             for frame in score_table(scorer, table, scoring):
-                frame.to_csv(out, index=False, header=header, date_format=TIME_FORMAT)
-                out.flush()
+                frame.to_csv(sys.stdout, index=False, header=header, date_format=TIME_FORMAT)
+                sys.stdout.flush()
                 header = False
         if table.error:  # all rows before it have their scores
             raise table.error
     except BrokenPipeError:  # the reader has closed the output, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # else Python reports it once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it once more at exit
 
 
 def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:

@@ -1,7 +1,6 @@
 """Scoring files: the same scores as scoring in one piece, whatever the pieces, and nothing half-written."""
 
 import dataclasses
-import io
 import os
 import subprocess
 import sys
@@ -221,10 +220,7 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_stride_beyond_the_window_of_whole_series_is_refused(
-    spear: Spear, tmp_path: Path, live: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
     assert spear(*quick(tmp_path / "run", {"data.window": 0})).code == 0
     most = load_backbone("random:tiny").max_positions - 4 - 1
     write(tmp_path / "t.csv", 2 * most)

@@ -280,7 +280,7 @@ def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_pa
     outcome = spear(*common)
     assert outcome.code == 2 and "standard input: row 2, column 'a': 'broken' is not a number" in outcome.err
     check_refusal(spear(*common, "--config.score.format=csv"), "--config.score.format")
-    check_refusal(spear(*common, "--config.score.stride=33"), "config.score.stride=33: allowed is at most")
+    check_refusal(spear(*common, "--config.score.stride=33"), "config.score.stride=33 must be at most")
 
 
 @pytest.mark.parametrize("field", ["score.batch_size=3", "score.format=parquet", "alarms.merge_gap=1"])
