@@ -698,7 +698,7 @@ def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
     assert tables["series"].unique().tolist() == ["telemetry"] and content["splits"]["test"]["series"] == 1
     assert pd.read_parquet(run / "per_series.parquet")["series"].unique().tolist() == ["telemetry"]
     page = (run / "report.html").read_text()
-    assert "Test part: 1 series, 320 steps" in page and "1 of 1 series" in page and "the first one" in page
+    assert "Test split: 1 series, 320 steps" in page and "1 of 1 series" in page and "the first column" in page
 
     score = ("--mode=score", f"--detector={run}", f"--input={table}")
     scored = spear(*score, f"--workdir={tmp_path / 'combined'}")
