@@ -6,6 +6,7 @@ WORKDIR is the --workdir of a study: what was measured there is added to the tab
 "Findings" is written by hand; it is kept.
 """
 
+import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from spear_jax.errors import InputError
 from spear_jax.storage import write_whole
 from spear_jax.studies import (
     PROTOCOL,
+    PlannedRun,
+    Study,
     changed_defaults,
     draw_study,
     heading,
@@ -50,6 +53,13 @@ HEADLINE_ROWS = (
 )
 
 
+@functools.cache
+def load_planned(path: str) -> tuple[Study, list[PlannedRun]]:
+    """Loads a study and plans its runs."""
+    study = load_study(path)
+    return study, plan(study, {})
+
+
 def check_defaults(tables: Mapping[str, pd.DataFrame]) -> None:
     """Refuses tables that were measured with other defaults than today's.
 
@@ -72,9 +82,8 @@ def add(workdir: Path, folder: Path) -> None:
     check_defaults(published)
     check_defaults(measured)
     for name, table in measured.items():
-        study = load_study(table.attrs["study"])
-        planned = {run.name for run in plan(study, {}) if run.public}
-        rows = table[table["run"].isin(planned)]
+        study, planned = load_planned(table.attrs["study"])
+        rows = table[table["run"].isin([run.name for run in planned if run.public])]
         if name in published:
             successful = rows[rows["error"] == ""]["run"]
             kept = published[name][~published[name]["run"].isin(successful)]
@@ -100,8 +109,7 @@ def page(file: str, tables: Sequence[pd.DataFrame], findings: str) -> str:
         findings.strip(),
     ]
     for table in tables:
-        study = load_study(table.attrs["study"])
-        planned = plan(study, {})
+        study, planned = load_planned(table.attrs["study"])
         results = seed_results(study, planned, table)
         blocks += [
             f"## {setting(study, results) or 'Results'}",
@@ -135,8 +143,8 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> str:
     """Returns the headline table: AUROC, AUPR and VUS-PR of some methods on each data set."""
     columns: dict[str, dict[str, str]] = {}
     for name in ("methods-nasa", "methods-nab", "methods-mimic_iv"):
-        study = load_study(tables[name].attrs["study"])
-        results = seed_results(study, plan(study, {}), tables[name])
+        study, planned = load_planned(tables[name].attrs["study"])
+        results = seed_results(study, planned, tables[name])
         means = results.groupby("row")[["auroc", "aupr", "vus_pr"]].mean()
         title = f"{setting(study, results)} (base rate {_short(results['base_rate'].mean(), 2)})"
         columns[title] = {label: " / ".join(map(_short, means.loc[label])) for label in HEADLINE_ROWS}
@@ -152,7 +160,7 @@ def _short(value: float, digits: int = 3) -> str:
 
 def _order(table: pd.DataFrame) -> int:
     """Sorts tables by data set, NASA first."""
-    config = load_study(table.attrs["study"]).config
+    config = load_planned(table.attrs["study"])[0].config
     return next((i for i, name in enumerate(PROTOCOL) if f"/{name}." in config), 0)
 
 
@@ -184,8 +192,7 @@ def main() -> None:
     for path, text in build(tables).items():
         write_whole(path, text.encode())
     for name, table in tables.items():
-        study = load_study(table.attrs["study"])
-        write_whole(PAGES / f"{name}.png", draw_study(study, plan(study, {}), table))
+        write_whole(PAGES / f"{name}.png", draw_study(*load_planned(table.attrs["study"]), table))
 
 
 if __name__ == "__main__":

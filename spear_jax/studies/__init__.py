@@ -2,7 +2,7 @@
 
 from spear_jax.studies.compare import compare_runs
 from spear_jax.studies.markdown import heading, pipe_table, results_of_study, seed_results, setting
-from spear_jax.studies.planning import plan
+from spear_jax.studies.planning import PlannedRun, plan
 from spear_jax.studies.plot import draw_study
 from spear_jax.studies.runner import run_study
 from spear_jax.studies.study import DEBUG, PROTOCOL, SEEDS, Row, Study, grid, load_study, on_data_set
@@ -12,6 +12,7 @@ __all__ = [
     "DEBUG",
     "PROTOCOL",
     "SEEDS",
+    "PlannedRun",
     "Row",
     "Study",
     "changed_defaults",

@@ -87,7 +87,7 @@ def _strips(study: Study, results: pd.DataFrame) -> "Figure":
     from matplotlib import pyplot
 
     labels = list(dict.fromkeys(results["row"]))[::-1]
-    figure, axes = pyplot.subplots(figsize=(10, 1.6 + 0.3 * len(labels)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(10, 1.8 + 0.3 * len(labels)), layout="constrained")
     drawn, places = _drawn(study), results["row"].map(labels.index)
     for metric in drawn:
         axes.plot(results[metric], places, "o", alpha=0.5, label=_each_seed(drawn, metric))
@@ -96,7 +96,7 @@ def _strips(study: Study, results: pd.DataFrame) -> "Figure":
     if "aupr" in drawn:
         axes.axvline(results["base_rate"].mean(), color="tab:red", linestyle=":", label="mean base rate")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel(_label(study))
+    axes.set(xlabel=_label(study), ylabel=study.varied, ylim=(-0.6, len(labels) - 0.4))
     figure.suptitle(_title(study, results))  # centred over the row labels as well: it may be wider than the axes
     figure.legend(loc="outside lower center", ncols=3)
     return figure

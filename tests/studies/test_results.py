@@ -1,9 +1,10 @@
 """The published pages say what the tables in results/ say, and nothing else is in the tables."""
 
+import contextlib
 import importlib.util
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -14,20 +15,21 @@ from conftest import REPOSITORY
 from spear_jax import main
 from spear_jax.config import load_config, override
 from spear_jax.errors import InputError
-from spear_jax.studies import load_study, make_table, plan, read_tables, write_table
+from spear_jax.studies import make_table, read_tables, write_table
 from spear_jax.studies.planning import run_name
 
 TABLES = REPOSITORY / "results"
 
 
-@pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.chdir(REPOSITORY)
+@pytest.fixture(scope="module")
+def build() -> Iterator[ModuleType]:
+    """Imports results/build.py, in the folder from which it is run."""
     spec = importlib.util.spec_from_file_location("build", TABLES / "build.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    with contextlib.chdir(REPOSITORY):
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +53,9 @@ def test_the_pages_say_what_the_tables_say(build: ModuleType, tables: Mapping[st
     assert {path.stem for path in build.PAGES.glob("*.png")} == tables.keys()
 
 
-def test_every_run_is_of_the_config_that_its_command_says(
-    tables: Mapping[str, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(REPOSITORY)
+def test_every_run_is_of_its_study(build: ModuleType, tables: Mapping[str, pd.DataFrame]) -> None:
     for name, table in tables.items():
-        planned = {run.name: run.command for run in plan(load_study(table.attrs["study"]), {})}
+        planned = {run.name: run.command for run in build.load_planned(table.attrs["study"])[1]}
         runs = table.drop_duplicates("run").set_index("run")
         assert runs["command"].to_dict().items() <= planned.items()
         measured = runs[runs["error"] == ""]
@@ -64,8 +63,8 @@ def test_every_run_is_of_the_config_that_its_command_says(
         assert set(table[table["error"] == ""].groupby("run").size()) <= {15, 18}  # three splits; with head_only or not
 
 
-def test_a_name_is_that_of_the_command(tables: Mapping[str, pd.DataFrame], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
+@pytest.mark.usefixtures("build")
+def test_a_command_is_that_of_its_run(tables: Mapping[str, pd.DataFrame]) -> None:
     for name in ("methods-nasa", "prompt_length-mimic_iv"):
         for run, command in tables[name].drop_duplicates("run").set_index("run")["command"].items():
             flags = main.parse_flags([*shlex.split(command)[3:], "--workdir=x"])
@@ -89,8 +88,8 @@ def test_measured_runs_are_added_and_failed_ones_replace_nothing(
     build: ModuleType, tables: Mapping[str, pd.DataFrame], tmp_path: Path
 ) -> None:
     source = tables["bins-nasa-time"]
-    study = load_study(source.attrs["study"])
-    first, second, third, fourth, *_ = (run.name for run in plan(study, {}))
+    study, planned = build.load_planned(source.attrs["study"])
+    first, second, third, fourth, *_ = (run.name for run in planned)
     successful = source[source["run"].isin([first, second, third])]
     failed = {"run": fourth, "seed": 0, "split": "", "control": "", "error": "exit code 1: no space", "command": "x"}
     elsewhere = {**failed, "run": "nasa-spear-of-another-study"}
