@@ -1,5 +1,6 @@
 """What several test files share: running the program in place, tiny data sets, finished runs."""
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -8,6 +9,8 @@ import http.server
 import io
 import json
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Most of the time goes into compiling, and a third of that into optimizing what runs once. XLA_FLAGS= compiles as users
 # have it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# All processes of a test run share what they compiled, those that pytest-xdist and the tests start included.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="spear_jax_compiled_")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jaxtyping
 import numpy as np
@@ -89,6 +99,13 @@ class Outcome:
 
 
 Spear: TypeAlias = Callable[..., Outcome]
+
+
+def plain_environment() -> dict[str, str]:
+    """Returns the environment without what names a cluster or sets up JAX, but with the tests' compilation cache."""
+    removed = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_", "KUBERNETES_", "JOB_COMPLETION_INDEX")
+    kept = ("JAX_COMPILATION_CACHE_", "JAX_PERSISTENT_CACHE_")
+    return {name: value for name, value in os.environ.items() if name.startswith(kept) or not name.startswith(removed)}
 
 
 def command(config: str, fields: Mapping[str, object] | None = None, **flags: object) -> tuple[str, ...]:
@@ -180,14 +197,8 @@ def write_nab(root: Path, files: Mapping[str, tuple[int, Sequence[tuple[int, int
 
 
 @pytest.fixture(scope="session")
-def spear(tmp_path_factory: pytest.TempPathFactory) -> Spear:
+def spear() -> Spear:
     """Runs the program in this process and says what came of it."""
-    import jax
-
-    # The runs compile the same few programs over and over.
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
     def run(*arguments: str) -> Outcome:
         out, err = io.StringIO(), io.StringIO()

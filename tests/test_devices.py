@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import plain_environment
 
 from spear_jax import parallel
 from spear_jax.errors import InputError
@@ -97,14 +98,12 @@ def start(
     output: Path, command: list[str], *, devices: int = 1, env: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Starts Python on CPU devices, in an environment that names no cluster."""
-    taken = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_", "JOB_COMPLETION_INDEX", "KUBERNETES_")
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(taken)}
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     with output.open("a") as file:
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env={**plain, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **(env or {})},
+            env={**plain_environment(), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **(env or {})},
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from conftest import REPOSITORY, Outcome
+from conftest import REPOSITORY, Outcome, plain_environment
 
 LAUNCH = REPOSITORY / "launch"
 
@@ -27,9 +27,8 @@ class Fakes:
     @property
     def environment(self) -> dict[str, str]:
         """What a launcher is started with: none of its own settings, and nothing that names a cluster."""
-        taken = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_", "KUBERNETES_", "JOB_COMPLETION_INDEX")
         settings = ("ZONE", "TYPE", "NAME", "SPOT", "RUNTIME", "KEEP", "POLL", "PYTHON", "VENV", "EXTRA")
-        plain = {key: value for key, value in os.environ.items() if not key.startswith(taken) and key not in settings}
+        plain = {name: value for name, value in plain_environment().items() if name not in settings}
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return plain | {"PATH": path, "FAKES": str(self.folder), "TMPDIR": str(self.folder / "tmp")}
 

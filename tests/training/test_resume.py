@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import plain_environment
 from etils import epath
 
 from spear_jax.errors import InputError
@@ -45,13 +46,11 @@ RUN = (*TINY, f"--config.train.epochs={EPOCHS}", "--config.train.early_stopping.
 
 def start(folder: Path, arguments: tuple[str, ...] = RUN) -> subprocess.Popen[str]:
     """Starts the program; its output is added to a file beside the run's folder."""
-    taken = ("JAX_", "XLA_", "SLURM_", "OMPI_", "TPU_")
-    env = {key: value for key, value in os.environ.items() if not key.startswith(taken)}
     with output_of(folder).open("a") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "spear_jax.main", *arguments, f"--workdir={folder}"],
             cwd=ROOT,
-            env={**env, "JAX_PLATFORMS": "cpu"},
+            env={**plain_environment(), "JAX_PLATFORMS": "cpu"},
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
