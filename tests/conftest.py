@@ -1,4 +1,4 @@
-"""What several test files share: running the program in place, tiny data sets, finished runs."""
+"""Helpers and fixtures shared by several test files: running the program in place, tiny data sets, finished runs."""
 
 import atexit
 import contextlib
@@ -91,7 +91,7 @@ Channels: TypeAlias = Mapping[str, Sequence[tuple[int, int]]]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command left behind: exit code, standard output, standard error."""
+    """The exit code, standard output and standard error of a command."""
 
     code: int
     out: str
@@ -109,7 +109,7 @@ def plain_environment() -> dict[str, str]:
 
 
 def command(config: str, fields: Mapping[str, object] | None = None, **flags: object) -> tuple[str, ...]:
-    """A command line: `config` is 'name' or 'name:argument', of configs/."""
+    """Returns command-line arguments; `config` is 'name' or 'name:argument' of configs/."""
     name, colon, argument = config.partition(":")
     return (
         f"--config={CONFIGS / name}.py{colon}{argument}",
@@ -119,28 +119,28 @@ def command(config: str, fields: Mapping[str, object] | None = None, **flags: ob
 
 
 def quick(workdir: Path | str, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
-    """The command of a run of about a second, on generated telemetry."""
+    """Returns the arguments of a run on generated telemetry that takes about a second."""
     return command("quickstart:debug", SYNTHETIC | dict(fields or {}), workdir=workdir)
 
 
 def quick_on(nasa: Path, workdir: Path, fields: Mapping[str, object] | None = None) -> tuple[str, ...]:
-    """The command of a run of about a second, on a NASA-like folder, split in time."""
-    own = {"data.dir": nasa, "data.split": "time"}
-    return command("nasa:debug", TINY | own | dict(fields or {}), workdir=workdir)
+    """Returns the arguments of a run on a NASA-like folder, split in time, that takes about a second."""
+    data = {"data.dir": nasa, "data.split": "time"}
+    return command("nasa:debug", TINY | data | dict(fields or {}), workdir=workdir)
 
 
 def results(workdir: Path) -> dict[str, Any]:
-    """A run's results.json."""
+    """Reads a run's results.json."""
     return json.loads((workdir / "results.json").read_text())
 
 
 def log(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
+    """Reads the lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]] | bytes | None:
-    """All that is in a folder, with the time of its last change; None where there is nothing."""
+    """Returns everything in a folder with its modification time, or the bytes of a file; None if there is neither."""
     if folder.is_file():
         return folder.read_bytes()
     if not folder.exists():
@@ -155,7 +155,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]] | bytes | None:
 
 
 def write_nasa(root: Path, channels: Channels, steps: int = 160) -> Path:
-    """A folder in telemanom's layout: noise with a jump at each anomalous range, ends inclusive."""
+    """Writes a folder in telemanom's layout: noise with a jump at each anomalous range, ends inclusive."""
     rng = np.random.default_rng(0)
     rows = ["chan_id,spacecraft,anomaly_sequences,class,num_values"]
     for name, ranges in channels.items():
@@ -171,13 +171,18 @@ def write_nasa(root: Path, channels: Channels, steps: int = 160) -> Path:
 
 
 def stamp(row: int) -> str:
-    """Time of a row, as NAB writes it."""
+    """Returns the time of a row in NAB's format."""
     time = np.datetime64("2014-02-14 14:30:00") + np.timedelta64(5 * row, "m")
     return str(time).replace("T", " ")
 
 
 def write_nab(root: Path, files: Mapping[str, tuple[int, Sequence[tuple[int, int]]]]) -> Path:
-    """A copy in NAB's layout: for each file its rows and its windows as rows, noise with a jump at each window."""
+    """Writes a folder in NAB's layout: noise with a jump at each anomaly window.
+
+    Args:
+      root: where it goes.
+      files: by file name, the number of rows and the anomaly windows as first and last row.
+    """
     rng = np.random.default_rng(0)
     windows, points = {}, {}
     for name, (rows, ranges) in files.items():
@@ -198,7 +203,7 @@ def write_nab(root: Path, files: Mapping[str, tuple[int, Sequence[tuple[int, int
 
 @pytest.fixture(scope="session")
 def spear() -> Spear:
-    """Runs the program in this process and says what came of it."""
+    """Returns a function that runs the program in this process."""
 
     def run(*arguments: str) -> Outcome:
         out, err = io.StringIO(), io.StringIO()
@@ -211,7 +216,7 @@ def spear() -> Spear:
 
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
-    """The folder of a BERT of one small layer."""
+    """Writes the folder of a BERT with one small layer."""
     hidden, inner, vocabulary, positions = 16, 24, 1000, 64
     shape = {
         "model_type": "bert",
@@ -258,7 +263,7 @@ def bert(tmp_path: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its command without --workdir's value, what it printed."""
+    """The folder of a finished run and what it printed."""
 
     workdir: Path
     outcome: Outcome
@@ -266,7 +271,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def finished(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run with the embedding-free control; not to be written to."""
+    """Returns a finished run with the head-only control; tests must not write to it."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     outcome = spear(*quick(workdir, {"controls.head_only": "true"}))
     assert outcome.code == 0, outcome.err
@@ -275,13 +280,13 @@ def finished(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def nasa(tmp_path: Path) -> Path:
-    """Six channels with an anomaly in each third of the time."""
+    """Writes six channels with an anomaly in each third of the time."""
     ranges = [(10, 20), (40, 49), (100, 110), (140, 150)]
     return write_nasa(tmp_path / "nasa", {f"A-{i}": ranges for i in range(6)})
 
 
 def check_refusal(outcome: Outcome, *parts: object) -> None:
-    """Exit code 2 and one line with all the parts, and nothing else said."""
+    """Checks for exit code 2 and a single error line that contains all parts."""
     assert outcome.code == 2, outcome
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")
@@ -291,7 +296,7 @@ def check_refusal(outcome: Outcome, *parts: object) -> None:
 
 
 def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
-    """A folder as an interrupted run of this command leaves it before its first checkpoint."""
+    """Writes a run folder as the command leaves it when interrupted before its first checkpoint."""
     flags = parse_flags(arguments)
     config = load_valid_config(flags.config, flags.overrides)
     workdir.mkdir()
@@ -301,7 +306,7 @@ def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
 
 
 def refuse_untouched(spear: Spear, arguments: tuple[str, ...], *parts: object) -> None:
-    """The command is refused, in a new folder and in one that an interrupted run left."""
+    """Checks that the command is refused and writes nothing, in a new folder and in that of an interrupted run."""
     workdir = Path(parse_flags(arguments).workdir)
     check_refusal(spear(*arguments), *parts)
     assert not workdir.exists()
@@ -311,7 +316,7 @@ def refuse_untouched(spear: Spear, arguments: tuple[str, ...], *parts: object) -
 
 
 def evaluate(detector: Path, workdir: Path, fields: dict[str, object] | None = None) -> tuple[str, ...]:
-    """Applies a detector to the data that it was trained on."""
+    """Returns the arguments that apply a detector to the data it was trained on."""
     parts = ("data.", "score.")  # the rest comes from the detector, and so does data.window
     data = {name: value for name, value in SYNTHETIC.items() if name.startswith(parts)}
     del data["data.window"]
@@ -325,11 +330,12 @@ def evaluate(detector: Path, workdir: Path, fields: dict[str, object] | None = N
 
 
 def truncate(file: Path) -> None:
+    """Cuts a file in half."""
     os.truncate(file, file.stat().st_size // 2)
 
 
 def check_scores(workdir: Path, head: str = "step") -> dict[str, pd.DataFrame]:
-    """scores/*.parquet agree with results.json; a row per step."""
+    """Checks that scores/*.parquet have a row per step and agree with results.json."""
     content = results(workdir)
     tables = {split: pd.read_parquet(workdir / "scores" / f"{split}.parquet") for split in SPLITS}
     for split, table in tables.items():
@@ -350,17 +356,17 @@ def check_scores(workdir: Path, head: str = "step") -> dict[str, pd.DataFrame]:
 
 
 def check_log(workdir: Path, epochs: int) -> None:
-    """metrics.jsonl has no step twice per kind, and an evaluation for each epoch."""
+    """Checks that metrics.jsonl holds each step once per kind, and an evaluation for each epoch."""
     lines = log(workdir)
     for kind in ("train", "evaluation"):
         steps = [line["step"] for line in lines if line["kind"] == kind]
         assert steps == sorted(set(steps))
-    done = [line["epoch"] for line in lines if line["kind"] == "evaluation"]
-    assert done == list(range(1, epochs + 1))
+    epochs_evaluated = [line["epoch"] for line in lines if line["kind"] == "evaluation"]
+    assert epochs_evaluated == list(range(1, epochs + 1))
 
 
 class Mirror(http.server.ThreadingHTTPServer):
-    """Serves a folder and counts what is asked for."""
+    """Serves a folder and counts requests."""
 
     def __init__(self, folder: Path) -> None:
         self.requests = 0
@@ -387,7 +393,7 @@ OnlyMirror: TypeAlias = Callable[[type, Path], Mirror]
 
 @pytest.fixture
 def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty TFDS folder, and no local copy of anything."""
+    """Points TFDS at an empty folder and hides local copies of data sets."""
     from tensorflow_datasets.core import constants
 
     folder = tmp_path / "tfds"
@@ -399,7 +405,7 @@ def tfds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def only_mirror(tfds_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnlyMirror]:
-    """Makes a folder the only mirror that a data set's builder knows."""
+    """Returns a function that makes a folder the only mirror of a data set's builder."""
     with contextlib.ExitStack() as stack:
 
         def serve(builder: type, folder: Path) -> Mirror:

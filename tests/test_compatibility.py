@@ -1,4 +1,4 @@
-"""What other programs rely on: the contract, and detectors and runs written before the packages were arranged.
+"""Checks what other programs rely on: the contract, and detectors and runs of the code before its rearrangement.
 
 tests/artifacts/ was written by commit 1745816, the last one before that, with jax 0.10.2 on a CPU:
 stopped_run/ by RESUME below, stopped by SIGTERM in epoch 2 (only its last checkpoint is stored);

@@ -1,4 +1,4 @@
-"""Commands of other machines (gcloud, srun, ...) that record how they are called, and running a launcher among them."""
+"""Stands in for commands of other machines (gcloud, srun, ...) and runs launchers with them."""
 
 import dataclasses
 import os
@@ -13,12 +13,12 @@ LAUNCH = REPOSITORY / "launch"
 
 @dataclasses.dataclass(frozen=True)
 class Fakes:
-    """A folder of commands that come first on PATH; each writes how it was called into `calls`."""
+    """A folder of fake commands that come first on PATH and record their calls in the file `calls`."""
 
     folder: Path
 
     def add(self, name: str, then: str = "") -> None:
-        """Adds a command; `then` is bash that runs after the call was recorded, with $FAKES for its own files."""
+        """Adds a command; `then` is bash that runs after the call is recorded, with $FAKES as its folder."""
         file = self.folder / "bin" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(f'#!/bin/bash\necho "{name} $*" >>"$FAKES/calls"\n{then}\n')
@@ -26,17 +26,17 @@ class Fakes:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a launcher is started with: none of its own settings, and nothing that names a cluster."""
+        """Returns the environment of a launcher, without its settings and without anything that names a cluster."""
         settings = ("ZONE", "TYPE", "NAME", "SPOT", "RUNTIME", "KEEP", "POLL", "PYTHON", "VENV", "EXTRA")
         plain = {name: value for name, value in plain_environment().items() if name not in settings}
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return plain | {"PATH": path, "FAKES": str(self.folder), "TMPDIR": str(self.folder / "tmp")}
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None) -> Outcome:
-        """Runs bash in the folder `here`, with the fakes on PATH."""
+        """Runs bash in the folder `here` with the fakes on PATH."""
         for name in ("here", "tmp"):
             (self.folder / name).mkdir(exist_ok=True)
-        done = subprocess.run(
+        finished = subprocess.run(
             ["bash", *command],
             cwd=self.folder / "here",
             env=self.environment | dict(environment or {}),
@@ -44,10 +44,10 @@ class Fakes:
             text=True,
             timeout=200,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
     @property
     def calls(self) -> list[str]:
-        """How the fakes were called, in order."""
+        """Returns the recorded calls in order."""
         file = self.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
