@@ -1,4 +1,4 @@
-"""Words after a config's colon, as in `configs/nasa.py:minilm,debug`, and the backbones that they name."""
+"""Parses the argument of a config, as in `configs/nasa.py:minilm,debug`, and lists the backbones it can name."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def variants(argument: str, allowed: Sequence[str]) -> set[str]:
 def choose_backbone(config: ConfigDict, words: set[str]) -> None:
     """Sets the backbone that a config's argument names; `debug` alone means random:tiny.
 
-    Decoders compute in bfloat16, the type that they were trained in.
+    Decoders run in bfloat16, the dtype they were trained in.
 
     Args:
       config: changed in place.

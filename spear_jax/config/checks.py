@@ -52,7 +52,7 @@ def check_scheme(name: str, path: str) -> None:
 
     Args:
       name: the flag or field that the path comes from.
-      path: the path; others are refused by where they are read.
+      path: its value; whether the path exists is checked when it is read.
 
     Raises:
       InputError: it is a URL of another kind.

@@ -21,19 +21,19 @@ _SERIES = {
     "gap": Field(128, "time steps left out between two splits of the same series (`data.split=time`)", Limits(0)),
     "labels": Field(
         "recorded",
-        "`recorded` with the data set; for own files a `column` or a file of `intervals`; or made by context `rules`"
+        "`recorded` with the data set; for your files a `column` or a file of `intervals`; or made by context `rules`"
         " or `injected` anomalies",
         ("recorded", "column", "intervals", "rules", "injected"),
     ),
-    "timestamp_column": Field("", "own files: column of timestamps; `''`: detected", scoring="always"),
+    "timestamp_column": Field("", "your files: column of timestamps; `''`: detected", scoring="always"),
     "value_columns": Field(
-        "", "own files: columns of values, separated by commas; `''`: all numeric columns", scoring="always"
+        "", "your files: columns of values, separated by commas; `''`: all numeric columns", scoring="always"
     ),
-    "label_column": Field("", "own files: column of labels; `''`: detected by its name", scoring="always"),
-    "intervals": Field("", "own files: CSV with start, end and, for several files, series (`data.labels=intervals`)"),
+    "label_column": Field("", "your files: column of labels; `''`: detected by its name", scoring="always"),
+    "intervals": Field("", "your files: CSV with start, end and, for several files, series (`data.labels=intervals`)"),
     "combine": Field(
         "none",
-        "own files: one score per row from several columns by `max` or `mean`; `none`: one score per column",
+        "your files: one score per row from several columns by `max` or `mean`; `none`: one score per column",
         ("none", "max", "mean"),
         scoring="always",
     ),
@@ -81,20 +81,20 @@ _SOURCES = {
 
 
 _QUANTIZER = {
-    "bins": Field(100, "N, the number of bins; missing values have an additional one", Limits(2, 10_000)),
+    "bins": Field(100, "N, the number of bins; missing values get one more", Limits(2, 10_000)),
     "kind": Field(
         "equal_width", "bins of equal width, or with equally many training values each", ("equal_width", "quantile")
     ),
     "scale": Field(
         "train",
-        "what the values are scaled by: `train`: a reference stretch of each series; `series`: the whole series, which"
-        " looks ahead; `window`: each window",
+        "range that values are scaled by: `train`: of a reference stretch; `series`: of the whole series, which"
+        " looks ahead; `window`: of each window",
         ("train", "series", "window"),
     ),
     "reference_steps": Field(
         256, "leading time steps that serve as the reference of a series without a past", Limits(1)
     ),
-    "margin": Field(0.0, "share of the range that is added below and above it", Limits(0, 100)),
+    "margin": Field(0.0, "margin added below and above the range, as a share of it", Limits(0, 100)),
     "missing": Field("bin", "missing values get a `bin` of their own or are masked (`mask`)", ("bin", "mask")),
 }
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Stage = Literal["data", "model", "training", "scoring", "threshold", "evaluation"]
-"""What reads a field: preparing data, building and training the model, scoring, turning scores into alarms, or judging
-them."""
+"""The stage that reads a field: data preparation, building or training the model, scoring, alarms, or evaluation."""
 
 KINDS = {
     bool: "true or false",
@@ -37,13 +36,13 @@ class Field:
 
     Attributes:
       default: its value in `default_config`; 0 and '' mean unset.
-      meaning: its line in docs/config.md.
+      meaning: its description in docs/config.md.
       allowed: the choices of a string, the limits of a number, or None.
-      stage: what reads it.
+      stage: the stage that reads it.
       carried: True if a detector brings its own value, which replaces the config's wherever the detector is used.
       scoring: when --mode=score accepts an override: 'always', 'files' (not for rows that arrive live), or 'never'.
         A carried field that can be overridden there can be overridden in --mode=evaluate as well.
-      affects: what a change does to a run that has begun: it changes 'results', only the 'duration' of training, or
+      affects: what changing it in a started run affects: 'results', only the 'duration' of training, or
         'nothing'. A run can only be resumed if no field that affects results has changed.
       methods: the methods that read it; others refuse any value but the default. Empty: not checked.
     """
@@ -58,7 +57,7 @@ class Field:
     methods: tuple[str, ...] = ()
 
     def problem(self, value: object) -> str:
-        """Returns what a value must be, such as 'must be at least 1', or '' if it can be used."""
+        """Returns why a value is invalid, such as 'must be at least 1', or '' if it is valid."""
         if type(self.default) is float and type(value) is int:
             value = float(value)
         if type(value) is not type(self.default):

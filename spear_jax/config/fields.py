@@ -21,8 +21,8 @@ PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
 _EMBEDDING = {
     "kind": Field(
         "ordinal",
-        "the bins' vectors: rows of the vocabulary (`numbers`: of the words 0, 1, 2, ...; `spread` over it;"
-        " `consecutive` ones), `random` vectors, `ordinal` ones that change smoothly, or `trained` ones",
+        "vectors of the bins: vocabulary rows (`numbers`: those of the words 0, 1, 2, ...; `spread`: evenly spaced;"
+        " `consecutive`), `random` vectors, `ordinal` ones that change smoothly from bin to bin, or `trained` ones",
         ("numbers", "spread", "consecutive", "random", "ordinal", "trained"),
     ),
     "length_scale": Field(0.2, "length scale of `ordinal`, as a share of the range", Limits(1e-3, 10)),
@@ -32,7 +32,7 @@ _EMBEDDING = {
 
 _BACKBONE = {
     "name": Field(BERT, "Hugging Face id, local folder, or `random:tiny`", scoring="always"),
-    "dtype": Field("float32", "type that the backbone computes in", ("float32", "bfloat16"), scoring="always"),
+    "dtype": Field("float32", "dtype the backbone computes in", ("float32", "bfloat16"), scoring="always"),
     "int8": Field(
         "none",
         "frozen kernels as int8, with a scale per output channel or per 32 of its inputs",
@@ -63,7 +63,9 @@ _PROMPT = {
 
 _HEAD = {
     "kind": Field("step", "one score per time `step` or per `window`", ("step", "window")),
-    "pooling": Field("mean", "what a window head reads", ("mean", "last", "cls", "peft_first", "peft_last")),
+    "pooling": Field(
+        "mean", "how a window head pools hidden states", ("mean", "last", "cls", "peft_first", "peft_last")
+    ),
     "init": Field(
         "normal",
         "`normal` numbers, or `fitted`: a logistic regression on hidden states behind the untrained prompt",
@@ -76,7 +78,7 @@ _ZERO_SHOT = {
     "template": Field("", "file in methods/templates/ or a path; `''`: the method's own"),
     "normal": Field("", "word for normal; `''`: the method's own"),
     "anomalous": Field("", "word for anomalous; `''`: the method's own"),
-    "model": Field("", "zero_shot_api: the endpoint's name of the model; `''`: `$OPENAI_MODEL`"),
+    "model": Field("", "zero_shot_api: name of the model at the endpoint; `''`: `$OPENAI_MODEL`"),
     "cache": Field(
         "", "zero_shot_api: folder of cached answers; `''`: ~/.cache/spear_jax/zero_shot", affects="nothing"
     ),
@@ -159,20 +161,20 @@ _THRESHOLD = {
         "chosen on validation: the best F1, or the highest recall at a false-positive rate or at a precision",
         ("best_f1", "false_positive_rate", "precision"),
     ),
-    "false_positive_rate": Field(0.01, "limit of `threshold.rule=false_positive_rate`", Limits(0, 1)),
-    "precision": Field(0.9, "limit of `threshold.rule=precision`", Limits(0, 1)),
+    "false_positive_rate": Field(0.01, "highest rate allowed by `threshold.rule=false_positive_rate`", Limits(0, 1)),
+    "precision": Field(0.9, "lowest precision allowed by `threshold.rule=precision`", Limits(0, 1)),
 }
 
 
 _ALARMS = {
     "merge_gap": Field(
         -1,
-        "time steps between two alarms up to which they are merged; -1: chosen on validation",
+        "largest gap, in time steps, across which two alarms are merged; -1: chosen on validation",
         Limits(-1),
         scoring="files",
     ),
     "min_length": Field(
-        0, "length below which an alarm is dropped; 0: chosen on validation", Limits(0), scoring="files"
+        0, "time steps of the shortest alarm to keep; 0: chosen on validation", Limits(0), scoring="files"
     ),
 }
 
@@ -181,7 +183,7 @@ FIELDS: dict[str, Field] = {
     "seed": Field(
         0, "seed of splits, order, initial parameters and controls", Limits(0, 2**32 - 1), "training", carried=True
     ),
-    "method": Field("spear", "what gives the scores: `spear` or a baseline", tuple(METHODS), "training"),
+    "method": Field("spear", "scoring method: `spear` or a baseline", tuple(METHODS), "training"),
     **DATA_FIELDS,
     **section("embedding", "model", _EMBEDDING, carried=True),
     **section("backbone", "model", _BACKBONE, carried=True),
@@ -193,7 +195,7 @@ FIELDS: dict[str, Field] = {
     **section("zero_shot", "training", _ZERO_SHOT),
     **section("train", "training", _TRAIN),
     **section("score", "scoring", _SCORE),
-    "metrics.point_adjusted_k": Field(-1.0, "adds PA%K with this K; -1: without", Limits(-1, 100), "evaluation"),
+    "metrics.point_adjusted_k": Field(-1.0, "adds the metric PA%K with this K; -1: off", Limits(-1, 100), "evaluation"),
     **section("threshold", "threshold", _THRESHOLD),
     "threshold.reuse": Field(
         True,
@@ -201,7 +203,7 @@ FIELDS: dict[str, Field] = {
         stage="evaluation",
     ),
     **section("alarms", "threshold", _ALARMS),
-    "controls.head_only": Field(True, "fits the control without a prompt next to each run", stage="evaluation"),
+    "controls.head_only": Field(True, "also fits a control without a prompt", stage="evaluation"),
 }
 """Every config field by dotted name."""
 
@@ -219,7 +221,7 @@ def default_config() -> ConfigDict:
 
 
 def own_data_config() -> ConfigDict:
-    """Returns the defaults for own series, from files or arrays: what measured best on NASA with MiniLM."""
+    """Returns the defaults for the user's own series: the settings that scored best on NASA with MiniLM."""
     config = default_config()
     config.data.name = "files"
     config.data.labels = "column"

@@ -12,8 +12,8 @@ class Method:
       title: its name in tables and figures.
       implementation: 'module.function' of spear_jax.methods.
       labels: True if it learns from the labels of the training split.
-      backbone: 'frozen', 'adapted' (LoRA), 'trained' (all weights), or '' without a language model of ours.
-      trains: regular expression for the parameters ('head/kernel') that the training loop changes; '' without the loop.
+      backbone: 'frozen', 'adapted' (LoRA), 'trained' (all weights), or '' if it runs no language model itself.
+      trains: regular expression for the parameters ('head/kernel') that the training loop updates; '' without loop.
       prompt: True if it puts a soft prompt in front of the series; only such a method can be saved as a detector.
       zero_shot: True if it asks a language model about each window in words.
       heads: the kinds of head that it supports.

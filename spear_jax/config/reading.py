@@ -43,7 +43,7 @@ def load_config(path: str) -> ConfigDict:
     """Loads `file.py` or `file.py:argument`.
 
     Raises:
-      InputError: there is no such file, or it fails.
+      InputError: the file does not exist, or running it raises an exception.
     """
     name, _, argument = path.partition(":")
     file = find_file(name)
@@ -115,7 +115,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
 
 
 def take_environment(config: ConfigDict) -> None:
-    """Copies into the config what results depend on and the environment provides: the model behind an endpoint."""
+    """Fills in fields that affect results but come from the environment: the model of an API endpoint."""
     if config.method == "zero_shot_api" and not config.zero_shot.model:
         config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()
 

@@ -1,4 +1,4 @@
-"""Says which fields may change once a config has been used: to resume its run, or to apply its detector."""
+"""Decides which fields may change when a run is resumed or a detector is used."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
       config: the config to resume with.
 
     Returns:
-      A text for every field that differs and affects the steps already done.
+      A line for each field that differs and affects steps already done.
     """
     old, new = RETIRED | flatten(stored), RETIRED | flatten(json.loads(to_json(config)))
     return [
@@ -49,7 +49,7 @@ def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
 
 
 def read_stored(stored: Mapping[str, Any]) -> ConfigDict:
-    """Rebuilds the config of a detector; fields that were added since have their defaults.
+    """Rebuilds the config of a detector; fields added since then take their defaults.
 
     Args:
       stored: the config as `to_json` wrote it.
@@ -100,7 +100,7 @@ def check_score_override(name: str, *, live: bool) -> None:
     """Checks that --mode=score can override a field.
 
     Raises:
-      InputError: it cannot; the message lists the fields that it can.
+      InputError: the field cannot be overridden; the message lists those that can.
     """
     if name in FIELDS and FIELDS[name].scoring == "files" and live:
         raise InputError(

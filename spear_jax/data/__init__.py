@@ -1,4 +1,4 @@
-"""Carries series from files to batches."""
+"""Loads series and prepares them for the model: splits, labels, scaling, windows, bins and batches."""
 
 from spear_jax.data.batches import Examples, TrainingCall, order_digest, scoring_batches, training_calls
 from spear_jax.data.dataset import Dataset, build_dataset

@@ -1,4 +1,4 @@
-"""Windows of bins as the model reads them, in batches of a few shapes."""
+"""Groups windows of bins into batches of few different shapes, since each shape is compiled."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 MAX_SHAPES = 6  # each costs a compilation
 MAX_PADDING = 0.05  # share of padding below which another shape is not worth it
-LENGTH_MULTIPLE = 8  # accelerators run lengths that are multiples of it faster
+LENGTH_MULTIPLE = 8  # accelerators are faster at multiples of this length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Examples:
     def take(self, rows: Int[np.ndarray, "*batch"], length: int) -> dict[str, np.ndarray]:
         """Returns the first `length` steps of some windows, as the model's inputs, mask and targets.
 
-        A row of -1 is a window that is masked throughout.
+        A row of -1 becomes a fully masked window.
         """
         exists = (rows >= 0)[..., None]
         return {
@@ -79,8 +79,8 @@ class TrainingCall(NamedTuple):
 def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
     """Returns the length that each window is padded to, so that few different lengths need little padding.
 
-    Finds the k lengths with the least padding, for the smallest k at which padding is less than `MAX_PADDING` of all
-    steps, or for `MAX_SHAPES`.
+    Finds the k lengths with the least padding, for the smallest k that keeps padding below `MAX_PADDING` of all steps,
+    but at most `MAX_SHAPES` of them.
 
     Args:
       lengths: steps of each window.
@@ -88,14 +88,14 @@ def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "wind
     longest = int(lengths.max(initial=1))
     rounded = np.minimum(-(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, longest)
     sizes, counts = np.unique(rounded, return_counts=True)
-    # least[i]: the fewest steps, padding included, of the windows up to sizes[i] in k buckets, the last of size i.
+    # least[i]: fewest steps, padding included, if windows up to sizes[i] fill k buckets, the last of length sizes[i].
     before = np.concatenate([[0], np.cumsum(counts)])
     least = sizes * before[1:]
     cuts = [np.full(len(sizes), -1)]
     for _ in range(1, min(MAX_SHAPES, len(sizes))):
         if 1 - lengths.sum() / least[-1] < MAX_PADDING:
             break
-        # A further bucket of size i begins after the bucket of size j.
+        # total[j, i]: the same with one more bucket of length sizes[i] after a last one of length sizes[j].
         total = least[:, None] + sizes[None, :] * (before[1:][None, :] - before[1:][:, None])
         total = np.where(np.tri(len(sizes), k=-1, dtype=bool).T, total, np.iinfo(np.int64).max)
         better = np.minimum(total.min(axis=0), least)
@@ -147,6 +147,6 @@ def _deal(rows: Int[np.ndarray, "windows"], lengths: Int[np.ndarray, "windows"],
 
 
 def order_digest(calls: Sequence[TrainingCall]) -> str:
-    """Returns a digest of an epoch's order, kept in checkpoints to prove that a resumed run follows it."""
+    """Returns a digest of an epoch's order, stored in checkpoints to check that a resumed run follows it."""
     order = np.concatenate([call.rows for call in calls])
     return hashlib.sha256(np.ascontiguousarray(order, np.int64).tobytes()).hexdigest()[:16]

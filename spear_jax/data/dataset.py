@@ -30,10 +30,9 @@ class Dataset:
       training: what the model is trained on: the train split, or what T-SMOTE and ablations made of it.
       quantizer: fitted on the training split.
       typical_width: the scaler's substitute for the range of a constant reference.
-      ranges: the range that is scaled to [0, 1] of each trained series, where later values of it are to be scaled
-        alike.
-      notes: facts on labels, padding and synthesized windows, for the results.
-      warnings: what every output has to say about these numbers.
+      ranges: the range scaled to [0, 1] for each training series whose later values must be scaled the same way.
+      notes: facts about labels, padding and synthesized windows, for the results.
+      warnings: warnings that every output repeats.
     """
 
     name: str
@@ -61,12 +60,12 @@ def build_dataset(
     quantizer: Quantizer | None = None,
     typical_width: float = 0.0,
 ) -> Dataset:
-    """Splits, scales, labels, cuts into windows and quantizes.
+    """Builds a data set: splits, scales, labels, cuts into windows and quantizes.
 
     Args:
       config: a complete config.
       loaded: the recorded series.
-      parts: stretches of them by split, where that is decided already; a split may be missing. By default the config
+      parts: stretches of the series by split, if already decided; a split may be missing. By default the config
         decides.
       quantizer: a trained detector's; by default one is fitted on the training split.
       typical_width: a trained detector's; see `Scaler`.
@@ -76,12 +75,12 @@ def build_dataset(
     """
     data, recorded = config.data, loaded.series
     _check_series(data, loaded)
-    window = data.window or max(map(len, recorded))  # 0 takes each stretch as one window
+    window = data.window or max(map(len, recorded))  # 0: each stretch is one window
     stride = data.stride if data.window else window
     parts = parts or split_series(
         recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
     )
-    # Fitted before anomalies are injected: a range of its own would give an injected anomaly away.
+    # Fitted before anomalies are injected: a range widened by them would give them away.
     scaler = Scaler.fit(
         config.quantizer.scale,
         recorded,
@@ -133,7 +132,7 @@ def build_dataset(
 
 
 def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
-    """Checks that names are unique, and that there are labels where they are to be read.
+    """Checks that names are unique, and that labels were recorded if the config uses recorded labels.
 
     Raises:
       InputError: a name occurs twice, or labels are missing.
@@ -177,7 +176,7 @@ def _examples(
 def _ranges(
     config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
 ) -> dict[str, ScaleRange]:
-    """Returns the ranges of own series only: series of other data sets never continue, or bring a reference."""
+    """Returns the ranges of the user's own series; those of public data sets never continue, or have a reference."""
     if config.data.name != "files" or config.quantizer.scale != "train":
         return {}
     trained = {stretch.name for stretch in train}

@@ -32,11 +32,11 @@ class Quantizer:
         if len(self.edges):
             bins = np.searchsorted(self.edges, scaled, side="right").astype(np.int32)
         else:
-            # Clipped before the conversion, since a value of 258 may not fit the integer. In place, since a copy costs
-            # more than the arithmetic.
+            # Clipped before the conversion, since an outlier may overflow int32. In place, since a copy costs more than
+            # the arithmetic.
             scaled = np.clip(scaled, 0, 1)
             scaled *= self.bins
-            with np.errstate(invalid="ignore"):  # NaN has no integer; it gets its bin below
+            with np.errstate(invalid="ignore"):  # NaN converts to an arbitrary integer, replaced below
                 bins = scaled.astype(np.int32)  # truncates, which is floor for positive numbers
         np.minimum(bins, self.bins - 1, out=bins)
         missing = np.isnan(scaled)

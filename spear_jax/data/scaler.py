@@ -13,8 +13,8 @@ LOOKS_AHEAD = (
     "quantizer.scale='series' takes minimum and maximum over the whole series, future included: offline use only"
 )
 
-_FARTHEST = 1e30  # scaled values beyond it are clipped: float32 would overflow
-_NO_CHANGE = 1e-9  # a range that is smaller, relative to its values, is rounding
+_FARTHEST = 1e30  # scaled values are clipped to it, since float32 would overflow
+_NO_CHANGE = 1e-9  # a smaller range, relative to its values, is rounding error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Scaler:
     Attributes:
       scale: 'train' (the range of a reference stretch), 'series' (of the whole series) or 'window' (of each window).
       margin: the share of the range that is added below and above it.
-      low: what is mapped to 0, apart from the margin.
-      width: the width of the range, apart from the margin.
+      low: the value mapped to 0, before the margin is added.
+      width: the width of the range, before the margin is added.
       typical_width: the median width over the training series.
     """
 
@@ -48,12 +48,12 @@ class Scaler:
     ) -> "Scaler":
         """Fits the ranges.
 
-        The reference stretch of scale='train' is the same for a series seen in training and for a new one, so that the
-        model meets in use what it met in training: `Series.reference` if the source has an anomaly-free past; else the
-        stretches in the training split if series are cut in time; else the first steps.
+        The reference stretch of scale='train' is chosen alike for series seen in training and for new ones, so that
+        scaling does not differ between training and use: `Series.reference` if the source has an anomaly-free past;
+        else the stretches in the training split if series are cut in time; else the first steps.
 
-        A reference that does not vary tells nothing about the size of a change: its value becomes the middle of a range
-        of the typical width.
+        A constant reference says nothing about the scale of changes: its value becomes the middle of a range of the
+        typical width.
 
         Args:
           scale: see the attribute.
@@ -61,7 +61,7 @@ class Scaler:
           train: the stretches of the training split.
           reference_steps: see `first_steps`.
           margin: see the attribute.
-          typical_width: of a finished detector; 0 fits it on `train`.
+          typical_width: that of a trained detector; 0 fits it on `train`.
         """
         limits = [_limits(reference) for reference in _references(scale, recorded, train, reference_steps)]
         if not typical_width:
@@ -77,7 +77,7 @@ class Scaler:
 
     @property
     def ranges(self) -> list[tuple[float, float]]:
-        """What is mapped to 0 and to 1 for each series, apart from the margin."""
+        """Returns the values mapped to 0 and 1 for each series, before the margin is added."""
         return list(zip(self.low.tolist(), (self.low + self.width).tolist(), strict=True))
 
     def __call__(self, windows: Windows) -> Float[np.ndarray, "windows time"]:
@@ -95,7 +95,7 @@ class Scaler:
 class TableScaler:
     """Scales the columns of a new table as its rows arrive.
 
-    A column whose range is known keeps it. Any other gets the range of its reference stretch once that has arrived: its
+    A column whose range is known keeps it. Any other gets the range of its reference stretch once it has arrived: its
     first steps for scale='train', the whole column for scale='series'.
     """
 
@@ -112,7 +112,7 @@ class TableScaler:
 
         Args:
           scale: see `Scaler`.
-          ranges: what is mapped to 0 and to 1 for each column, None if it is not known.
+          ranges: the values mapped to 0 and 1 for each column, None if they are not known.
           reference_steps: see `first_steps`.
           margin: see `Scaler`.
           typical_width: see `Scaler`.
@@ -125,15 +125,15 @@ class TableScaler:
 
     @property
     def awaited_rows(self) -> int:
-        """The number of rows that must have arrived before any can be scaled, for scale='train'."""
+        """Returns the number of rows that must arrive before any can be scaled, for scale='train'."""
         return self._reference_steps if self._unknown and self._scale == "train" else 0
 
     def fit(self, values: Float[np.ndarray, "rows columns"], *, ended: bool) -> int:
         """Fits the ranges of the columns whose reference stretch has arrived.
 
         Args:
-          values: the rows that have arrived, but for those that have been scaled.
-          ended: whether they are the last ones.
+          values: the rows that have arrived and are not scaled yet.
+          ended: whether the table ends with them.
 
         Returns:
           The number of rows that can be scaled.
@@ -156,7 +156,7 @@ class TableScaler:
 
 
 def first_steps(values: Float[np.ndarray, "time"], steps: int) -> Float[np.ndarray, "steps"]:
-    """Returns the reference stretch of a series without a past: so many steps from its first value on."""
+    """Returns the reference stretch of a series without a past: `steps` steps, starting at its first value."""
     return _from_first_value(values)[:steps]
 
 
@@ -196,7 +196,7 @@ def _range(low: float, high: float, typical_width: float) -> tuple[float, float]
 
 
 def _is_constant(low: float, high: float) -> bool:
-    """Returns whether limits differ by no more than sums and conversions leave behind, in any unit."""
+    """Returns whether the limits differ by no more than rounding error."""
     return not high - low > _NO_CHANGE * max(abs(low), abs(high))
 
 

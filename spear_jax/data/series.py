@@ -20,13 +20,13 @@ class Series:
       name: unique within a data set, e.g. 'P-1'.
       values: one number per time step, in the source's own unit; NaN where nothing was recorded.
       labels: True where the step is anomalous.
-      reference: values that are used for scaling and never scored, e.g. a channel's anomaly-free past; empty where the
+      reference: values that are used for scaling and never scored, e.g. a channel's anomaly-free past; empty if the
         source has none.
       start: index of `values[0]` in the recorded series.
       timestamps: time of each step, or empty.
       group: series of one group, e.g. of a patient, are never divided between splits; '' for a group of its own.
       column: name of the table column that it comes from, or ''; the same sensor has the same column in other files.
-      labelled: False where no labels were recorded; `labels` are meaningless then.
+      labelled: False if no labels were recorded; `labels` is meaningless then.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Series:
 
 
 def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
-    """Returns where each series begins when all are laid end to end, and where the last one ends."""
+    """Returns the offset of each series in the concatenation of all, and the total length."""
     return np.concatenate([[0], np.cumsum([len(item) for item in series], dtype=int)])
 
 
@@ -71,7 +71,7 @@ class LoadedSeries(NamedTuple):
     Attributes:
       name: name of the data set in results.
       series: series with unique names.
-      warnings: what every output has to say about them.
+      warnings: warnings that every output repeats.
     """
 
     name: str

@@ -70,9 +70,8 @@ def split_series(
 
 
 def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator) -> list[list[Series]]:
-    """Assigns each group of series to the split that lacks most, in order of their share of anomalous steps.
-
-    Neighbours in that order are alike, so every split gets some of each kind. Ties are broken at random.
+    """Assigns each group of series to the split furthest below its share, in order of their share of anomalous steps.
+    Neighbours in that order are similar, so every split gets some of each kind. Ties are broken at random.
     """
     by_group: dict[str, list[Series]] = {}
     for item in series:
@@ -87,7 +86,7 @@ def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.ran
         split = int(np.argmax(owed))
         owed[split] -= 1
         dealt[split].append(group)
-    for groups in dealt:  # no split stays empty where there are enough groups
+    for groups in dealt:  # no split stays empty if there are enough groups
         largest = max(dealt, key=len)
         if not groups and len(largest) > 1:
             groups.append(largest.pop())
@@ -126,7 +125,7 @@ def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> 
 
 
 def _find_cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
-    """Returns where the last part of a series begins: outside anomalies, and with some on both sides if it has two."""
+    """Returns the step at which to cut a series: outside anomalies, with at least one on each side if it has two."""
     usual = round((1 - share) * len(labels))
     starts, ends = find_runs(labels)
     if not len(starts):

@@ -32,7 +32,7 @@ class StepScores:
     score: Float[np.ndarray, "steps"]
 
     def take(self, steps: slice | Int[np.ndarray, "taken"]) -> "StepScores":
-        """Returns some of the steps."""
+        """Returns the selected steps."""
         return StepScores(*(getattr(self, field.name)[steps] for field in dataclasses.fields(self)))
 
     def by_series(self) -> list["StepScores"]:
@@ -43,7 +43,7 @@ class StepScores:
 
     def stretches(self) -> list["StepScores"]:
         """Returns the longest runs of consecutive steps of one series; a split in time may leave gaps in a series."""
-        # Along consecutive steps, the step's number and its place in the array grow alike.
+        # Within a run of consecutive steps, the step minus its index in the array is constant.
         runs = find_equal_runs(self.series, self.step - np.arange(len(self.step)))
         return [self.take(slice(*run)) for run in zip(*runs, strict=True)]
 
@@ -88,7 +88,7 @@ def stitch_splits(dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "_win
 
 
 def scores_by_split(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) -> dict[str, StepScores]:
-    """Divides scores of all recorded series, laid end to end, into those of each split."""
+    """Divides the concatenated scores of all recorded series into those of each split."""
     covered = {split: np.unique(flat_steps(windows, dataset.recorded)) for split, windows in dataset.windows.items()}
     return {split: _at_flat_steps(steps, scores[steps], dataset.recorded) for split, steps in covered.items()}
 
@@ -124,7 +124,7 @@ def combine_columns(steps: StepScores, recorded: Sequence[Series], how: str) -> 
 def _at_flat_steps(
     steps: Int[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"], recorded: Sequence[Series]
 ) -> StepScores:
-    """Returns the scores of steps that are counted over all recorded series, laid end to end."""
+    """Returns the scores of steps given as indices into the concatenation of all recorded series."""
     offsets = series_offsets(recorded)
     series = np.searchsorted(offsets, steps, side="right") - 1
     return StepScores(

@@ -5,14 +5,14 @@ from jaxtyping import Bool, Float, Int
 
 
 class ScoreSums:
-    """Sum and number of the scores that each time step has received; the steps are a range that can move forward."""
+    """Sums and counts the scores of each time step, over a range of steps that can move forward."""
 
     def __init__(self, steps: int = 0, columns: int = 1) -> None:
-        """Starts without a score.
+        """Starts without scores.
 
         Args:
-          steps: the range is 0 to this.
-          columns: scores of a step, one per series.
+          steps: length of the range, which starts at step 0.
+          columns: number of scores per step, one for each series.
         """
         self._first = 0
         self._sums = np.zeros((columns, steps))
@@ -49,7 +49,7 @@ class ScoreSums:
 
     @property
     def scored(self) -> Bool[np.ndarray, "steps"]:
-        """True for the steps of the range that have a score."""
+        """Returns whether each step of the range has a score."""
         return self._counts > 0
 
     def means(self, steps: Int[np.ndarray, "chosen"]) -> Float[np.ndarray, "chosen columns"]:

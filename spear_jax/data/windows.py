@@ -36,7 +36,7 @@ class Windows:
         return self.real.sum(axis=1)
 
     def select(self, chosen: Bool[np.ndarray, "windows"]) -> "Windows":
-        """Returns the windows that are chosen."""
+        """Returns the chosen windows."""
         return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
@@ -86,7 +86,7 @@ def windows_at(
     starts: Int[np.ndarray, "windows"],
     window: int,
 ) -> Windows:
-    """Cuts one window at each of the given places.
+    """Cuts a window at each of the given starts.
 
     Args:
       stretches: stretches of recorded series.
@@ -109,7 +109,7 @@ def windows_at(
 
 
 def flat_steps(windows: Windows, recorded: Sequence[Series]) -> Int[np.ndarray, "real_steps"]:
-    """Returns the place of each real step of the windows when the recorded series are laid end to end."""
+    """Returns the index of each real step of the windows in the concatenation of the recorded series."""
     steps = (series_offsets(recorded)[windows.series] + windows.start)[:, None] + np.arange(windows.real.shape[1])
     return steps[windows.real]
 

@@ -190,7 +190,7 @@ def write_scores(
                     bar.update(finished_bytes + file.bytes_read - bar.n)
                 finished_bytes += file.size
         if not rows:
-            raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has a row")
+            raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has any rows")
         alarm_frame = alarms.finish()
         write_whole(folder / "alarms.csv", alarm_frame.to_csv(index=False, date_format=TIME_FORMAT).encode())
         envelopes.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, alarm_frame, warnings)

@@ -206,7 +206,7 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
     pd.read_csv(twice / "a.csv").to_parquet(twice / "a.parquet")
     check_refusal(spear(*common, f"--input={twice}"), "two files are named 'a'")
     (tmp_path / "none.csv").write_text("a,b\n")
-    check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has a row")
+    check_refusal(spear(*common, f"--input={tmp_path / 'none.csv'}"), "none.csv: no file has any rows")
     assert not out.exists()
     table.write_text(table.read_text() + "2024-01-02,broken,1\n")
     check_refusal(spear(*common, f"--input={table}"), "t.csv: row 51, column 'a': 'broken' is not a number")

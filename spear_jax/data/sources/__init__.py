@@ -1,4 +1,4 @@
-"""Reads recorded series, from public data sets, from the user's own files, or generated."""
+"""Loads series from public data sets or the user's own files, or generates them."""
 
 from spear_jax.data.sources.catalog import dataset_title, load_series, prepare_dataset, split_names
 from spear_jax.data.sources.files import find_files

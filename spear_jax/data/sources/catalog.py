@@ -15,13 +15,13 @@ from spear_jax.data.sources.synthetic import generate_series
 
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry:
-    """All that the package knows of a data set.
+    """An entry of the catalog of data sets.
 
     Attributes:
       title: its name in tables and on report pages.
       full_title: its name in model cards.
-      load: reads the series that `config.data` selects; None for a name that only results carry.
-      prepare: downloads and prepares the data set and says what was prepared; None where there is nothing to prepare.
+      load: reads the series that `config.data` selects; None for a name that occurs only in results.
+      prepare: downloads and prepares the data set, and returns a summary; None if there is nothing to prepare.
     """
 
     title: str
@@ -42,7 +42,7 @@ def load_series(config: ConfigDict) -> LoadedSeries:
 
 
 def prepare_dataset(config: ConfigDict) -> str:
-    """Downloads and prepares the data set of a config; returns a line that says what was done.
+    """Downloads and prepares the data set of a config; returns a one-line summary.
 
     Raises:
       InputError: the local copy is unreadable, or no mirror provided a file.
@@ -52,7 +52,7 @@ def prepare_dataset(config: ConfigDict) -> str:
 
 
 def dataset_title(name: str, *, full: bool = False) -> str:
-    """Returns a data set's title, or its name where nothing else is known of it."""
+    """Returns a data set's title, or its name if it is not in the catalog."""
     entry = DATASETS.get(name)
     if entry is None:
         return name
@@ -121,7 +121,7 @@ DATASETS = {
         load=_load_mimic_iv,
         prepare=_prepare_mimic_iv,
     ),
-    "mimic_iv_demo": DatasetEntry(  # what results call mimic_iv where the copy was the open demo
+    "mimic_iv_demo": DatasetEntry(  # the name in results if the local copy is the open demo
         title="MIMIC-IV demo, a stand-in for the paper's data", full_title="MIMIC-IV vital signs, open demo"
     ),
     "files": DatasetEntry(title="own files", full_title="own files", load=_load_files),

@@ -1,8 +1,6 @@
-"""Downloads files of known SHA-256 despite dead mirrors, cut connections and changed files.
-
-Neither TFDS' nor the Hub's downloads do: TFDS knows one address per file and starts over after an error, and public
-data sets move. Since a file is known by its content, it does not matter which mirror it comes from, nor in how many
-pieces.
+"""Downloads files of known SHA-256 despite dead mirrors, dropped connections and changed files.
+Neither TFDS nor the Hub's client can do this: TFDS takes one URL per file and starts over after an error, and public
+data sets move. Since files are verified by their content, they may come from any mirror, in any number of pieces.
 """
 
 import concurrent.futures
@@ -27,8 +25,8 @@ _ERRORS = (OSError, http.client.HTTPException)  # URLError, HTTPError and timeou
 def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> Path:
     """Downloads `folder / relative` unless it is there already; returns its path.
 
-    A correct file costs no request. An interrupted download, kept in `<name>.part`, continues with an HTTP Range
-    request. The file appears under its name in one step.
+    A file that is there and correct costs no request. An interrupted download, kept in `<name>.part`, continues with
+    an HTTP Range request. The file appears under its name atomically.
 
     Args:
       relative: path below each mirror and below `folder`, with '/'.
@@ -43,7 +41,7 @@ def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> P
     part = target.with_name(target.name + ".part")
     if _digest(target) == sha256:
         return target
-    if _digest(part) == sha256:  # stopped between the last byte and the rename
+    if _digest(part) == sha256:  # interrupted between the last byte and the rename
         part.replace(target)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +53,7 @@ def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> P
             continued = part.exists()
             _download(url, part)
             if continued and _digest(part) != sha256:
-                # The first bytes may have come from another mirror: judge this one by its own.
+                # The first bytes may have come from another mirror: download all of them from this one.
                 part.unlink()
                 _download(url, part)
         except _ERRORS as error:
@@ -93,7 +91,7 @@ def fetch_all(checksums: Mapping[str, str], mirrors: Sequence[str], folder: Path
 
 
 def _digest(path: Path) -> str:
-    """Returns the file's SHA-256 in hexadecimal, or '' where there is no file."""
+    """Returns the file's SHA-256 in hexadecimal, or '' if there is no file."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -124,7 +122,7 @@ def _request(url: str, part: Path, begin: int) -> None:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begin:
-            part.unlink()  # longer than the content, so not its beginning
+            part.unlink()  # longer than the file, so not its beginning
             return _request(url, part, 0)
         raise
     # A server that ignores Range answers 200 with the complete content: start over.

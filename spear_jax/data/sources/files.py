@@ -1,4 +1,4 @@
-"""Reads own CSV and Parquet files as recorded series."""
+"""Reads the user's CSV and Parquet files as recorded series."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,26 +23,26 @@ def find_files(path: str) -> list[tuple[epath.Path, str]]:
       Each file with the name of its table.
 
     Raises:
-      InputError: there is no such file, or two have the same name but for their endings.
+      InputError: there is no such file, or two differ only in their suffix.
     """
     if not path:
-        raise InputError("config.data.dir is empty; needed is a CSV or Parquet file, or a folder of them")
+        raise InputError("config.data.dir is empty; it must name a CSV or Parquet file, or a folder of them")
     root = epath.Path(path).expanduser()
     if root.is_dir():
         files = sorted(_find_below(root))
         if not files:
-            raise InputError(f"{root}: holds no file named as CSV or Parquet; allowed are {ALLOWED_SUFFIXES}")
+            raise InputError(f"{root}: contains no CSV or Parquet file; allowed are {ALLOWED_SUFFIXES}")
         named = [(file, strip_suffixes(str(file.relative_to(root)))) for file in files]
     elif not root.exists():
         raise InputError(f"{root}: no such file or folder")
     elif not root.name.lower().endswith(SUFFIXES):
-        raise InputError(f"{root}: not named as CSV or Parquet; allowed are {ALLOWED_SUFFIXES}")
+        raise InputError(f"{root}: not a CSV or Parquet file by its name; allowed are {ALLOWED_SUFFIXES}")
     else:
         named = [(root, strip_suffixes(root.name))]
     names = [name for _, name in named]
     for name in names:
         if names.count(name) > 1:  # their rows would be confused
-            raise InputError(f"{path}: two files are named {name!r}, but for their endings; rename one")
+            raise InputError(f"{path}: two files are named {name!r} and differ only in their suffix; rename one")
     return named
 
 
@@ -77,7 +77,7 @@ def load_files(
       value_columns: see `choose_columns`.
       label_column: see `choose_columns`.
       intervals: see `label_by_intervals`.
-      labels: 'column', 'intervals', or how labels will be made.
+      labels: 'column', 'intervals', or the way labels will be made.
       limit: the number of series to keep; 0 keeps all.
 
     Returns:
@@ -99,7 +99,7 @@ def load_files(
         recorded += _read_series(file)
         warnings += [f"{file_path}: {remark}" for remark in file.remarks]
     if not recorded:
-        raise InputError(f"{path}: no file has a row")
+        raise InputError(f"{path}: no file has any rows")
     if labels == "intervals":
         recorded, remarks = label_by_intervals(recorded, intervals)
         warnings += remarks

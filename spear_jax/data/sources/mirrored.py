@@ -1,4 +1,4 @@
-"""Prepares public data sets with TFDS, from files of known checksums on any of several mirrors."""
+"""Prepares public data sets with TFDS, from files with known checksums on one of several mirrors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ class MirroredBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     Needs no TensorFlow: `as_data_source` reads what it prepares.
     """
 
-    FOLDER: ClassVar[str]  # the folder below this one that holds checksums.txt
+    FOLDER: ClassVar[str]  # the subfolder with checksums.txt
     MIRRORS: ClassVar[tuple[str, ...]]  # base URLs, in the order in which they are tried
     SPLIT: ClassVar[str]
 

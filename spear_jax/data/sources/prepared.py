@@ -1,4 +1,4 @@
-"""Locates data sets: a copy of the user's, or one that TFDS downloaded and prepared once."""
+"""Locates data sets: the user's copy, or one that TFDS has downloaded and prepared."""
 
 import importlib.resources
 import os
@@ -12,7 +12,7 @@ from spear_jax.errors import InputError, one_line
 
 
 def local_copy(directory: str, name: str) -> epath.Path | None:
-    """Returns the copy to read, or None where the data set has to be prepared.
+    """Returns the copy to read, or None if the data set has to be prepared.
 
     Args:
       directory: `data.dir`: a local or gs:// path, or ''.
@@ -47,7 +47,7 @@ def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
     # Without TensorFlow, TFDS reads ArrayRecord from local folders only.
     root = os.environ.get("TFDS_DATA_DIR", "")
     if "://" in root:
-        raise InputError(f"TFDS_DATA_DIR is {root!r}; allowed: a local folder (data.dir can name a copy anywhere)")
+        raise InputError(f"TFDS_DATA_DIR={root!r} must be a local folder (data.dir can name a copy anywhere)")
     builder = make_builder()
     folder = builder.data_dir_root
     try:
@@ -58,7 +58,7 @@ def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
             builder.download_and_prepare()
     except OSError as error:  # not writable, or full
         raise InputError(
-            f"{folder}: cannot hold the prepared data ({one_line(error)}); set TFDS_DATA_DIR to another folder"
+            f"{folder}: cannot store the prepared data ({one_line(error)}); set TFDS_DATA_DIR to another folder"
         ) from error
     return builder
 
@@ -74,5 +74,5 @@ def read_prepared(builder: Any, split: str) -> Iterator[dict[str, Any]]:
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{builder.data_dir}: the prepared data cannot be read ({one_line(error)}); delete the folder to prepare"
-            " them again"
+            " it again"
         ) from error

@@ -5,13 +5,13 @@ orders of magnitude, and drifts span several times the oscillation's amplitude. 
 with the same share of anomalous steps:
 
   spike      1 to 3 steps jump
-  shift      the level jumps and comes back later
+  shift      the level jumps and later returns
   trend      the level climbs or falls steadily, then returns
   variance   the noise grows several times
   frequency  the oscillation becomes several times faster
 
-Values beyond the range of the series' normal values are reflected back into it, so that no single value gives an
-anomaly away, only its neighbours do.
+Values beyond the range of the series' normal values are reflected back into it, so that an anomaly shows only in
+relation to its neighbours, never in a single value.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def generate_series(
     """
     if shortest > length:
         raise InputError(
-            f"config.data.synthetic.shortest={shortest} must be 0 to config.data.synthetic.length={length}"
+            f"config.data.synthetic.shortest={shortest} must be at most config.data.synthetic.length={length}"
         )
 
     generated = []
@@ -81,7 +81,7 @@ def _generate_one(name: str, length: int, past: int, rate: float, rng: np.random
         values += rng.uniform(0.3, 0.7) * np.sin(2 * np.pi * wave)
 
     for kind, begin, end in anomalies:
-        # Away from the nearer end of the range, towards values that are normal elsewhere.
+        # Away from the nearer end of the range, towards values that are normal in other places.
         jump = -np.sign(values[begin:end].mean()) * rng.uniform(1.5, 2.5)
         if kind in ("spike", "shift"):
             values[begin:end] += jump

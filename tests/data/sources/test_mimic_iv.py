@@ -217,7 +217,7 @@ def test_unknown_signal(release: Path) -> None:
 
 def test_folder_that_cannot_hold_what_is_prepared(release: Path) -> None:
     (release / "spear_jax").write_text("a file")
-    with pytest.raises(InputError, match=r"spear_jax: cannot hold the prepared data .*data\.mimic_iv\.prepared_dir"):
+    with pytest.raises(InputError, match=r"spear_jax: cannot store the prepared data .*data\.mimic_iv\.prepared_dir"):
         mimic_iv_source.load_mimic_iv(str(release))
 
 

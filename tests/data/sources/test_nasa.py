@@ -225,14 +225,14 @@ def test_failed_download_leaves_nothing_prepared(copy: Path, mirror: Mirror) -> 
 
 def test_tfds_folder_that_cannot_be_made(tfds_folder: Path) -> None:
     tfds_folder.write_text("a file")
-    with pytest.raises(InputError, match=f"{tfds_folder}: cannot hold the prepared data"):
+    with pytest.raises(InputError, match=f"{tfds_folder}: cannot store the prepared data"):
         nasa_source.load_nasa()
 
 
 def test_remote_tfds_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPEAR_DATA_DIR", raising=False)
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
-    with pytest.raises(InputError, match="TFDS_DATA_DIR is 'gs://bucket/tfds'; allowed: a local"):
+    with pytest.raises(InputError, match="TFDS_DATA_DIR='gs://bucket/tfds' must be a local folder"):
         nasa_source.load_nasa()
 
 
@@ -266,7 +266,7 @@ def in_csv(old: str, new: str) -> Callable[[Path], None]:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: shutil.rmtree(root), "nasa: no such folder; expected telemanom's"),
-    "no test": (lambda root: shutil.rmtree(root / "test"), "nasa: holds no arrays test/"),
+    "no test": (lambda root: shutil.rmtree(root / "test"), "nasa: no arrays test/"),
     "no csv": (lambda root: (root / nasa_parser.LABELS).unlink(), "labeled_anomalies.csv: no such file"),
     "empty csv": (lambda root: (root / nasa_parser.LABELS).write_text(""), "csv: not a readable CSV file"),
     "binary csv": (
@@ -324,7 +324,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "1-d": (save(np.zeros(50)), "test/M-6.npy: float64 array of shape (50,); expected"),
     "no steps": (save(np.zeros((0, 55))), "test/M-6.npy: float64 array of shape (0, 55)"),
     "words": (save([["a"]]), "test/M-6.npy: <U1 array of shape (1, 1); expected numbers"),
-    "infinite": (save(np.full((50, 55), 1e300)), "test/M-6.npy: holds an infinite value"),
+    "infinite": (save(np.full((50, 55), 1e300)), "test/M-6.npy: infinite value"),
     "columns": (save(np.zeros((50, 54))), "train/M-6.npy: 55 columns, but "),
 }
 

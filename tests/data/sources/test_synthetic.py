@@ -65,5 +65,5 @@ def test_every_kind_has_its_length_and_the_same_share_of_steps(kind, shortest, l
 
 
 def test_shortest_series_must_not_be_longer_than_the_longest():
-    with pytest.raises(InputError, match=r"shortest=600 must be 0 to config\.data\.synthetic\.length=512"):
+    with pytest.raises(InputError, match=r"shortest=600 must be at most config\.data\.synthetic\.length=512"):
         generate_series(series=2, seed=0, **SETTINGS, shortest=600)

@@ -487,18 +487,22 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "own.csv: no column of numbers; found name, place",
     ),
     "no label": (rewrite("label", "other"), "own.csv: no label column; found pump, flow, other; name one in"),
-    "no rows": (lambda path: path.write_text("time,pump,label\n"), "own.csv: no file has a row"),
+    "no rows": (lambda path: path.write_text("time,pump,label\n"), "own.csv: no file has any rows"),
     "half a gzip": (compressed(gzip.open), "own.csv.gz: cannot be read"),
     "half a bzip2": (compressed(bz2.open), "own.csv.bz2: cannot be read"),
     "half an xz": (compressed(lzma.open), "own.csv.xz: cannot be read"),
     "not a gzip": (lambda path: path.rename(path.with_name("own.csv.gz")), "own.csv.gz: cannot be read"),
     "half a parquet": (parquet, "own.parquet: cannot be read as Parquet"),
-    "a spreadsheet": (lambda path: path.rename(path.with_name("own.xlsx")), "own.xlsx: not named as CSV or Parquet"),
+    "a spreadsheet": (
+        lambda path: path.rename(path.with_name("own.xlsx")),
+        "own.xlsx: not a CSV or Parquet file by its name",
+    ),
     "compressed Parquet": (
         lambda path: path.rename(path.with_name("own.parquet.gz")),
-        "own.parquet.gz: not named as CSV or Parquet; allowed are .csv, .tsv, .txt, compressed (.gz, .bz2, .xz)",
+        "own.parquet.gz: not a CSV or Parquet file by its name; allowed are .csv, .tsv, .txt, compressed (.gz, "
+        ".bz2, .xz)",
     ),
-    "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: holds no file named as CSV or Parquet"),
+    "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: contains no CSV or Parquet file"),
 }
 
 

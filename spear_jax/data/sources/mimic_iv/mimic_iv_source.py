@@ -3,7 +3,7 @@
 Reads the release's own files (Johnson et al., Scientific Data 2023): `icu/icustays.csv.gz`, `icu/d_items.csv.gz` and
 `icu/chartevents.csv.gz`. The last has over 300 million rows in the full release; it is streamed once, and its vital
 signs are stored next to the data. Itemids and plausibility limits are those of mimic-code's vitalsign.sql, but arterial
-and non-invasive pressures stay apart. Times are shifted per patient, so only differences within a patient are
+and non-invasive pressures are kept apart. Times are shifted per patient, so only differences within a patient are
 meaningful. Anomalies are not labelled: labels come from rules or injection.
 
 The full release is credentialed and never downloaded; everything made from it falls under its data use agreement. The
@@ -54,11 +54,11 @@ def load_mimic_iv(
     Args:
       directory: a local copy of the release. '' means `$SPEAR_DATA_DIR/mimic_iv`, else `mimic_iv_demo` there.
       signals: some of `SIGNALS`; () means all.
-      resample_hours: 0 keeps the irregular times; else each step is the mean over so many hours, NaN where nothing was
+      resample_hours: 0 keeps the irregular times; else each step is the mean over that many hours, NaN if nothing was
         measured.
       min_steps: shorter series are left out.
       prepared_dir: folder for the extracted vital signs; '' means `spear_jax` in the release's folder.
-      limit: 0, or how many series to keep: signal by signal, in order of the stays.
+      limit: number of series to keep, signal by signal in order of the stays; 0 keeps all.
 
     Raises:
       InputError: there is no copy, it cannot be read, or no series is long enough.
@@ -106,7 +106,7 @@ def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[St
     """Yields the stays of a release, read from its files the first time and from TFDS' prepared copy afterwards.
 
     Raises:
-      InputError: there is no copy, it cannot be read, or its folder cannot hold the prepared data.
+      InputError: there is no copy, it cannot be read, or its folder cannot store the prepared data.
     """
     source = mimic_iv_copy(directory)
     for name in (STAYS, ITEMS, EVENTS):
@@ -114,7 +114,7 @@ def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[St
             raise InputError(f"{source / name}: no such file; expected {LAYOUT}")
     root = epath.Path(prepared_dir).expanduser() if prepared_dir else source / "spear_jax"
     if "://" in str(root):
-        raise InputError(f"config.data.mimic_iv.prepared_dir={str(root)!r}: allowed is a local folder")
+        raise InputError(f"config.data.mimic_iv.prepared_dir={str(root)!r} must be a local folder")
     try:
         # Next to the data and private to its owner, never in TFDS' own folder, which others may read.
         root.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def prepare_mimic_iv(directory: str = "", prepared_dir: str = "") -> Iterator[St
         (root / "README.txt").write_text(f"Prepared by spear_jax, {DEMO if is_demo(source) else AGREEMENT}.\n")
     except OSError as error:
         raise InputError(
-            f"{root}: cannot hold the prepared data ({one_line(error)}); set config.data.mimic_iv.prepared_dir to"
+            f"{root}: cannot store the prepared data ({one_line(error)}); set config.data.mimic_iv.prepared_dir to"
             " another folder, private to you"
         ) from error
 
@@ -150,7 +150,7 @@ def mimic_iv_copy(directory: str) -> epath.Path:
 
 
 def _fingerprint(source: epath.Path) -> str:
-    """Returns a digest that changes with the files, so that prepared data never belong to others."""
+    """Returns a digest that changes with the files, so that prepared data always match them."""
     versions = [(name, (source / name).stat().length, (source / name).stat().mtime) for name in (STAYS, EVENTS)]
     return hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
 

@@ -45,7 +45,7 @@ def load_nab(
       labels: 'windows' or 'points', see `NabFile.labels`.
       unlabelled: 'normal' labels files without a window (the group artificialNoAnomaly and one file of
         realAWSCloudwatch) normal throughout; 'drop' leaves them out.
-      limit: 0, or how many series to keep: series with anomalies come first, the shortest before longer ones.
+      limit: number of series to keep, those with anomalies first, then the shortest; 0 keeps all.
 
     Returns:
       Series with timestamps.
@@ -80,7 +80,7 @@ def load_nab(
 
 
 def prepare_nab(directory: str = "") -> epath.Path:
-    """Downloads what `load_nab(directory)` needs; returns where the data are.
+    """Downloads the data that `load_nab(directory)` reads; returns their folder.
 
     Raises:
       InputError: the local copy cannot be read, or no mirror provided a file.

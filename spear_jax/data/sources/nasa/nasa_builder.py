@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from spear_jax.data.sources.mirrored import MirroredBuilder
 from spear_jax.data.sources.nasa.nasa_parser import parse_nasa
 
-# The S3 archive that telemanom's README names answers 403 since late 2024 (khundman/telemanom#85). The mirrors hold its
+# The S3 archive in telemanom's README has answered 403 since late 2024 (khundman/telemanom#85). The mirrors hold its
 # arrays and labels at a fixed commit.
 _COMMIT = "7ffb98d0c18189cc3d9ab732b4cb0278200a0af0"
 

@@ -50,7 +50,7 @@ class Channel:
 def parse_nasa(source: epath.PathLike) -> list[Channel]:
     """Reads all labelled channels from a folder or zip in telemanom's layout.
 
-    The labels of a channel with several rows (P-2) are united; a channel without a row (T-10) is left out, since it has
+    The labels of a channel with several rows (P-2) are merged; a channel without a row (T-10) is left out, since it has
     no labels.
 
     Args:
@@ -86,7 +86,7 @@ def _find_files(source: epath.Path) -> tuple[Folder, Folder]:
     folders: list[Folder] = [root / "data", root, root / "data" / "data"]
     arrays = next((folder for folder in folders if (folder / "test").is_dir()), None)
     if arrays is None:
-        raise InputError(f"{root}: holds no arrays test/<channel>.npy; expected {LAYOUT}")
+        raise InputError(f"{root}: no arrays test/<channel>.npy; expected {LAYOUT}")
     tables: list[Folder] = [source / LABELS, source.parent / LABELS, root / LABELS, arrays / LABELS]
     labels = next((table for table in tables if table.exists()), None)
     if labels is None:
@@ -159,7 +159,7 @@ def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if np.isinf(array).any():
-        raise InputError(f"{path}: holds an infinite value; allowed: finite float32 numbers or NaN")
+        raise InputError(f"{path}: infinite value; allowed: finite float32 numbers or NaN")
     return array
 
 

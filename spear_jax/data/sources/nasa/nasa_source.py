@@ -3,7 +3,7 @@
 Column 0 of each of the 81 labelled channels is a telemetry value; the other 24 (SMAP) or 54 (MSL) are command flags. A
 channel has a train array without labelled anomalies and a test array; labels are ranges of test steps, read with
 inclusive ends (no end lies beyond its array). Values are not cleaned: M-6 reaches 258.1 where everything else stays
-within -1.5 and 4.2, and the train telemetry of 16 channels is constant; the scaler has to cope.
+within -1.5 and 4.2, and the train telemetry of 16 channels is constant; the scaler must handle both.
 """
 
 import itertools
@@ -36,8 +36,8 @@ def load_nasa(
       spacecraft: 'smap', 'msl' or 'both'.
       parts: 'test', or 'train+test': the train array, labelled normal, followed by the test array.
       column: index of the column; 0 is the telemetry value.
-      limit: 0, or how many channels to keep: SMAP and MSL alternate, so that two channels show both spacecraft;
-        channels with anomalies come first, the shortest test arrays before longer ones.
+      limit: number of channels to keep; 0 keeps all. SMAP and MSL alternate, so that two channels show both
+        spacecraft; channels with anomalies come first, then the shortest test arrays.
 
     Returns:
       Series whose `reference` is the same column of the train array.
@@ -54,7 +54,7 @@ def load_nasa(
 
 
 def prepare_nasa(directory: str = "") -> epath.Path:
-    """Downloads what `load_nasa(directory)` needs; returns where the data are.
+    """Downloads the data that `load_nasa(directory)` reads; returns their folder.
 
     Raises:
       InputError: the local copy cannot be read, or no mirror provided a file.
