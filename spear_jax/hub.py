@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face Hub: detectors, prompts and weights, by id."""
+"""Downloads detectors, prompts and weights from the Hugging Face Hub."""
 
 import re
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ _TIMEOUT = 5  # seconds
 
 
 class UnreachableError(InputError):
-    """Raised where the Hub does not answer, as without a network."""
+    """The Hub does not answer, for example without a network."""
 
 
 class _NoBar(tqdm):
-    """A progress bar that does not show."""
+    """A progress bar that is never shown."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options | {"disable": True})
@@ -32,7 +32,7 @@ def download(repository: str, revision: str, files: Sequence[str], *, progress: 
     Args:
       repository: 'user/name'.
       revision: a branch, tag or commit.
-      files: names of the files, or patterns of them; those that the repository lacks are skipped.
+      files: file names or glob patterns; those that the repository lacks are skipped.
       progress: whether to show a progress bar.
 
     Returns:
@@ -53,7 +53,7 @@ def download(repository: str, revision: str, files: Sequence[str], *, progress: 
             f"the Hub {constants.ENDPOINT} has no readable {revision!r} of {repository!r} ({type(error).__name__}); a"
             " private repository needs `hf auth login`"
         ) from error
-    except Exception as error:  # of the Hub's client, of whichever HTTP library it uses, or of the system
+    except Exception as error:  # from the Hub's client, whichever HTTP library it uses, or the system
         raise UnreachableError(f"the Hub {constants.ENDPOINT} cannot be reached ({_reason(error)})") from error
     bar: type[tqdm] | None = None if progress else _NoBar
     try:

@@ -1,4 +1,4 @@
-"""Runs the same code on one device and on many processes; prints from one of them."""
+"""Runs the same code on one device or on many processes, and prints from one of them."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ def join_processes(distributed: str) -> None:
 
 
 def check_alone(mode: str) -> None:
-    """Checks that this is the only process, for a mode that cannot be divided.
+    """Checks that this is the only process, for a mode that cannot be distributed.
 
     Raises:
       InputError: there are several processes.
@@ -67,7 +67,7 @@ def check_alone(mode: str) -> None:
 
 
 def _cluster_variable() -> str:
-    """Returns the environment variable that shows that this is one process of several, or ''."""
+    """Returns the environment variable that identifies this as one process of several, or ''."""
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return "JAX_COORDINATOR_ADDRESS"
     if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1:
@@ -92,7 +92,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays, which every process holds in full, onto the devices; those already placed that way stay."""
+    """Puts arrays, which every process holds in full, onto the devices, unless they have that sharding already."""
 
     def put(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
@@ -106,8 +106,8 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str
     """Divides a batch over the devices.
 
     Args:
-      batch: arrays with windows along `axis`; windows of zeros, which are masked, are added until their number is
-        divisible by that of the devices.
+      batch: arrays with windows along `axis`, padded with masked windows of zeros to a multiple of the number of
+        devices.
       mesh: from `make_mesh`.
       axis: the axis of the windows.
 
@@ -125,19 +125,19 @@ def _pad(array: Shaped[np.ndarray, "..."], divisor: int, axis: int) -> Shaped[np
 
 
 def is_main() -> bool:
-    """Returns True in the one process that writes files."""
+    """Returns whether this is the process that writes files."""
     return jax.process_index() == 0
 
 
 def agree(value: float) -> float:
-    """Returns the maximum over all processes to each of them, so that a signal counts whichever process it reaches."""
+    """Returns the maximum over all processes, so that a signal counts whichever process receives it."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has called it with the same name."""
+    """Waits until every process has reached the barrier of this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

@@ -23,7 +23,7 @@ def evaluate_detector(
     Quantizer, embedding, prompt, head and backbone come from the detector.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       detector_path: a detector or run folder.
       workdir: a new folder.
       command: the command line that gives the same results again, for results.json.

@@ -86,7 +86,7 @@ def write_run(
 
     Args:
       folder: of the run.
-      config: a whole config.
+      config: a complete config.
       dataset: the scored data.
       evaluation: of the scores.
       record: of the run.

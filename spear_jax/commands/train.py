@@ -21,7 +21,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     """Trains and evaluates, or resumes an earlier run in the same folder.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       workdir: the run's folder.
       command: the command line that gives the same results again, for results.json.
 

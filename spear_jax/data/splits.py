@@ -71,6 +71,7 @@ def split_series(
 
 def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.random.Generator) -> list[list[Series]]:
     """Assigns each group of series to the split furthest below its share, in order of their share of anomalous steps.
+
     Neighbours in that order are similar, so every split gets some of each kind. Ties are broken at random.
     """
     by_group: dict[str, list[Series]] = {}

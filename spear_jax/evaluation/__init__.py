@@ -1,4 +1,4 @@
-"""Judges scores: metrics, thresholds, alarms, controls, results.json."""
+"""Evaluates scores: metrics, thresholds, alarms, controls, results.json."""
 
 from spear_jax.evaluation.alarms import Alarm, Alarms, Rule
 from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, judge_scores

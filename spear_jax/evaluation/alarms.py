@@ -1,7 +1,7 @@
-"""Alarms: predicted time steps as intervals, after closing short gaps and dropping short alarms.
+"""Turns predicted time steps into alarms: intervals, after closing short gaps and dropping short alarms.
 
-An operator is paged once per interval, not once per step. Both fields of a `Rule` are chosen on validation data, as the
-threshold is.
+An operator is paged once per interval, not once per step. Both fields of a `Rule` are chosen on validation data, like
+the threshold.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class Alarm(NamedTuple):
       end: its last step, inclusive.
       peak: the step with the highest score.
       score: the score at the peak.
-      times: start, end and peak in nanoseconds since 1970.
+      times: times of start, end and peak, in nanoseconds since 1970.
     """
 
     start: int
@@ -65,7 +65,7 @@ class Alarms:
         predicted: Bool[np.ndarray, "steps"],
         times: Int[np.ndarray, "stamps"] | None = None,
     ) -> list[Alarm]:
-        """Takes the next piece of the series; returns the alarms that later steps cannot change.
+        """Adds the next piece of the series; returns the alarms that later steps cannot change.
 
         Args:
           first: index of the piece's first step; pieces follow one another without gaps.
@@ -109,7 +109,7 @@ def find_alarms(scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, 
 
 
 class Stretch(NamedTuple):
-    """Consecutive steps of one series, on which alarms are judged.
+    """Consecutive steps of one series, on which alarms are evaluated.
 
     Attributes:
       labels: True where anomalous.
@@ -125,7 +125,7 @@ class Stretch(NamedTuple):
 def choose_alarm_rule(
     validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS
 ) -> Rule:
-    """Returns the rule with the best mean event F1 on validation data; the first of equals, or without any anomaly.
+    """Returns the rule with the best mean event F1 on validation data; the first one if tied or without anomalies.
 
     Args:
       validation: stretches of the validation split.
@@ -143,11 +143,11 @@ def choose_alarm_rule(
 
 
 def alarm_metrics(stretches: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
-    """Computes what matters to an operator on call.
+    """Computes the metrics that matter to an operator on call.
 
     Returns:
-      'false_alarms', the alarms that touch no anomaly, per 10,000 steps; 'detection_delay', the mean number of steps
-      from the start of a detected anomaly to its first alarm, None where no anomaly is detected.
+      'false_alarms', the alarms that overlap no anomaly, per 10,000 steps; 'detection_delay', the mean number of steps
+      from the start of a detected anomaly to its first alarm, None if no anomaly is detected.
     """
     false = steps = 0
     delays: list[int] = []

@@ -1,4 +1,4 @@
-"""Confidence intervals by a bootstrap over series, since the time steps of one series are not independent."""
+"""Computes confidence intervals by a bootstrap over series, since the time steps of one series are not independent."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +31,7 @@ def confidence_intervals(
       seed: seed of the resampling.
 
     Returns:
-      The lower and upper end by metric; None where no resample defines the metric, and for a single series, which
+      The lower and upper end by metric; None if no resample defines the metric, or if there is a single series, which
       says nothing about others.
     """
     names, owner = np.unique(series, return_inverse=True)

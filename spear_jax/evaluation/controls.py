@@ -1,4 +1,4 @@
-"""Scores the cheap controls: a method is worth something only where it beats them."""
+"""Scores cheap controls, which a method has to beat to be of use."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ ZSCORE_STEPS = 64
 
 
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:
-    """Scores each step by P(anomaly | bin), counted on train: all that the value of a single step can tell.
+    """Scores each step by P(anomaly | bin), estimated on train: all the information in the value of a single step.
 
     Args:
       train: the training split.
@@ -21,7 +21,7 @@ def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarr
       examples: the windows to score.
 
     Returns:
-      A score per step. Counts are smoothed by one step at the base rate of train, which an unseen bin therefore gets.
+      A score per step. Counts are smoothed by one step at the base rate of train, so unseen bins score the base rate.
     """
     train_bins = train.bins[train.mask]
     total = np.bincount(train_bins, minlength=bins + 1)
@@ -50,10 +50,10 @@ def rolling_zscore(series: Series, steps: int) -> Float[np.ndarray, "time"]:
     count = np.maximum(recorded, 1)
     mean = sum_before(centred) / count
     variance = np.maximum(sum_before(centred**2) / count - mean**2, 0)
-    # After a constant past any change is infinitely unusual; a floor relative to the series' own scale keeps it finite.
+    # After a constant past, any change would score infinity; a floor relative to the series' scale keeps it finite.
     floor = 1e-3 * (centred[finite].std() if finite.any() else 0.0) + 1e-12
     score = np.abs(centred - mean) / np.maximum(np.sqrt(variance), floor)
-    # A deviation takes two values; a step with fewer before it, or without a value itself, scores 0.
+    # A standard deviation needs two values; a step with fewer before it, or without a value, scores 0.
     return np.where(finite & (recorded > 1.5), score, 0.0)[len(past) :]
 
 
@@ -68,7 +68,7 @@ def score_controls(
     """Scores the controls that need no model.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the data.
       steps: the steps to score, by split; their own scores are not used.
 

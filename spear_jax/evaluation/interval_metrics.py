@@ -1,4 +1,4 @@
-"""Interval metrics of one series: they count anomaly intervals rather than single steps.
+"""Computes interval metrics of one series, which count anomaly intervals rather than single steps.
 
 An interval is a maximal run of anomalous steps. Every function takes one series, its steps in order and evenly spaced:
 in concatenated series, the last interval of one could merge with the first of the next. `per_series_metrics` and
@@ -126,7 +126,7 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
       predicted: True where an anomaly is predicted.
 
     Returns:
-      All None where nothing is anomalous, since there is no zone then.
+      All None if nothing is anomalous, since there are no zones then.
 
     Raises:
       ValueError: shapes differ.
@@ -171,7 +171,7 @@ def per_series_metrics(labels: Flags, scores: Num[np.ndarray, "steps"], predicte
       predicted: True where an anomaly is predicted.
 
     Returns:
-      A number per name; all None where the series has one class only.
+      A number per name; all None if the series has one class only.
 
     Raises:
       ValueError: shapes differ or a score is NaN.
@@ -190,7 +190,7 @@ def per_series_metrics(labels: Flags, scores: Num[np.ndarray, "steps"], predicte
 
 
 def mean_over_series(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Averages each metric of `PER_SERIES` over the series that define it; None where none does.
+    """Averages each metric of `PER_SERIES` over the series that define it; None if none does.
 
     Args:
       metrics: the output of `per_series_metrics` for each series.
@@ -252,6 +252,6 @@ def _quarters(flags: Bool[np.ndarray, "steps"]) -> Float[np.ndarray, "quarters"]
 def _by_zone(
     values: Float[np.ndarray, "values"], zone: Int[np.ndarray, "values"], zones: int
 ) -> Float[np.ndarray, "zones_with_values"]:
-    """Averages the values of each zone that has any."""
+    """Averages the values of each zone, leaving out zones without values."""
     count = np.bincount(zone, minlength=zones)
     return np.bincount(zone, values, zones)[count > 0] / count[count > 0]

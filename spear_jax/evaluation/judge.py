@@ -1,4 +1,4 @@
-"""Judges scores: metrics of a method and of its controls, each at a threshold chosen on validation data."""
+"""Evaluates scores: metrics of a method and its controls, each at a threshold chosen on validation data."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class DecisionRule(NamedTuple):
 
     Attributes:
       threshold: steps with at least this score are predicted anomalous.
-      alarms: makes alarms of predicted steps.
+      alarms: turns predicted steps into alarms.
       chosen_on: name of the data set on whose validation part both were chosen.
     """
 
@@ -42,13 +42,13 @@ class Evaluation:
 
     Attributes:
       steps: one score per time step, by split.
-      names: of the series that `steps.series` indexes; a file's name where its columns share one score per row.
-      rule: applied to the scores.
-      metrics: per step, by split.
-      window_metrics: per window, by split; empty for step heads.
+      names: names of the series, indexed by `steps.series`; file names if the columns of a file share a score.
+      rule: the decision rule applied to the scores.
+      metrics: metrics over steps, by split.
+      window_metrics: metrics over windows, by split; empty for step heads.
       controls: metrics by control and split, each at its own threshold from validation.
       confidence: confidence intervals by split and metric, for validation and test.
-      nab_scores: of the method and the controls, if whole files of NAB were scored; else empty.
+      nab_scores: NAB scores of the method and the controls if whole files of NAB were scored, else empty.
       control_steps: the controls' scores on the test split, by control.
     """
 
@@ -69,13 +69,13 @@ def judge_scores(
     scores: MethodScores,
     rule: DecisionRule,
 ) -> Evaluation:
-    """Judges the scores of a method and those of all controls.
+    """Evaluates the scores of a method and of all controls.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the scored data.
-      scores: of the method, and of the controls that use its model.
-      rule: of the method, e.g. a detector's own.
+      scores: scores of the method, and of the controls that use its model.
+      rule: decision rule of the method, e.g. the one that a detector carries.
     """
     steps = _combined(config, dataset, scores.steps)
     controls = {
@@ -110,7 +110,7 @@ def choose_rule(config: ConfigDict, dataset: Dataset, validation: StepScores) ->
     """Chooses threshold and alarm rule on the validation split.
 
     Args:
-      config: a whole config; its `alarms` may fix parts of the alarm rule.
+      config: a complete config; its `alarms` may fix parts of the alarm rule.
       dataset: the scored data.
       validation: scores of its validation split, one per step of every column.
     """
@@ -122,14 +122,15 @@ def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: Decisio
     """Returns the metrics of a split.
 
     Args:
-      config: a whole config.
-      name: of the split, for warnings.
-      steps: its scores.
-      rule: applied to them.
+      config: a complete config.
+      name: name of the split, for warnings.
+      steps: scores of the split.
+      rule: decision rule to apply.
 
     Returns:
-      Point-wise metrics are pooled over the steps, those of intervals averaged over the series, those of alarms counted
-      over all stretches.
+      Point-wise metrics pooled over the steps, interval metrics averaged over the series, and alarm metrics counted
+      over
+      all stretches.
     """
     predicted = rule.predict(steps)
     metrics = {
@@ -146,7 +147,7 @@ def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: Decisio
 
 
 def interval_metrics_by_series(steps: StepScores, threshold: Threshold) -> list[dict[str, float | None]]:
-    """Returns the interval metrics of each series; where it has gaps, their mean over its stretches."""
+    """Returns the interval metrics of each series, averaged over its stretches if it has gaps."""
     return [
         mean_over_series(
             [
@@ -159,7 +160,7 @@ def interval_metrics_by_series(steps: StepScores, threshold: Threshold) -> list[
 
 
 def _combined(config: ConfigDict, dataset: Dataset, splits: Mapping[str, StepScores]) -> dict[str, StepScores]:
-    """Returns one score per row where the config combines the columns of a file, else one per step of every column."""
+    """Returns one score per row if the config combines the columns of a file, else one per step of every column."""
     if config.data.combine == "none":
         return dict(splits)
     return {split: combine_columns(steps, dataset.recorded, config.data.combine) for split, steps in splits.items()}
@@ -192,7 +193,7 @@ def _alarm_stretches(steps: StepScores, threshold: Threshold) -> list[alarms.Str
 def _window_metrics(
     dataset: Dataset, scores: Mapping[str, Float[np.ndarray, "_windows"]], threshold: Threshold
 ) -> dict[str, Metrics]:
-    """Returns metrics of windows at the threshold of the steps, which is the one that a detector carries."""
+    """Returns metrics over windows at the threshold of the steps, since that is the one a detector carries."""
     labels = {split: dataset.examples[split].targets[:, 0] > 0 for split in SPLITS}
     return {
         split: point_metrics(f"{split} windows", labels[split], scores[split], scores[split] >= threshold.value)

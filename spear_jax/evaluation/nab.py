@@ -1,4 +1,4 @@
-"""NAB's own score (Lavin and Ahmad, ICMLA 2015, arXiv:1510.03336): early detections earn more, false ones cost.
+"""Computes the NAB score (Lavin and Ahmad, ICMLA 2015, arXiv:1510.03336): rewards earliness, penalizes false alarms.
 
 A detection at relative position y of a labelled window (-1 at its start, 0 at its end) earns sigma(y) / sigma(-1), with
 sigma(y) = 2 / (1 + exp(5y)) - 1. Only the earliest detection in a window counts, and a missed window costs A_FN. A
@@ -35,7 +35,7 @@ PROFILES = {
 
 
 class ScoredFile(NamedTuple):
-    """A whole file: labels, True inside the labelled windows, and a score per row."""
+    """The labels (True inside the labelled windows) and the score of each row of a file."""
 
     labels: Bool[np.ndarray, "rows"]
     scores: Float[np.ndarray, "rows"]
@@ -82,7 +82,7 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
             windows += 1
             rows = np.flatnonzero(counted & (window == number))
             rows = rows[np.argsort(-file.scores[rows], kind="stable")]
-            # What each row adds to the best so far as the threshold falls; the first also refunds the cost of a miss.
+            # Gain of each row over the best so far as the threshold falls; the first also refunds the cost of a miss.
             best = np.maximum.accumulate(worth[rows])
             gains.append(np.diff(best, prepend=-profile.missed))
             scores.append(file.scores[rows])
@@ -101,7 +101,7 @@ def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
 
 
 def _worth(labels: Bool[np.ndarray, "rows"]) -> tuple[Float[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
-    """Returns the unweighted worth of a detection at each row, and the number of the window around the row or -1."""
+    """Returns the unweighted value of a detection at each row, and the index of the window around the row, or -1."""
     first, end = find_runs(labels)
     rows = np.arange(len(labels))
     before = np.searchsorted(first, rows, side="right") - 1  # the last window to have started
@@ -127,13 +127,13 @@ def nab_scores(
     """Computes NAB's score by detector and profile, each at the threshold that is best on validation.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the scored data.
       detectors: scores by detector and split.
 
     Returns:
-      Scores of validation and test, None where the split has no labelled window; empty unless the data are whole files
-      of NAB with labelled windows.
+      Scores of validation and test, None if the split has no labelled window; empty unless the data are whole files of
+      NAB with labelled windows.
     """
     data = config.data
     if dataset.name != "nab" or (data.split, data.labels, data.nab.labels) != ("series", "recorded", "windows"):

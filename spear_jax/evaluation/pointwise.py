@@ -1,4 +1,4 @@
-"""Point-wise metrics: pooled over the time steps of a split, or over its windows."""
+"""Computes point-wise metrics, pooled over the time steps or the windows of a split."""
 
 import warnings
 from typing import TypedDict
@@ -21,7 +21,7 @@ class Metrics(TypedDict):
 
 
 def ranking_metrics(labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> tuple[float | None, float | None]:
-    """Returns AUROC and AUPR (average precision); None where `labels` has one class only."""
+    """Returns AUROC and AUPR (average precision); None if `labels` has one class only."""
     if not len(labels) or labels.all() or not labels.any():
         return None, None
     return float(roc_auc_score(labels, scores)), float(average_precision_score(labels, scores))
@@ -42,8 +42,8 @@ def point_metrics(
       predicted: True where an anomaly is predicted.
 
     Returns:
-      The metrics. Precision, recall and F1 are None where their denominator is 0: without any positive, a recall of
-      0 or 1 would be a number that nobody measured.
+      The metrics. Precision, recall and F1 are None if their denominator is 0: without any positive, a recall of 0 or
+      1 would be made up.
     """
     auroc, aupr = ranking_metrics(labels, scores)
     if auroc is None:

@@ -1,4 +1,4 @@
-"""Gathers what a run reports about itself besides its metrics, where it arises."""
+"""Collects what a run reports about itself besides its metrics."""
 
 import contextlib
 import dataclasses
@@ -11,19 +11,19 @@ from spear_jax.data import Dataset
 
 @dataclasses.dataclass
 class RunRecord:
-    """A run's report on itself; results.json has all of it.
+    """Everything a run reports besides its metrics; written to results.json.
 
     Attributes:
-      command: the command line that gives the same results again.
+      command: the command line that reproduces the results.
       warnings: shown with every output.
       notes: sections about labels, lengths and prompts, by name.
       backbone: see `Backbone.description`; empty for a method without one.
-      model: what is trained, and how many parameters there are; empty for a method without a model of ours.
+      model: the trained parts and the number of parameters; empty for a method that runs no model itself.
       training: how training went, or which detector was applied.
       seconds: wall time by stage.
       throughput: windows per second by stage.
       memory: bytes by use.
-      earlier_cpu_seconds: used by earlier starts of a resumed run.
+      earlier_cpu_seconds: CPU seconds used by earlier starts of a resumed run.
     """
 
     command: str = ""

@@ -35,7 +35,7 @@ PACKAGES = (
     "spear_jax",
 )
 
-# The model of a method that has none of ours.
+# Takes the place of `RunRecord.model` for a method that runs no model itself.
 WITHOUT_MODEL = {
     "trained": [],
     "embedding": {},
@@ -47,10 +47,10 @@ def compose_results(config: ConfigDict, dataset: Dataset, evaluation: Evaluation
     """Returns the content of results.json.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the scored data.
-      evaluation: of the scores.
-      record: of the run.
+      evaluation: evaluation of the scores.
+      record: record of the run.
     """
     content = {
         "schema": SCHEMA,
@@ -112,7 +112,7 @@ def per_series(evaluation: Evaluation) -> pd.DataFrame:
     for split, steps in evaluation.steps.items():
         for series in steps.by_series():
             with warnings.catch_warnings():
-                # Most series have one class only, which is no news.
+                # Most series have one class only, which needs no warning.
                 warnings.simplefilter("ignore")
                 points = point_metrics("series", series.label, series.score, evaluation.rule.predict(series))
             intervals = mean_over_series(interval_metrics_by_series(series, evaluation.rule.threshold))
@@ -128,13 +128,13 @@ def write_results(
     evaluation: Evaluation,
     series_metrics: pd.DataFrame,
 ) -> None:
-    """Writes scores, metrics per series and, last of all, results.json.
+    """Writes scores, metrics per series and, last, results.json, which marks the run as finished.
 
     Args:
       workdir: the run's folder.
-      content: of results.json.
+      content: content of results.json.
       dataset: the scored data.
-      evaluation: of the scores.
+      evaluation: evaluation of the scores.
       series_metrics: from `per_series`.
     """
     (workdir / "scores").mkdir(parents=True, exist_ok=True)

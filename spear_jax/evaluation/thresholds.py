@@ -1,4 +1,4 @@
-"""Thresholds on scores, chosen on validation data."""
+"""Chooses thresholds on scores, using validation data."""
 
 from typing import NamedTuple
 
@@ -33,14 +33,14 @@ def choose_threshold(
       precision: smallest share of predicted steps that must be anomalous.
 
     Returns:
-      The threshold. Falls back to the 99th percentile of the scores where the rule needs both classes and one is
-      missing, and to the most precise threshold where none reaches `precision`; the returned rule says so.
+      The threshold. Falls back to the 99th percentile of the scores if the rule needs both classes and one is missing,
+      and to the most precise threshold if none reaches `precision`; the returned rule says so.
     """
     if rule == "false_positive_rate" and not labels.all():
         normal, values = np.sort(scores[~labels]), np.unique(scores)
         rates = 1 - np.searchsorted(normal, values) / len(normal)
         allowed = values[rates <= false_positive_rate]
-        # Predict nothing where even the highest score alone exceeds the limit.
+        # Predict nothing if even the highest score alone exceeds the limit.
         value = allowed[0] if len(allowed) else np.nextafter(values[-1], np.inf)
         return Threshold(float(value), f"{rule} {false_positive_rate:g}")
     if labels.all() or not labels.any():

@@ -1,4 +1,4 @@
-"""Volume under the surface (VUS): AUROC and AUPR with tolerance for anomalies that are detected slightly off."""
+"""Computes the volume under the surface (VUS): AUROC and AUPR with tolerance for slightly misplaced detections."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -56,7 +56,7 @@ def vus(
       thresholds: number of thresholds, at even ranks; None means all, 250 reproduces the authors' values.
 
     Returns:
-      None for both where `labels` has one class only.
+      The volumes; None for both if `labels` has one class only.
 
     Raises:
       ValueError: shapes differ, a score is NaN, or window or thresholds is too small.
@@ -77,7 +77,7 @@ def vus(
     nearest, second = _distances(labels, starts, ends)
     in_buffer = (~labels & (nearest <= window // 2))[order]
     nearest, second = nearest[order][in_buffer], second[order][in_buffer]
-    # Where only steps far from any interval are added, TPR is constant and FPR linear: keep the ends of such a stretch.
+    # While only steps far from any interval are added, TPR is constant and FPR linear: keep the ends of such a stretch.
     moves = np.diff(np.cumsum(in_buffer | labels[order])[last], prepend=0) > 0
     last = last[moves | np.append(moves[1:], True)]
     predicted, hits, buffered = last + 1, np.cumsum(labels[order])[last], np.cumsum(in_buffer)[last]
@@ -140,7 +140,7 @@ def _check_arguments(
 
 
 def _last_of_ties(ranked: Num[np.ndarray, "steps"], thresholds: int | None) -> Int[np.ndarray, "thresholds"]:
-    """Returns the last index of each group of equal scores, which share a prediction; all or evenly ranked ones."""
+    """Returns the last index of each group of equal scores, or those nearest to `thresholds` evenly spaced ranks."""
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     if thresholds is None:
         return last
@@ -150,7 +150,7 @@ def _last_of_ties(ranked: Num[np.ndarray, "steps"], thresholds: int | None) -> I
 def _distances(
     labels: Bool[np.ndarray, "steps"], starts: Int[np.ndarray, "intervals"], ends: Int[np.ndarray, "intervals"]
 ) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]:
-    """Measures steps from each normal step to the nearest and the second nearest interval; meaningless inside one."""
+    """Returns the distance from each normal step to the nearest and second nearest interval; meaningless inside one."""
     steps = np.arange(len(labels))
     passed = np.searchsorted(ends, steps, side="right")
     far = [np.inf, np.inf]

@@ -32,7 +32,8 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
     """Assembles the model without a prompt, with trainable weights in the backbone.
 
     Args:
-      config: a whole config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries and
+      config: a complete config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries
+        and
         values.
       backbone: with its parameters in host memory.
 

@@ -51,7 +51,7 @@ def fit(
     """Fits the method of a config, in the training loop or outside it, scores every split and chooses a threshold.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the data to fit and to score.
       record: of the run; gets times, warnings and all facts about backbone, model and training.
       folder: of the run; gets checkpoints/ and metrics.jsonl. Training resumes from the last checkpoint there.
@@ -102,7 +102,7 @@ def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrai
     """Scores every split with a trained model and, for results on a test split, with its head alone.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       model: after training.
       dataset: the data to score.
       untrained: the model before training; the control without a prompt needs the bin embeddings as they started.

@@ -42,7 +42,7 @@ def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Tra
     """Starts the method that a config names.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the data to train on and to score.
       record: of the run; gets the backbone, and warnings and notes about the method.
 

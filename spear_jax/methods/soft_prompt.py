@@ -19,7 +19,7 @@ def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trai
     """Assembles the model, with a trained detector's parameters where `train.init_from` names one.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the data to train on.
       record: of the run.
 

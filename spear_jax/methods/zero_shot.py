@@ -143,7 +143,7 @@ def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> 
     """Loads the backbone and writes every window as a text.
 
     Args:
-      config: a whole config; its head is not used.
+      config: a complete config; its head is not used.
       dataset: the windows to score; their labels are not read.
       record: of the run.
 
@@ -165,7 +165,7 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, 
     """Writes every window as a text.
 
     Args:
-      config: a whole config; its head is not used.
+      config: a complete config; its head is not used.
       backbone: the model.
       dataset: the windows.
       record: of the run; gets a note about the texts, and warnings about words of several tokens.

@@ -102,7 +102,7 @@ def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord)
     config.zero_shot.model (see `take_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.
 
     Args:
-      config: a whole config.
+      config: a complete config.
       dataset: the windows to score; their labels are not read.
       record: of the run; scoring adds a warning about where the scores come from.
 

@@ -60,7 +60,7 @@ def train_model(
     Args:
       model: to be trained; it stays as it is.
       dataset: to train and validate it on.
-      config: a whole config.
+      config: a complete config.
       folder: of the run; gets metrics.jsonl and checkpoints/.
       on_epoch: called at the end of each epoch with its line of metrics.jsonl.
 

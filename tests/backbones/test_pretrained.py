@@ -310,7 +310,7 @@ def test_folders_that_are_not_models(tmp_path):
     (tmp_path / "config.json").write_text("{")
     refusal(tmp_path, tmp_path / "config.json", "cannot be read as JSON")
     (tmp_path / "config.json").write_text("[]")
-    refusal(tmp_path, tmp_path / "config.json", "must hold a JSON object, not list")
+    refusal(tmp_path, tmp_path / "config.json", "must contain a JSON object, not list")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON))
     refusal(tmp_path, tmp_path, "no model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"model_type": "gpt2"}))

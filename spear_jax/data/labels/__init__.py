@@ -1,4 +1,4 @@
-"""Makes labels, and more or fewer of them: context rules, injected anomalies, T-SMOTE, ablations."""
+"""Makes, adds and withholds labels: context rules, injected anomalies, T-SMOTE, ablations."""
 
 from spear_jax.data.labels.ablations import keep_labelled_share, shuffle_targets
 from spear_jax.data.labels.context_rules import apply_rules

@@ -1,4 +1,4 @@
-"""Withholds labels from training: fewer labelled incidents, or labels of other windows as a control."""
+"""Degrades training labels on purpose: keeps only some incidents, or shuffles labels between windows as a control."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,27 +16,28 @@ def keep_labelled_share(
 ) -> Examples:
     """Keeps the windows of a share of the incidents, and the same share of the windows without any.
 
-    An incident is a labelled interval. At least one of each is kept; a window in which a kept incident meets another
-    keeps the labels of both.
+    An incident is a labelled interval. At least one incident and one normal window are kept; a window with a kept and
+    a dropped incident keeps the labels of both.
     """
     intervals = [find_runs(series.labels) for series in recorded]
-    incidents = []  # of each window, as (series, number of the interval)
+    incidents = []  # incidents of each window, as (series, number of the interval)
     for number, begin, length in zip(windows.series.tolist(), windows.start.tolist(), windows.lengths, strict=True):
         starts, ends = intervals[number]
         inside = np.flatnonzero((starts < begin + length) & (ends > begin))
         incidents.append({(number, interval) for interval in inside.tolist()})
 
-    every = sorted(set().union(*incidents))
-    chosen = {every[i] for i in _draw(len(every), share, rng)}
-    normal = [row for row, met in enumerate(incidents) if not met]
-    kept = [normal[i] for i in _draw(len(normal), share, rng)]
-    return training.select(np.sort([*kept, *(row for row, met in enumerate(incidents) if met & chosen)]).astype(int))
+    distinct = sorted(set().union(*incidents))
+    chosen = {distinct[i] for i in _draw(len(distinct), share, rng)}
+    normal = [row for row, in_window in enumerate(incidents) if not in_window]
+    rows = [normal[i] for i in _draw(len(normal), share, rng)]
+    rows += [row for row, in_window in enumerate(incidents) if in_window & chosen]
+    return training.select(np.sort(rows).astype(int))
 
 
 def shuffle_targets(training: Examples, rng: np.random.Generator) -> Examples:
-    """Gives every window the targets of another window of its length.
+    """Permutes the targets among windows of equal length.
 
-    The base rate stays, and no window learns from padding.
+    This keeps the base rate, and never assigns the target of a padding step to a real one.
     """
     targets = training.targets.copy()
     lengths = training.mask.sum(axis=1)
@@ -47,5 +48,5 @@ def shuffle_targets(training: Examples, rng: np.random.Generator) -> Examples:
 
 
 def _draw(count: int, share: float, rng: np.random.Generator) -> list[int]:
-    """Draws a share of `count` things, and at least one."""
+    """Draws a share of the indices below `count`, at least one."""
     return rng.permutation(count)[: max(round(share * count), 1)].tolist()

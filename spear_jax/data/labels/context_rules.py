@@ -1,15 +1,15 @@
-"""Labels context anomalies by rule (arXiv 2510.03962), where no labels were recorded.
+"""Labels context anomalies by rule (arXiv 2510.03962), for series without recorded labels.
 
-Four rules judge each window by itself. On autocorrelated data the tests behind three of them are significant far too
-often, since they take every step as independent evidence: expect them to fire often, and check how often.
+Four rules judge each window independently. Three of them rest on tests that assume independent steps and are therefore
+significant far too often on autocorrelated data: check how often they fire.
 
   trend       least squares line: |slope| > `slope` per step and p < `p_value`  -> the whole window
   spike       |x_t - x_(t-1)| > mean + `deviations` standard deviations of these jumps  -> the step after the jump
   shift       two-sample t-test of first and second half (equal variances): p < `p_value`  -> the second half
   volatility  Levene's test of the halves (around their medians): p < `p_value`  -> the half that spreads more
 
-Where labels are per step, those after the arrow are anomalous; a window is anomalous if any rule fires. Missing values
-and padding do not count; the halves meet in the middle of the recorded stretch.
+The steps after the arrow are labelled anomalous; a window is anomalous if any rule fires. Missing values and padding
+are ignored; the halves meet in the middle of the recorded stretch.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class RuleLabels(NamedTuple):
 
     Attributes:
       fired: True for each window in which a rule fired, by rule.
-      steps: True at the steps that such a rule labels.
+      steps: True at the steps that a fired rule labels.
     """
 
     fired: dict[str, Bool[np.ndarray, "windows"]]
@@ -45,7 +45,7 @@ def apply_rules(
     p_value: float = 0.05,
     correction: str = "none",
 ) -> RuleLabels:
-    """Applies the rules to each window by itself.
+    """Applies the rules to each window independently.
 
     Args:
       values: NaN where nothing was recorded and in padding.
@@ -114,7 +114,7 @@ def shift(
 ) -> Float[np.ndarray, "windows"]:
     """Returns the p-value of equal means, as `scipy.stats.ttest_ind`.
 
-    It is NaN where a half has too few values, or nothing varies.
+    It is NaN if a half has too few values, or all values are equal.
     """
     (n, mean, squares), (m, other, other_squares) = _moments(values, first), _moments(values, second)
     freedom = n + m - 2
@@ -176,7 +176,9 @@ def _correct(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.ndarr
     if correction == "benjamini_hochberg":
         corrected[tested] = stats.false_discovery_control(p[tested], method="bh")
         return corrected
-    order = tested[np.argsort(p[tested], kind="stable")]  # Holm: each times the number of tests not yet passed
+    order = tested[
+        np.argsort(p[tested], kind="stable")
+    ]  # Holm: multiplies each p-value by the number of tests not yet passed
     remaining = len(order) - np.arange(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(remaining * p[order]), 1)
     return corrected

@@ -1,7 +1,7 @@
-"""Injects anomalies of known place and kind into series that have no labels.
+"""Injects anomalies of known position and kind into series that have no labels.
 
-A detector trained on them finds such anomalies; whether it finds real ones is another question, and every output says
-that the labels are those of injected anomalies.
+A detector trained on them finds injected anomalies. Whether it finds real ones is another question, so every output
+says that the labels come from injection.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ KINDS = {  # mean steps of an anomaly of each kind
 def inject(stretches: Sequence[Series], rate: float, seed: int) -> list[Series]:
     """Injects spikes, level shifts, trends, and noisy and faster stretches into copies of series.
 
-    Sizes are drawn relative to the range between the 5th and the 95th percentile of the stretch; values
-    beyond the stretch's own range are reflected back into it, so that no single value gives an anomaly away.
+    Sizes are drawn relative to the range between the 5th and the 95th percentile of the stretch. Values beyond the
+    stretch's own range are reflected back into it, so that no single value gives an anomaly away.
 
     Args:
       stretches: the series; missing values stay missing.
@@ -60,7 +60,7 @@ def _inject_into(series: Series, rate: float, rng: np.random.Generator) -> Serie
         else:
             sped_up = begin + (np.arange(end - begin) * rng.integers(3, 6)) % (end - begin)
             values[begin:end] = values[sped_up]
-    if high > low:  # a constant series has no range to fold into
+    if high > low:  # a constant series has no range to reflect into
         values = reflect(values, low, high)
     return dataclasses.replace(series, values=values.astype(series.values.dtype), labels=labels)
 

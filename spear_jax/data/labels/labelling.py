@@ -1,8 +1,8 @@
 """Labels series by rules or by injected anomalies, instead of with recorded labels.
 
-`data.labels='rules'` labels windows by the context rules, 'injected' puts known anomalies into the series. The train
-and validation splits get such labels; the test split keeps recorded ones where there are any, so that results show what
-a detector trained on made-up labels is worth.
+`data.labels='rules'` labels windows by the context rules, 'injected' injects known anomalies into the series. The train
+and validation splits get these labels; the test split keeps recorded labels if it has any, so that results show how
+well a detector trained on artificial labels does on real ones.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def relabelled_splits(recorded: Sequence[Series]) -> tuple[str, ...]:
 def label_by_injection(
     data: ConfigDict, recorded: Sequence[Series], parts: Mapping[str, Sequence[Series]]
 ) -> tuple[list[Series], dict[str, list[Series]]]:
-    """Puts anomalies into the stretches of the relabelled splits.
+    """Injects anomalies into the stretches of the relabelled splits.
 
     Args:
       data: `config.data`.
@@ -44,7 +44,7 @@ def label_by_injection(
     }
     new = [split for split in relabelled_splits(recorded) if split in parts]
     stretches = [stretch for split in new for stretch in inject(parts[split], data.injected.rate, data.injected.seed)]
-    # Last the stretches that stay as recorded: with data.split='random', a test window may overlap a changed one.
+    # Unchanged stretches come last: with data.split='random', a test window may overlap a changed one.
     stretches += [stretch for split, part in parts.items() if split not in new for stretch in part]
     for stretch in stretches:
         steps = slice(stretch.start, stretch.start + len(stretch))
@@ -102,13 +102,13 @@ def label_by_rules(
 
 
 def cut_again(recorded: Sequence[Series], stretches: Sequence[Series]) -> list[Series]:
-    """Returns the same stretches of series whose values or labels have changed."""
+    """Cuts the same stretches out of series whose values or labels have changed."""
     by_name = {series.name: series for series in recorded}
     return [by_name[stretch.name].stretch(stretch.start, stretch.start + len(stretch)) for stretch in stretches]
 
 
 def _with_labels(windows: Windows, labels: np.ndarray) -> Windows:
-    """Writes the labels of all real steps, in order."""
+    """Returns windows with new labels for all real steps, in order."""
     of_steps = np.zeros(windows.real.shape, bool)
     of_steps[windows.real] = labels
     return dataclasses.replace(windows, labels=of_steps)

@@ -1,13 +1,13 @@
 """Synthesizes anomalous training windows with T-SMOTE, from the time before each anomaly's end.
 
-Zhao et al., IJCAI 2022, doi 10.24963/ijcai.2022/334, rebuilt from digests of the paper (no official code is known). A
-positive sample ends with an anomaly interval; its window at leading time l ends l steps earlier, closer to the border
-between the classes. Spies among the normal windows tell how far back a window still looks anomalous; new windows are
-mixed between neighbouring leading times; and as many positives are drawn as there are normal windows, those far from
-the border more often.
+Zhao et al., IJCAI 2022, doi 10.24963/ijcai.2022/334, reimplemented from summaries of the paper (no official code is
+known). A positive sample ends with an anomaly interval; its window at leading time l ends l steps earlier, closer to
+the class border. Spies, normal windows mixed in with the positives, show how far back a window still looks anomalous.
+New windows interpolate between neighbouring leading times, and as many positives are drawn as there are normal windows,
+those far from the border more often.
 
-The paper has one label per window. Here each step of a mixed window takes its label from the parent of the larger
-weight.
+The paper has one label per window. Here each step of an interpolated window takes its label from the parent with the
+larger weight.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from spear_jax.data.windows import Windows, windows_at
 
 @dataclasses.dataclass(frozen=True)
 class PositiveSamples:
-    """Places of the positive samples, each of which has a window per leading time.
+    """The positions of the positive samples, each of which has a window per leading time.
 
     Attributes:
       series: index of the stretch that the sample lies in.
@@ -71,10 +71,10 @@ def resample(
     train: Windows,
     scaled: Float[np.ndarray, "windows time"],
 ) -> tuple[Windows, Float[np.ndarray, "resampled time"], dict[str, Any]]:
-    """Replaces the anomalous training windows by as many synthesized ones as there are normal windows.
+    """Replaces the anomalous training windows, drawing as many as there are normal windows.
 
     Args:
-      config: `config.tsmote` and `config.seed` count.
+      config: a complete config, of which `tsmote` and `seed` are read.
       scaler: scales the windows before each anomaly's end.
       stretches: stretches of the training split.
       names: names of the recorded series.
@@ -82,7 +82,7 @@ def resample(
       scaled: their scaled values.
 
     Returns:
-      Windows, their scaled values, and a report for the results; the training windows themselves where there are too
+      Windows, their scaled values, and a report for the results; the training windows themselves if there are too
       few anomalies.
     """
     window = train.real.shape[1]
@@ -122,7 +122,7 @@ def resample(
 
 
 def find_positive_samples(stretches: Sequence[Series], window: int, max_lead: int) -> PositiveSamples:
-    """Finds the anomaly intervals that have room for a window up to their last step.
+    """Finds the anomaly intervals with a complete window that ends with their last step.
 
     Args:
       stretches: stretches of the training split.
@@ -144,12 +144,12 @@ def spy_threshold(
     spy_share: float,
     rng: np.random.Generator,
 ) -> tuple[float, Any]:
-    """Finds the highest score of a spy, a normal window among the positives (step 1 of the paper).
+    """Returns the highest score of a spy, a normal window mixed in with the positives (step 1 of the paper).
 
     Args:
       positives: windows at leading time 0.
       negatives: normal windows.
-      spy_share: share of the normal windows that is put among the positives.
+      spy_share: share of the normal windows to use as spies.
       rng: draws the spies and oversamples the smaller class.
 
     Returns:
@@ -173,7 +173,7 @@ def spy_threshold(
 def last_lead(scores: Float[np.ndarray, "samples leads"], threshold: float) -> int:
     """Returns the last leading time before the mean score falls below the threshold (end of step 1).
 
-    It is -1 where already the mean score of leading time 0 is below.
+    It is -1 if the mean score is below the threshold at leading time 0 already.
 
     Args:
       scores: NaN where no window fits; the mean is over the samples that have one.
@@ -187,7 +187,7 @@ def last_lead(scores: Float[np.ndarray, "samples leads"], threshold: float) -> i
 
 
 def mixing_counts(scores: Float[np.ndarray, "samples leads"], ratio: float) -> Int[np.ndarray, "samples leads"]:
-    """Returns how many windows to mix after each leading time: floor(r s / sum of the sample's s) (step 2).
+    """Returns how many windows to interpolate after each leading time: floor(r s / sum of the sample's s) (step 2).
 
     A sample with more leading times than r = |normal| / |positive| may get none; then only its own windows are drawn.
     """
@@ -207,14 +207,14 @@ def draw_samples(
     """Synthesizes and draws as many positive windows as there are normal ones.
 
     Args:
-      windows: windows of each sample at each leading time; NaN throughout where none fits.
+      windows: windows of each sample at each leading time; all NaN where none fits.
       labels: labels of their steps.
       negatives: normal windows of the training split.
       spy_share: see `spy_threshold`.
       rng: source of all randomness.
 
     Returns:
-      The new positives; None where even the windows at leading time 0 look no more anomalous than a spy.
+      The new positives; None if even the windows at leading time 0 look no more anomalous than a spy.
     """
     ratio = len(negatives) / len(windows)
     threshold, classifier = spy_threshold(windows[:, 0], negatives, spy_share, rng)
@@ -239,7 +239,7 @@ def draw_samples(
 
     odds = np.maximum(0.0, score - threshold)
     if not odds.any():
-        odds = np.ones(len(odds))  # all are on the threshold, equally far from the border
+        odds = np.ones(len(odds))  # all scores equal the threshold
     chosen = rng.choice(len(odds), size=len(negatives), p=odds / odds.sum())
     sample, lead, alpha = sample[chosen], lead[chosen], alpha[chosen]
     other = np.minimum(lead + 1, windows.shape[1] - 1)

@@ -1,4 +1,5 @@
 """Downloads files of known SHA-256 despite dead mirrors, dropped connections and changed files.
+
 Neither TFDS nor the Hub's client can do this: TFDS takes one URL per file and starts over after an error, and public
 data sets move. Since files are verified by their content, they may come from any mirror, in any number of pieces.
 """
