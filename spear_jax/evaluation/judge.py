@@ -129,8 +129,7 @@ def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: Decisio
 
     Returns:
       Point-wise metrics pooled over the steps, interval metrics averaged over the series, and alarm metrics counted
-      over
-      all stretches.
+      over all stretches.
     """
     predicted = rule.predict(steps)
     metrics = {

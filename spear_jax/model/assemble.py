@@ -14,7 +14,7 @@ from spear_jax.model.spear import Params, Spear
 
 
 def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
-    """Returns the module that a config describes around a backbone's module, without parameters."""
+    """Returns a config's model as a Flax module around a backbone's module, without parameters."""
     return Spear(
         backbone=backbone,
         hidden=hidden,
@@ -27,10 +27,10 @@ def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
 
 
 def assemble_model(config: ConfigDict, backbone: Backbone) -> PlacedModel:
-    """Builds the model that a config describes around a backbone, on all devices.
+    """Builds a config's model around a backbone, on all devices.
 
     Raises:
-      InputError: the vocabulary has too few rows, or the head reads nothing that sees prompt or steps.
+      InputError: the vocabulary has too few rows, or attention hides the prompt or the steps from the head.
     """
     _check_visibility(config, backbone)
     hidden = backbone.hidden_size
@@ -91,7 +91,7 @@ def _check_visibility(config: ConfigDict, backbone: Backbone) -> None:
 
 
 def model_warnings(config: ConfigDict, backbone: Backbone) -> list[str]:
-    """Returns warnings about combinations that are allowed because somebody may want to measure them."""
+    """Returns warnings about combinations that rarely make sense but are allowed for experiments."""
     warnings = []
     if not backbone.has_own_tokenizer:
         warnings.append(

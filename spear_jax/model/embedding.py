@@ -1,4 +1,4 @@
-"""Makes the vectors of the bins: of all the choices that the paper leaves open, this one matters most."""
+"""Makes the vectors of the bins, the most important of the choices that the paper leaves open."""
 
 import numpy as np
 from jaxtyping import Float
@@ -14,9 +14,9 @@ def bin_table(
 ) -> tuple[Float[np.ndarray, "rows hidden"], dict[str, object]]:
     """Makes the table of bin embeddings.
 
-    numbers      rows of the strings "0" .. "N-1". Where the tokenizer writes numbers in digits, "00" .. "99" are taken,
-                 and a number's row is the mean of its tokens' rows, the k-th from the right weighted k times: with
-                 equal weights 12 and 21 would be the same number
+    numbers      rows of the strings "0" .. "N-1". If the tokenizer splits numbers into digits, "00" .. "99" are used,
+                 and a number's row is the weighted mean of its tokens' rows, with weight k for the k-th from the right:
+                 with equal weights, 12 and 21 would get the same row
     spread       N rows evenly spaced over the vocabulary
     consecutive  N rows from `first_row` on
     random       normal vectors with the word table's mean and standard deviation
@@ -28,14 +28,14 @@ def bin_table(
       kind: one of `KINDS`.
       bins: N.
       backbone: the model whose word table the rows come from.
-      length_scale: of 'ordinal', the kernel's width as a share of the range of values.
-      first_row: of 'consecutive'.
-      seed: of the random kinds.
+      length_scale: width of the kernel of 'ordinal', as a share of the range of values.
+      first_row: first row of 'consecutive'.
+      seed: seed of the random kinds.
 
     Returns:
       table: N rows for the bins and a last one for missing values, the row of the first of [MASK], [UNK], padding and
         end of text that the vocabulary has.
-      notes: what reports say about the rows.
+      notes: facts about the rows, for reports.
 
     Raises:
       InputError: the vocabulary has too few rows, or no token for missing values.
@@ -77,7 +77,7 @@ def bin_table(
 
 
 def _number_tokens(backbone: Backbone, bins: int) -> list[list[int]]:
-    """Tokenizes each number, with leading zeros where the tokenizer writes numbers digit by digit."""
+    """Tokenizes each number, with leading zeros if the tokenizer splits numbers into digits."""
     plain = [backbone.tokenize(str(n)) for n in range(bins)]
     width = len(str(bins - 1))
     padded = [backbone.tokenize(f"{n:0{width}d}") for n in range(bins)]

@@ -1,4 +1,4 @@
-"""Inspects a trained prompt: the words nearest to its vectors, and the attention that it gets."""
+"""Inspects a trained prompt: the words nearest to its vectors, and the attention paid to it."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ from spear_jax.backbones import Backbone
 from spear_jax.data import Dataset, Examples
 from spear_jax.model.placed import PlacedModel
 
-NEAREST = 5  # words for each vector
+NEAREST = 5  # words per prompt vector
 CHUNK = 4096  # rows of the word table in memory at a time
-MAX_ATTENTION_BYTES = 1 << 30  # of attention weights; longer windows are skipped
+MAX_ATTENTION_BYTES = 1 << 30  # of attention weights; for longer windows they are not computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Inspection:
 
     Attributes:
       words: the nearest words of each prompt vector with their cosines; empty for a backbone with random weights, whose
-        words mean nothing.
+        words are meaningless.
       window: row of the test window in `attention`.
-      attention: softmax weights of this window's real steps on the prompt's vectors, averaged over the heads; without
-        layers where the window is too long.
+      attention: softmax weights of this window's real steps on the prompt vectors, averaged over the heads; has no
+        layers if the window is too long.
     """
 
     words: list[list[tuple[str, float]]]
@@ -35,9 +35,9 @@ def inspect_prompt(model: PlacedModel, backbone: Backbone | None, dataset: Datas
     """Inspects a prompt; every process must call it.
 
     Args:
-      model: with a trained prompt.
-      backbone: None for a model without one.
-      dataset: its test part provides the window.
+      model: the model after training.
+      backbone: its backbone; None for a model without one.
+      dataset: the data; the window comes from its test split.
 
     Returns:
       None for a model without a prompt.
@@ -55,7 +55,7 @@ def inspect_prompt(model: PlacedModel, backbone: Backbone | None, dataset: Datas
 
 
 def _choose_window(dataset: Dataset) -> int:
-    """Returns the row of the test window whose share of anomalous steps is nearest to a quarter: both classes show."""
+    """Returns the row of the test window whose share of anomalous steps is nearest to 25%, to show both classes."""
     windows = dataset.windows["test"]
     share = (windows.labels & windows.real).sum(axis=1) / windows.lengths
     return int(np.argmin(np.where(share > 0, np.abs(share - 0.25), np.inf)))
@@ -65,8 +65,8 @@ def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"
     """Finds the words whose embeddings have the largest cosine with each vector.
 
     Args:
-      backbone: its vocabulary is searched, a chunk of the word table at a time.
-      vectors: in the space of its word embeddings.
+      backbone: the model whose vocabulary is searched, a chunk of the word table at a time.
+      vectors: prompt vectors, in the space of its word embeddings.
 
     Returns:
       `NEAREST` words with their cosines for each vector, largest first.
@@ -91,12 +91,12 @@ def attention_to_prompt(model: PlacedModel, examples: Examples, row: int) -> Flo
     """Returns the attention that each time step of a window pays to each prompt vector, in each layer.
 
     Args:
-      model: with a prompt.
+      model: a model with a prompt.
       examples: the windows.
-      row: of the window.
+      row: row of the window.
 
     Returns:
-      Softmax weights, averaged over the heads; no layers where the weights between all positions take more than
+      Softmax weights, averaged over the heads; no layers if the weights between all positions take more than
       `MAX_ATTENTION_BYTES`.
     """
     module = model.module

@@ -1,8 +1,8 @@
 """Reads and writes soft prompts in the files of PEFT's prompt tuning.
 
 See `PromptTuningConfig` in https://huggingface.co/docs/peft. PEFT puts the prompt before `inputs_embeds`: word
-embeddings, before positions and the embedding's LayerNorm are applied (for Gemma, after their scaling). That is the
-space of `SoftPrompt` and the place of `prompt.position='prefix'`, so the numbers are used unchanged.
+embeddings, before positions and the embedding's LayerNorm are applied (for Gemma, after their scaling). `SoftPrompt`
+lives in the same space, and `prompt.position='prefix'` is the same place, so the numbers are used unchanged.
 """
 
 import json
@@ -28,14 +28,14 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_exchange(config: ConfigDict, where: str) -> None:
-    """Checks that a detector's prompt means the same to PEFT.
+    """Checks that PEFT can use a detector's prompt in the same way.
 
     Args:
-      config: of the detector.
+      config: config of the detector.
       where: names the detector in the message.
 
     Raises:
-      InputError: it has no prompt, or reads its prompt in a way that PEFT cannot.
+      InputError: it has no prompt, or uses its prompt in a way that PEFT does not support.
     """
     if not config.prompt.length:
         raise InputError(f"{where}: config.prompt.length=0 leaves no prompt to exchange with PEFT")
@@ -58,8 +58,8 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
     returns the hidden states of prompt and input.
 
     Args:
-      folder: of a detector.
-      prompt: its vectors.
+      folder: folder of a detector.
+      prompt: the prompt vectors.
       backbone: a Hugging Face id or a folder.
       revision: see `Backbone.revision`.
     """
@@ -79,10 +79,10 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
 
 
 def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt hidden"]:
-    """Reads the prompt of an adapter that PEFT has trained or that was exported; anything else in it is ignored.
+    """Reads the prompt of an adapter that PEFT has trained or that was exported, and ignores everything else in it.
 
     Args:
-      folder: with adapter_config.json and adapter_model.safetensors.
+      folder: folder with adapter_config.json and adapter_model.safetensors.
       backbone: the Hugging Face id or folder of the model that the prompt is for.
 
     Raises:
@@ -121,9 +121,9 @@ def _read_tensor(file: epath.Path) -> Float[np.ndarray, "..."]:
 
 
 def _differ(base: str, name: str) -> bool:
-    """Returns whether two names are ids of different models on the Hub; a folder's name says nothing of its weights.
+    """Returns whether two names are ids of different models on the Hub; a folder's name says nothing about its weights.
 
-    The oldest models have ids of one word: bert-base-uncased is google-bert/bert-base-uncased.
+    The oldest models also have ids without a user: bert-base-uncased is google-bert/bert-base-uncased.
     """
     if base == name or not all(HUB_ID.fullmatch(id_) and not epath.Path(id_).exists() for id_ in (base, name)):
         return False

@@ -1,4 +1,4 @@
-"""A model on its devices: windows in, scores or hidden states out."""
+"""Holds a model on its devices: windows in, scores or hidden states out."""
 
 import dataclasses
 import functools
@@ -29,12 +29,12 @@ class PlacedModel:
 
     Attributes:
       module: maps the inputs and the mask of a batch to logits.
-      trainable: {'prompt', 'head'}, and 'embedding' where `embedding.kind='trained'`; a baseline's own parts.
-      frozen: {'backbone', 'embedding'}, 'cls' where the prompt follows it, and the prompt where `train.parts='head'`;
+      trainable: {'prompt', 'head'}, and 'embedding' if `embedding.kind='trained'`; for a baseline, its own parts.
+      frozen: {'backbone', 'embedding'}, 'cls' if the prompt follows it, and the prompt if `train.parts='head'`;
         never differentiated, never optimized.
       mesh: the devices.
       batch_size: windows scored at a time, over all devices.
-      matmul_precision: of every product, in training and scoring; see `backbone.matmul_precision`.
+      matmul_precision: precision of matrix products in training and scoring; see `backbone.matmul_precision`.
       embedding: describes the origin of the bins' vectors for reports; empty for a model without a backbone.
     """
 
@@ -58,10 +58,10 @@ class PlacedModel:
         """Puts a model on all devices.
 
         Args:
-          config: gives the batch size of scoring and the precision of products.
+          config: sets the batch size of scoring and the precision of matrix products.
           module: maps the inputs and the mask of a batch to logits.
           trainable: the parameters to train, as arrays in host memory or on the devices.
-          frozen: the parameters to leave alone, likewise.
+          frozen: the parameters to freeze, likewise.
           embedding: see the attribute.
         """
         mesh = parallel.make_mesh()
@@ -70,9 +70,9 @@ class PlacedModel:
         return cls(module, trainable, frozen, mesh, config.score.batch_size, precision, embedding or {})
 
     def with_parts(self, parts: Params) -> "PlacedModel":
-        """Returns the model with other parameters for the named parts, in the tree that holds each of them.
+        """Returns the model with some parts replaced, each in the tree that contains it.
 
-        A part that both trees hold (with LoRA, the backbone) is replaced in the trainable one.
+        A part that is in both trees (with LoRA, the backbone) is replaced in the trainable one.
         """
         placed = parallel.place(parts, parallel.replicated(self.mesh))
         return dataclasses.replace(
@@ -91,7 +91,7 @@ class PlacedModel:
         return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **self.trainable})
 
     def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
-        """Returns P(anomalous) for every time step of every window; scores of padding mean nothing.
+        """Returns P(anomalous) for every time step of every window; scores of padding are meaningless.
 
         Args:
           examples: the windows.
@@ -103,7 +103,7 @@ class PlacedModel:
         return scores
 
     def features(self, examples: Examples, progress: str = "") -> Iterator[BatchFeatures]:
-        """Yields what the head reads, batch by batch, longest windows first.
+        """Yields the inputs of the head, batch by batch, longest windows first.
 
         Args:
           examples: the windows.
@@ -123,7 +123,7 @@ class PlacedModel:
         return np.asarray(plain._run(_attention, batch))
 
     def description(self) -> dict[str, Any]:
-        """Describes the model's parameters as results.json does."""
+        """Returns the sections of results.json about the model's parameters."""
         return {
             "trained": sorted(self.trainable),
             "embedding": self.embedding,
@@ -188,5 +188,5 @@ def _attention(module: Any, variables: Params, batch: dict[str, Array]) -> Float
 
 
 def count_parameters(tree: Params) -> int:
-    """Returns how many numbers a tree of parameters holds."""
+    """Returns the number of scalars in a tree of parameters."""
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))

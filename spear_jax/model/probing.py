@@ -1,8 +1,8 @@
-"""A head fitted to hidden states that do not change: a logistic regression, solved to its optimum.
+"""Fits heads to hidden states that do not change.
 
-Two uses: `head.init='fitted'` starts training from it (linear probing, then tuning: Kumar et al. 2022, arXiv
-2202.10054), and without a prompt it is the control 'head only'. And where the head alone is trained step by step, the
-hidden states that it reads are computed once, not in every epoch.
+A logistic regression, solved to its optimum, has two uses: `head.init='fitted'` starts training from it (linear
+probing, then tuning: Kumar et al. 2022, arXiv 2202.10054), and without a prompt it is the control 'head only'. When the
+head alone is trained step by step, its inputs are computed once, not in every epoch.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from spear_jax.data import Dataset, Examples
 from spear_jax.model.placed import BatchFeatures, PlacedModel
 
-MAX_STATE_BYTES = 1 << 30  # of hidden states in memory; where there are more, a sample of the steps is fitted
+MAX_STATE_BYTES = 1 << 30  # of hidden states in memory; if there are more, a sample of the steps is fitted
 
 
 class Probe(nn.Module):
-    """The head of a model, on hidden states that were computed before.
+    """The head of a model, applied to precomputed hidden states.
 
     Attributes:
       hidden: size of a hidden state.
-      head_kind: as `Spear.head_kind`.
+      head_kind: see `Spear.head_kind`.
     """
 
     hidden: int
@@ -42,16 +42,16 @@ class Probe(nn.Module):
     def features(
         self, states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time hidden"]:
-        """Returns the states as they are: what the head reads."""
+        """Returns the states unchanged, since they are the inputs of the head."""
         return states
 
 
 @dataclasses.dataclass(frozen=True)
 class StateExamples(Examples):
-    """Windows whose hidden states were computed before; `Probe` takes these as its inputs.
+    """Windows with precomputed hidden states, which are the inputs of a `Probe`.
 
     Attributes:
-      states: what the head reads at every step; those of padding mean nothing.
+      states: the hidden state of every step; meaningless in padding.
     """
 
     states: Float[np.ndarray, "windows time hidden"]
@@ -62,16 +62,16 @@ class StateExamples(Examples):
 
 
 def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel, Dataset]:
-    """Computes the hidden states that training would compute again and again, where they do not change.
+    """Computes the hidden states once, if training never changes them.
 
     Args:
-      model: to be trained.
-      dataset: to train it on.
+      model: the model to train.
+      dataset: the data to train it on.
 
     Returns:
       A `Probe` with the same trainable tree and nothing frozen, and a dataset whose training and validation windows
-      are `StateExamples`; or model and dataset as they are, where more than a step head is trained or the states take
-      more than `MAX_STATE_BYTES`.
+      are `StateExamples`; or model and dataset unchanged, if more than a step head is trained or the states take more
+      than `MAX_STATE_BYTES`.
     """
     if set(model.trainable) != {"head"} or model.module.head_kind != "step":
         return model, dataset
@@ -100,17 +100,17 @@ def fit_head(
     seed: int,
     features: Iterable[BatchFeatures] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fits the head of a model to what it reads of the training split.
+    """Fits the head of a model to its hidden states on the training split.
 
     Args:
-      model: whose hidden states are read.
+      model: the model that computes the hidden states.
       examples: the training split.
-      positive_weight: of anomalous steps, as in training.
-      seed: of the sample of steps, where not all fit into `MAX_STATE_BYTES`.
-      features: of `examples`, from `model.features`; None computes them.
+      positive_weight: weight of anomalous steps, as in training.
+      seed: seed of the sample of steps, if not all fit into `MAX_STATE_BYTES`.
+      features: features of `examples`, from `model.features`; None computes them.
 
     Returns:
-      The head's {'kernel', 'bias'}; zeros and a bias that says so where the split has one class only.
+      The head's {'kernel', 'bias'}; if the split has one class only, zeros and a bias that always predicts it.
     """
     hidden = model.module.hidden
     per_window = model.module.head_kind == "window"
@@ -122,14 +122,14 @@ def fit_head(
     if anomalous[chosen].all() or not anomalous[chosen].any():
         bias = np.full(1, 10.0 if anomalous[chosen].all() else -10.0, np.float32)
         return {"kernel": np.zeros((hidden, 1), np.float32), "bias": bias}
-    # In float64: hidden states are so correlated that float32 cannot tell their covariance from a singular one.
+    # In float64: hidden states are so correlated that their covariance is numerically singular in float32.
     states, targets = [], []
     for rows, batch_states in features or model.features(examples, "fitting the head"):
         mask = chosen[rows, : batch_states.shape[1]]
         states.append(batch_states[mask])
         targets.append(anomalous[rows, : batch_states.shape[1]][mask])
     x, y = np.concatenate(states).astype(np.float64), np.concatenate(targets)
-    # Newton's method ends at the optimum itself, so that two device counts agree.
+    # Newton's method converges to the optimum itself, so that results do not depend on the number of devices.
     weights = {True: positive_weight, False: 1.0}
     regression = LogisticRegression(solver="newton-cholesky", class_weight=weights, tol=1e-8).fit(x, y)
     return {"kernel": regression.coef_.T.astype(np.float32), "bias": regression.intercept_.astype(np.float32)}

@@ -1,4 +1,4 @@
-"""Produces the soft prompt: the module that holds its vectors, and the vectors that training starts from."""
+"""Produces the soft prompt: the module with its vectors, and the initial values of these."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,21 +19,21 @@ class SoftPrompt(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "prompt hidden"]:
-        """Returns the prompt's vectors, in float32 whatever the backbone computes in."""
+        """Returns the prompt vectors, in float32 whatever the dtype of the backbone."""
         return self.param("vectors", nn.initializers.normal(0.02), (self.length, self.hidden), jnp.float32)
 
 
 def initial_prompt(
     init: str, length: int, backbone: Backbone, *, words: str, seed: int
 ) -> Float[np.ndarray, "prompt hidden"]:
-    """Makes the prompt that training starts from.
+    """Makes the initial prompt.
 
     vocabulary  rows of the word table, sampled without replacement (Lester et al. 2021)
     words       rows of the tokens of `words`, repeated or cut to the length
     normal      normal vectors with the word table's mean and standard deviation
     uniform     uniform in [-0.5, 0.5]
     *.npy       an array of this shape
-    FOLDER      with an adapter of PEFT's prompt tuning, or its id on the Hub
+    FOLDER      a folder with an adapter of PEFT's prompt tuning, or the adapter's id on the Hub
 
     Raises:
       InputError: the file cannot be read, or its array has another shape.

@@ -28,7 +28,7 @@ def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int
 
 
 def shift_positions(positions: Selection, by: int) -> Selection:
-    """Counts positions from another place, `by` before the former."""
+    """Adds `by` to positions, to count them from an origin `by` positions earlier."""
     if isinstance(positions, tuple):
         return positions[0] + by, positions[1] + by
     return None if positions is None else positions + by
@@ -37,7 +37,7 @@ def shift_positions(positions: Selection, by: int) -> Selection:
 def mean_over_steps(
     states: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "batch 1 hidden"]:
-    """Averages hidden states over the real time steps of each window; 0 where there is none."""
+    """Averages hidden states over the real time steps of each window; 0 if there are none."""
     weight = mask[..., None].astype(jnp.float32)
     total = jnp.sum(states * weight, axis=1, keepdims=True)
     return total / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)

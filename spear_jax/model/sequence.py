@@ -23,12 +23,12 @@ def extend_mask(mask: Bool[Array, "batch time"], before: int, after: int) -> Boo
 def suffix_positions(mask: Bool[Array, "batch time"], after: int) -> Int[Array, "batch sequence"]:
     """Returns the positions of [steps; after].
 
-    The vectors after the steps count on from the last real step, so that padding between them changes nothing.
+    The vectors after the steps continue from the last real step, so that padding in between changes nothing.
     """
     steps = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
     return jnp.concatenate([steps, last_step(mask)[:, None] + 1 + jnp.arange(after)], axis=1)
 
 
 def last_step(mask: Bool[Array, "batch time"]) -> Int[Array, "batch"]:
-    """Returns the index of the last real step of each window; 0 where there is none."""
+    """Returns the index of the last real step of each window; 0 if there is none."""
     return jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), 0), axis=1)

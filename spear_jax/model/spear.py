@@ -17,7 +17,7 @@ Params = dict[str, Any]
 
 
 class Embedding(nn.Module):
-    """A vector per bin: the rows chosen for the bins, not the backbone's whole word table."""
+    """A table with a vector per bin, instead of the backbone's whole word table."""
 
     rows: int
     hidden: int
@@ -42,10 +42,10 @@ class Spear(nn.Module):
       prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] ([CLS] or its counterpart: a decoder's first token) or
         'suffix' [E; P].
       head_kind: 'step', a logit per time step, or 'window', a logit per window.
-      pooling: of a window head: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or as in PEFT,
-        whatever is there: 'peft_first' or 'peft_last' position of the sequence, padding included.
-      plain: compute everything the simple way. By default a decoder computes the prefix once per step and not once per
-        window, and the last layer computes only the hidden states that are read; neither changes a result.
+      pooling: how a window head pools: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or,
+        like PEFT, the 'peft_first' or 'peft_last' position of the sequence, padding included.
+      plain: disables shortcuts. By default, a decoder computes the prefix once per batch instead of once per window,
+        and the last layer computes only the hidden states that are read; neither changes results.
     """
 
     backbone: nn.Module
@@ -70,7 +70,7 @@ class Spear(nn.Module):
 
         Args:
           bins: the bin of every time step.
-          mask: True where the model may look.
+          mask: True where the model may attend.
 
         Returns:
           A logit per time step; a window head repeats its logit at each of them.
@@ -81,11 +81,11 @@ class Spear(nn.Module):
     def features(
         self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch reads hidden"]:
-        """Computes what the head reads: the hidden state of each step, or one pooled vector per window, in float32.
+        """Computes the inputs of the head: the hidden state of each step, or one pooled vector per window, in float32.
 
         Args:
           bins: the bin of every time step.
-          mask: True where the model may look.
+          mask: True where the model may attend.
         """
         steps = self.embedding(bins)
         before, after = self._surroundings()
@@ -115,7 +115,11 @@ class Spear(nn.Module):
         return prompt, nothing
 
     def _shares_prefix(self, before: Float[Array, "before hidden"], positions: Selection) -> bool:
-        """Returns whether the backbone can compute the prefix once for all windows: it never sees them, nor is read."""
+        """Returns whether the backbone can compute the prefix once for all windows.
+
+        This needs causal attention, so that the prefix does not depend on the window, and a readout outside the
+        prefix.
+        """
         reads_prefix = isinstance(positions, tuple) and positions[0] < 0
         return (
             bool(len(before))
@@ -128,7 +132,7 @@ class Spear(nn.Module):
 def merge(trainable: Params, frozen: Params) -> Params:
     """Merges the two trees into the variables of a module; no gradient ever reaches the frozen one.
 
-    Where both hold a part of the same name (LoRA's matrices are inside the backbone), their leaves are combined.
+    If both contain a part of the same name (LoRA's matrices are inside the backbone), their leaves are combined.
     """
     parts = traverse_util.flatten_dict(jax.lax.stop_gradient(frozen)) | traverse_util.flatten_dict(trainable)
     return {"params": traverse_util.unflatten_dict(parts)}

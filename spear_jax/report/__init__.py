@@ -1,4 +1,4 @@
-"""Shows results: tables, pictures, one page."""
+"""Presents results: tables, figures and one page."""
 
 from spear_jax.report.introduction import describe_notes, describe_splits, introduce
 from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened

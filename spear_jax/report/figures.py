@@ -1,4 +1,4 @@
-"""The figures of a run, as matplotlib figures."""
+"""Draws the figures of a run with matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ VALUE, SCORE, ANOMALY = "#1f4e79", "#d9730d", "#c00000"
 LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
 
 SERIES = 4  # shown at most
-COLUMNS = 700  # of a line; each column of a longer series shows the extremes of its steps
+COLUMNS = 700  # of a plotted line; each column of a longer series shows the extremes of its steps
 POINTS = 2000  # of a curve
 BINS = 10  # of scores in the reliability diagram
 
@@ -35,7 +35,7 @@ def draw_series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -
 
     Args:
       steps: the steps of the test split.
-      threshold: its threshold.
+      threshold: threshold of the scores.
       names: names of the series, indexed by `steps.series`.
     """
     numbers, sizes = np.unique(steps.series, return_counts=True)
@@ -68,7 +68,7 @@ def draw_series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -
 def _line(
     axis: Axes, x: Int[np.ndarray, "steps"], y: Float[np.ndarray, "steps"], *, color: str, label: str | None = None
 ) -> None:
-    """Draws a line of any length, broken where steps are missing (from another split, or not recorded)."""
+    """Draws a line of any length, with gaps where steps are missing (in another split, or not recorded)."""
     span = int(x[-1] - x[0]) + 1
     columns = min(span, COLUMNS)
     column = (x - x[0]) * columns // span
@@ -122,7 +122,7 @@ def draw_ranking_curves(
     """Draws precision-recall and ROC curves.
 
     Args:
-      scores: scores of the method (first) and of its controls, by name; with both classes.
+      scores: scores of the method (first) and of its controls, by name; both classes must occur.
       metrics: AUROC and AUPR by name.
       base_rate: the precision of scores without information.
     """
@@ -134,7 +134,7 @@ def draw_ranking_curves(
         color = (SCORE, "C0", "C2", "C4", "C5")[i]
         style: dict[str, Any] = {"color": color, "lw": 1 if i else 2, "zorder": 2 if i else 3}
         label = f"{name}: AUPR {metrics[name]['aupr']:.3f}, AUROC {metrics[name]['auroc']:.3f}"
-        precision[-1] = precision[-2]  # scikit-learn defines precision as 1 at recall 0, where there is no threshold
+        precision[-1] = precision[-2]  # scikit-learn sets precision to 1 at recall 0, which has no threshold
         left.plot(*_thinned(recall, precision), drawstyle="steps-post", label=label, **style)
         right.plot(*_thinned(false, true), **style)
     left.axhline(base_rate, ls=":", color="black", label=f"no information: base rate {base_rate:.3f}, AUROC 0.5")
@@ -206,7 +206,7 @@ def draw_attention(
     labels: Bool[np.ndarray, "time"],
     weights: Float[np.ndarray, "layers time prompt"],
 ) -> Figure:
-    """Draws the attention of a window's steps to the prompt: to all of it, and to each vector in each layer.
+    """Draws the attention of a window's steps to the prompt, in total and for each vector and layer.
 
     Args:
       values: the window as recorded.

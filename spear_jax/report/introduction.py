@@ -1,4 +1,4 @@
-"""Lines that a run prints before it begins: backbone, trainable parts, data and devices."""
+"""Prints what a run is about to do: backbone, trainable parts, data and devices."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,13 @@ _FATE = {"frozen": "frozen", "trained": "all weights trained", "adapted": "froze
 
 
 def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: PlacedModel | None) -> None:
-    """Prints which parts are about to be trained, on which data.
+    """Prints the parts that will be trained, and the data.
 
     Args:
       config: a complete config.
       dataset: the data set of the run.
-      record: of the run, with its backbone, warnings and notes.
-      model: None for a method that is not trained step by step.
+      record: record of the run, with its backbone, warnings and notes.
+      model: the model to train; None for a method that is not trained step by step.
     """
     if backbone := record.backbone:
         weights = f"pretrained, sha256 {backbone['sha256'][:12]}" if backbone["pretrained"] else "RANDOM WEIGHTS"
@@ -49,7 +49,7 @@ def describe_embedding(notes: Mapping[str, Any], trained: bool) -> str:
     """Describes the origin of the bin embeddings.
 
     Args:
-      notes: the notes of `bin_table`.
+      notes: notes from `bin_table`.
       trained: whether they are trained with the prompt.
     """
     kind = notes["kind"]

@@ -1,4 +1,4 @@
-"""Names of controls and metrics as tables and figures show them."""
+"""Names and formats controls and metrics in tables and figures."""
 
 from collections.abc import Sequence
 
@@ -44,5 +44,5 @@ DIGITS = {"false_alarms": ".1f", "detection_delay": ".1f"}
 
 
 def format_number(column: str, value: float | None) -> str:
-    """Formats a metric for a table; '-' where it is undefined."""
+    """Formats a metric for a table; '-' if it is undefined."""
     return "-" if value is None else format(value, DIGITS.get(column, ".3f"))

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a run, with the figures of its folder figures/."""
+"""Writes report.html, a self-contained page about a run, and its figures."""
 
 import base64
 import dataclasses
@@ -36,7 +36,7 @@ _FATE = {
 }
 
 
-# The page has no script, and its content policy lets a browser load nothing from a network.
+# The page has no script, and its content security policy forbids loading anything over a network.
 _PAGE = string.Template(importlib.resources.files("spear_jax.report").joinpath("page.html").read_text("utf-8"))
 
 
@@ -48,7 +48,7 @@ class Picture:
       name: name of its file in figures/, without '.png'.
       figure: the figure.
       alt: alternative text.
-      caption: explains the figure.
+      caption: caption below the figure.
     """
 
     name: str
@@ -69,7 +69,7 @@ def write_report(
     """Writes figures/*.png and report.html.
 
     Args:
-      workdir: the run's folder; learning curves are drawn if it holds metrics.jsonl.
+      workdir: the run's folder; learning curves are drawn if it contains metrics.jsonl.
       config: a complete config.
       content: the content of results.json.
       dataset: the data that were scored.
@@ -106,7 +106,7 @@ def write_report(
 
 
 def _png(figure: Figure, warnings: Sequence[str]) -> bytes:
-    """Renders a figure with its warnings, since it may be passed on without the page."""
+    """Renders a figure with its warnings, since it may be shared without the page."""
     if warnings:
         lines = [line for warning in warnings for line in textwrap.wrap(warning, 110)]
         figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=7, color=figures.ANOMALY, parse_math=False)
@@ -271,7 +271,7 @@ def _results(content: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(content: Mapping[str, Any], split: str) -> str:
-    """Shows all metrics of a split in two tables, since one would be wider than most screens."""
+    """Renders all metrics of a split in two tables, since one would be wider than most screens."""
     method = METHODS[content["method"]].title
     intervals = content["confidence_intervals"].get(split, {})
 
@@ -295,7 +295,7 @@ def _metrics(content: Mapping[str, Any], split: str) -> str:
 
 
 def _ranking(per_series: pd.DataFrame) -> list[str]:
-    """Ranks the test series by AUROC; shows both ends."""
+    """Renders the best and the worst test series by AUROC."""
     test = per_series[per_series["split"] == "test"]
     ranked = test.dropna(subset=["auroc"]).sort_values("auroc")
     normal = test[test["base_rate"] == 0]
@@ -367,7 +367,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, own: int = 0, kind: str = "") -> str:
-    """Renders a table in a box that scrolls where the page is narrow.
+    """Renders a table in a box that scrolls on a narrow screen.
 
     Args:
       head: names of the columns.

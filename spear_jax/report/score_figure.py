@@ -1,4 +1,4 @@
-"""The figure of scored series, drawn from a bounded summary of series of any length."""
+"""Draws scored series of any length, from summaries of bounded size."""
 
 import io
 import textwrap
@@ -22,7 +22,7 @@ ALARM = "#7a3b9e"
 
 
 class Envelope:
-    """Extremes of a series in at most `BUCKETS` buckets of equal width, which grows with the series."""
+    """Extremes of a series in at most `BUCKETS` buckets, whose width grows with the series."""
 
     def __init__(self) -> None:
         """Starts with no steps."""
@@ -47,12 +47,12 @@ class Envelope:
 
     @property
     def steps(self) -> Int[np.ndarray, "buckets"]:
-        """The first step of each bucket."""
+        """Returns the first step of each bucket."""
         return np.arange(len(self._rows)) * self.width
 
     @property
     def extremes(self) -> Float[np.ndarray, "buckets 3"]:
-        """Lowest value, highest value and highest score of each bucket; NaN where all are missing."""
+        """Returns lowest value, highest value and highest score of each bucket; NaN where all are missing."""
         return self._rows
 
 
@@ -71,10 +71,10 @@ class Envelopes:
                 envelope.add(part["value"].to_numpy(float), part["score"].to_numpy(float))
 
     def draw(self, path: epath.Path, threshold: float, alarms: pd.DataFrame, warnings: Sequence[str]) -> None:
-        """Draws values, scores, threshold and alarms, a row per series.
+        """Draws values, scores, threshold and alarms, one panel per series.
 
         Args:
-          path: where the PNG goes.
+          path: path of the PNG.
           threshold: the threshold of the scores.
           alarms: a table with the columns series, start and end.
           warnings: shown below the figure.

@@ -1,4 +1,4 @@
-"""The table that a run ends with."""
+"""Formats the table that a run prints at its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,11 @@ LEGEND = {
     "false_alarms": "false al.: alarms that touch no anomaly, per 10,000 steps",
     "detection_delay": "delay: mean number of steps from the start of a detected anomaly to its first alarm",
 }
-"""Metric -> an explanation of its column, for columns that need one."""
+"""Explanations of the columns that need one, by metric."""
 
 
 def results_table(content: Mapping[str, Any]) -> str:
-    """Formats results.json as the table that a run ends with: six columns, and controls on the test split only."""
+    """Formats results.json as a table of six columns, with controls on the test split only."""
 
     def row(name: str, metrics: Mapping[str, Any]) -> str:
         return f"{name:22}" + "".join(f"{format_number(column, metrics.get(column)):>10}" for column in PRINTED)

@@ -1,4 +1,4 @@
-"""Trains prompt and head."""
+"""Trains models: steps, the loop, progress, checkpoints, log and signals."""
 
 from spear_jax.training.checkpoints import read_trainable
 from spear_jax.training.loop import TrainingDivergedError, TrainingResult, train_model

@@ -26,7 +26,7 @@ class Checkpoints:
     def __init__(self, folder: epath.Path) -> None:
         """Opens the folder, and removes checkpoints that a killed run left half-written."""
         self._manager = ocp.CheckpointManager(
-            folder if "://" in str(folder) else folder.resolve(),  # Orbax takes no relative path
+            folder if "://" in str(folder) else folder.resolve(),  # Orbax requires absolute paths
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=KEEP, enable_async_checkpointing=True, cleanup_tmp_directories=True
             ),
@@ -37,7 +37,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts to write a checkpoint, unless there is one of this step; every process must call it."""
+        """Starts writing a checkpoint, unless there is one for this step; every process must call it."""
         if self.latest() == progress.step and progress.step_in_epoch:
             return
         self._manager.save(
@@ -54,7 +54,7 @@ class Checkpoints:
 
         Args:
           like: a state of the same structure, shapes and shardings.
-          step: of the checkpoint; None means the last one.
+          step: step of the checkpoint; None means the last one.
 
         Raises:
           InputError: it cannot be read.
@@ -84,7 +84,7 @@ class Checkpoints:
 
 
 def read_trainable(path: epath.Path) -> Params:
-    """Reads the parameters that a run was training when it wrote a checkpoint; its folder stays as it is.
+    """Reads the trainable parameters from a run's checkpoint, without changing its folder.
 
     Args:
       path: a run's checkpoints/<step>, written on any number of devices.
@@ -121,10 +121,10 @@ def _one_line_errors(checkpoint: Any) -> Iterator[None]:
     with _QuietReaders():
         try:
             yield
-        except Exception as error:  # Orbax raises Exception itself where an array's data are cut short
+        except Exception as error:  # Orbax raises plain Exception if an array's data are truncated
             reason = " ".join(str(error).split())[:300] or type(error).__name__
         if reason:
-            gc.collect()  # the exception is gone here, and with it the coroutines that nobody will await
+            gc.collect()  # collects the coroutines that nobody will await, now that the exception is released
             raise InputError(
                 f"checkpoint {checkpoint}: cannot be read ({reason}); remove this folder, and the run resumes from the"
                 " checkpoint before it"
@@ -137,7 +137,7 @@ class _QuietReaders:
     When one array cannot be read, Orbax gives up on all of them: the readers of the others still report to an event
     loop that is closed by then, and print tracebacks that nobody can catch. They have three ways to do so (asyncio's
     log, collected coroutines, threads of their own) and may be late, so the filters stay after a failure; every other
-    exception takes its usual way.
+    exception is reported as usual.
     """
 
     def __enter__(self) -> None:

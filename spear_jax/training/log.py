@@ -1,4 +1,4 @@
-"""Reports training: metrics.jsonl for programs, a progress bar and a line per epoch for people."""
+"""Logs training: metrics.jsonl for programs, a progress bar and a line per epoch for people."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from spear_jax.training.progress import Progress
 
 
 class Log:
-    """metrics.jsonl: a line per call and per evaluation, and no step twice, even after a resume."""
+    """The log metrics.jsonl, with a line per call and per evaluation, and no step twice, even after a resume."""
 
     def __init__(self, path: epath.Path, step: int) -> None:
         """Opens the log and drops the lines after `step`, which a resumed run will write again."""
@@ -30,7 +30,7 @@ class Log:
 
 
 def progress_bar(progress: Progress, steps: int, epochs: int) -> tqdm:
-    """Returns a bar for the current epoch, shown on a terminal and in the main process only."""
+    """Returns a progress bar for the current epoch, shown only on a terminal and by the main process."""
     return tqdm(
         total=steps,
         initial=progress.step_in_epoch,
@@ -58,7 +58,7 @@ def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, sec
 
 
 def diagnose(prompt_length: int, line: dict[str, Any]) -> list[str]:
-    """Returns warnings about an epoch in which something is clearly wrong."""
+    """Returns warnings about clear signs of trouble in an epoch."""
     warnings = []
     if prompt_length and line["prompt_update"] < 1e-6:
         warnings.append(

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom."""
+"""Runs the training loop."""
 
 import dataclasses
 import time
@@ -28,16 +28,16 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """A trained model, and how training ended.
+    """A trained model and how its training ended.
 
     Attributes:
-      model: with the parameters of the best evaluation, or the last ones before the first evaluation.
-      progress: how far training came.
-      stopped: 'epochs' (all done), 'early' (nothing got better) or 'signal' (SIGTERM or SIGINT; the state was saved,
-        and the same call resumes from it).
-      windows_per_second: over the epochs of this start; None if it finished none.
-      cpu_seconds_before: spent by earlier starts.
-      optimizer_bytes: of the optimizer's state.
+      model: the model with the parameters of the best evaluation, or the latest ones before the first evaluation.
+      progress: the progress of training.
+      stopped: 'epochs' (all done), 'early' (early stopping) or 'signal' (SIGTERM or SIGINT; the state was saved, and
+        the same call resumes from it).
+      windows_per_second: throughput over the epochs of this start; None if it finished none.
+      cpu_seconds_before: CPU seconds spent by earlier starts.
+      optimizer_bytes: size of the optimizer's state.
     """
 
     model: PlacedModel
@@ -55,13 +55,13 @@ def train_model(
     folder: epath.Path,
     on_epoch: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainingResult:
-    """Trains a model, or resumes its training, until the epochs are done, nothing gets better or a signal comes.
+    """Trains a model, or resumes its training, until the last epoch, early stopping or a signal.
 
     Args:
-      model: to be trained; it stays as it is.
-      dataset: to train and validate it on.
+      model: the model to train; it is not changed.
+      dataset: the data to train and validate on.
       config: a complete config.
-      folder: of the run; gets metrics.jsonl and checkpoints/.
+      folder: folder of the run; gets metrics.jsonl and checkpoints/.
       on_epoch: called at the end of each epoch with its line of metrics.jsonl.
 
     Raises:
@@ -94,18 +94,18 @@ class Trainer:
     Attributes:
       state: the arrays of a checkpoint, on the devices: {'trainable', 'optimizer', 'best'}.
       progress: the rest of a checkpoint.
-      windows: trained on in the finished epochs of this start.
-      seconds: that these took, without their evaluations.
+      windows: number of windows in the finished epochs of this start.
+      seconds: duration of these epochs, without evaluations.
     """
 
     def __init__(self, model: PlacedModel, dataset: Dataset, config: ConfigDict, folder: epath.Path) -> None:
-        """Begins with the model's parameters, or with the last checkpoint in the folder."""
+        """Starts from the model's parameters, or from the last checkpoint in the folder."""
         self._model, self._dataset, self._config = model, dataset, config
         optimizer = make_optimizer(config)
         self._train_call = make_train_call(model.module, optimizer, config.train.positive_weight)
         everywhere = parallel.replicated(model.mesh)
         self.state = {
-            "trainable": jax.tree.map(jnp.copy, model.trainable),  # the call will overwrite it
+            "trainable": jax.tree.map(jnp.copy, model.trainable),  # the training call donates its buffers
             "optimizer": jax.jit(optimizer.init, out_shardings=everywhere)(model.trainable),
             "best": model.trainable,
         }
@@ -122,7 +122,7 @@ class Trainer:
         self.windows, self.seconds = 0, 0.0
 
     def run(self, on_epoch: Callable[[dict[str, Any]], object] | None) -> str:
-        """Trains to the end, or until a signal comes; returns `TrainingResult.stopped`."""
+        """Trains to the end or until a signal; returns `TrainingResult.stopped`."""
         train = self._config.train
         with self._checkpoints, StopSignal() as stop, jax.default_matmul_precision(self._model.matmul_precision):
             while not self.progress.finished(train):
@@ -161,7 +161,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{loss:.4f}")
                 self._log.write({"kind": "train", "step": progress.step, "epoch": progress.epoch + 1, "loss": loss})
                 if call is calls[-1]:
-                    break  # the evaluation comes first, and saves
+                    break  # the evaluation follows, then a checkpoint
                 stopping = parallel.agree(stop.received)
                 if stopping or parallel.agree(time.monotonic() - saved >= train.save_seconds):
                     self._checkpoints.save(self.state, progress)
@@ -173,7 +173,11 @@ class Trainer:
         return epoch
 
     def _train_on(self, call: TrainingCall) -> StepMetrics:
-        """Takes the optimizer steps of a call; returns their metrics, which are finite."""
+        """Takes the optimizer steps of a call; returns their metrics.
+
+        Raises:
+          TrainingDivergedError: a metric is not finite.
+        """
         batches = take_batches(self._dataset.training, call, self._config.train.steps_per_call)
         self.state["trainable"], self.state["optimizer"], metrics = self._train_call(
             self.state["trainable"],
@@ -190,7 +194,7 @@ class Trainer:
         """Ends an epoch with an evaluation on the validation part; returns its line for metrics.jsonl."""
         trained = dataclasses.replace(self._model, trainable=self.state["trainable"])
         evaluation = evaluate_validation(trained, self._dataset)
-        # The next step's loss would be as little finite as this one.
+        # If the validation loss is not finite, the next step's loss will not be either.
         self._check_finite(np.isfinite(np.array([evaluation["validation_loss"]], np.float64)))
         line = self.progress.end_epoch(evaluation, self._config.train.early_stopping.metric)
         line["prompt_moved"] = prompt_distances(self._model.trainable, trained.trainable)
@@ -201,7 +205,7 @@ class Trainer:
         return line
 
     def _report(self, line: dict[str, Any], epoch: Epoch) -> None:
-        """Prints the line of an epoch and what is wrong with it."""
+        """Prints the line of an epoch, and warnings about it."""
         epochs, progress = self._config.train.epochs, self.progress
         seconds_left = (epochs - progress.epoch) * progress.seconds / progress.epoch
         parallel.say(epoch_line(line, epochs, epoch.windows / epoch.seconds, seconds_left))
@@ -209,7 +213,7 @@ class Trainer:
             parallel.say(f"  WARNING: {warning}")
 
     def _check_finite(self, finite: np.ndarray) -> None:
-        """Raises before anything that is not finite is saved; `finite` says it of each step since the last check."""
+        """Raises before a non-finite value is saved; `finite` has a flag per step since the last check."""
         trainable, train = self.state["trainable"], self._config.train
         if finite.all() and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trainable))):
             return
@@ -226,20 +230,20 @@ class Trainer:
 
 
 def _begins_with_fitted_head(config: ConfigDict, model: PlacedModel) -> bool:
-    """Returns whether a new run fits the head first; one that comes with a trained detector is fitted already."""
+    """Returns whether a new run fits the head first; the head of a trained detector is fitted already."""
     new_head = not config.train.init_from or config.train.parts == "head"
     return config.head.init == "fitted" and "head" in model.trainable and new_head
 
 
 def take_batches(examples: Examples, call: TrainingCall, steps_per_call: int) -> dict[str, np.ndarray]:
-    """Takes the batches of a call, filled up to the shape that calls of its length are compiled for."""
+    """Returns the batches of a call, padded to the shape that calls of its length are compiled for."""
     rows = np.full((steps_per_call, call.rows.shape[1]), -1)
     rows[: len(call.rows)] = call.rows
     return examples.take(rows, call.length)
 
 
 def prompt_distances(start: Params, now: Params) -> list[float]:
-    """Returns how far each prompt vector is from where training began; none where no prompt is trained."""
+    """Returns the distance of each prompt vector from its initial value; none if no prompt is trained."""
     if "prompt" not in start:
         return []
     change = np.asarray(now["prompt"]["vectors"]) - np.asarray(start["prompt"]["vectors"])
@@ -247,7 +251,7 @@ def prompt_distances(start: Params, now: Params) -> list[float]:
 
 
 def evaluate_validation(model: PlacedModel, dataset: Dataset) -> dict[str, float | None]:
-    """Returns loss, AUROC and AUPR per time step of the validation part; only a NaN loss if a score is not finite."""
+    """Returns loss, AUROC and AUPR over the steps of the validation split, or only a NaN loss if any is not finite."""
     examples = dataset.examples["validation"]
     scores = model.score(examples, "validation")
     if not np.isfinite(scores).all():

@@ -15,19 +15,19 @@ from spear_jax.training.step import StepMetrics
 
 @dataclasses.dataclass
 class Progress:
-    """The progress of training; a checkpoint holds it as JSON next to the arrays.
+    """The progress of training, stored as JSON in each checkpoint.
 
     Attributes:
       step: optimizer steps taken.
       epoch: epochs finished.
       step_in_epoch: steps taken in the current epoch.
-      seed: of the data's order, which together with `epoch` is all of the run's random state.
-      order: fingerprint of the order of the current epoch.
+      seed: seed of the data's order; with `epoch`, it is the run's whole random state.
+      order: digest of the order of the current epoch.
       sums: partial sums of the current epoch.
       best: the best evaluation so far: metric, value, epoch, step; empty before the first.
       stale_epochs: evaluations since the best one.
       seconds: time spent in training, over all starts.
-      cpu_seconds: of all cores, likewise.
+      cpu_seconds: CPU time on all cores, likewise.
     """
 
     step: int = 0
@@ -74,7 +74,7 @@ class Progress:
 
         Args:
           evaluation: from `evaluate_validation`.
-          metric: that decides on the best evaluation, see `record`.
+          metric: metric that decides on the best evaluation, see `record`.
 
         Returns:
           The epoch's line for metrics.jsonl.
@@ -98,7 +98,7 @@ class Progress:
 
         Args:
           evaluation: from `evaluate_validation`.
-          metric: 'aupr', 'auroc' or 'loss'; the loss decides where a ranking metric is undefined.
+          metric: 'aupr', 'auroc' or 'loss'; the loss decides if a ranking metric is undefined.
         """
         name = f"validation_{metric}"
         value = evaluation[name]
@@ -114,7 +114,7 @@ class Progress:
         return True
 
     def finished(self, train: ConfigDict) -> bool:
-        """Returns whether the epochs are done or the best evaluation is too long ago."""
+        """Returns whether the epochs are done or early stopping applies."""
         return self.epoch >= train.epochs or self.stale_epochs >= train.early_stopping.patience
 
 

@@ -14,10 +14,10 @@ class StopSignal:
     """
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        """Catches nothing before the `with` statement.
+        """Prepares a context manager, which catches signals within its block.
 
         Args:
-          then: called when a signal comes, between any two instructions of the program.
+          then: called when a signal arrives, possibly between any two instructions.
         """
         self._then = then
 

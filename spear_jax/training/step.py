@@ -18,14 +18,14 @@ DECAY_TO = 0.1  # share of the learning rate that is left after the decay
 class StepMetrics(NamedTuple):
     """Metrics of optimizer steps, a value per step.
 
-    The three norms show whether the prompt learns: a prompt that stands still is the most common failure.
+    The three norms show whether the prompt learns; a prompt that does not move is the most common failure.
 
     Attributes:
-      loss: mean over the time steps of the batch.
-      time_steps: real ones in the batch, over which the loss is the mean.
-      gradient_norm: of the prompt; 0 where no prompt is trained.
-      update_norm: of the prompt.
-      prompt_norm: before the update.
+      loss: mean loss over the real time steps of the batch.
+      time_steps: number of real time steps in the batch.
+      gradient_norm: norm of the prompt's gradient; 0 if no prompt is trained.
+      update_norm: norm of the prompt's update; likewise.
+      prompt_norm: norm of the prompt before the update; likewise.
     """
 
     loss: Float[Any, "steps"]
@@ -38,7 +38,7 @@ class StepMetrics(NamedTuple):
 def loss_sum(
     module: nn.Module, trainable: Params, frozen: Params, batch: dict[str, Array], positive_weight: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the binary cross-entropy summed over the real time steps of a batch, and how many these are."""
+    """Returns the binary cross-entropy summed over the real time steps of a batch, and the number of these."""
     logits = module.apply(merge(trainable, frozen), batch["inputs"], batch["mask"])
     loss = optax.sigmoid_binary_cross_entropy(logits, batch["targets"])
     weight = jnp.where(batch["targets"] > 0, positive_weight, 1.0) * batch["mask"]
@@ -46,7 +46,7 @@ def loss_sum(
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Makes an AdamW with a learning rate of its own for each trainable part."""
+    """Makes an AdamW optimizer with a separate learning rate for each trainable part."""
     train = config.train
 
     def adamw(rate: float) -> optax.GradientTransformation:
@@ -71,7 +71,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
                 "network": adamw(train.network_learning_rate),
                 "backbone": adamw(train.backbone_learning_rate),
             },
-            lambda tree: dict(zip(tree, tree, strict=True)),  # a whole part has one label: its name
+            lambda tree: dict(zip(tree, tree, strict=True)),  # all leaves of a part are labelled with its name
         ),
     )
 
@@ -83,12 +83,13 @@ def make_train_call(
 
     Args:
       module: the model.
-      optimizer: of its trainable tree.
-      positive_weight: of anomalous time steps in the loss.
+      optimizer: optimizer of the trainable tree.
+      positive_weight: weight of anomalous time steps in the loss.
 
     Returns:
-      call(trainable, optimizer_state, frozen, batches, steps): `batches` hold optimizer steps on the leading axis, of
-      which the first `steps` are taken; metrics of the others are 0. The trainable and the optimizer state are donated.
+      call(trainable, optimizer_state, frozen, batches, steps): the leading axis of `batches` is one optimizer step, of
+      which the first `steps` are taken; metrics of the others are 0. The trainable tree and the optimizer state are
+      donated.
     """
 
     def take_step(

@@ -297,7 +297,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["adapter_model.safetensors: is missing"],
     ),
     "no JSON": (lambda folder: truncate(folder / "adapter_config.json"), ["cannot be read as JSON"]),
-    "a list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), ["must hold a JSON object, not list"]),
+    "a list": (lambda folder: (folder / "adapter_config.json").write_text("[]"), ["contain a JSON object, not list"]),
 }  # fmt: skip
 
 

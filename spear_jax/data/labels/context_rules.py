@@ -176,9 +176,8 @@ def _correct(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.ndarr
     if correction == "benjamini_hochberg":
         corrected[tested] = stats.false_discovery_control(p[tested], method="bh")
         return corrected
-    order = tested[
-        np.argsort(p[tested], kind="stable")
-    ]  # Holm: multiplies each p-value by the number of tests not yet passed
+    # Holm: each p-value times the number of tests not yet passed.
+    order = tested[np.argsort(p[tested], kind="stable")]
     remaining = len(order) - np.arange(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(remaining * p[order]), 1)
     return corrected

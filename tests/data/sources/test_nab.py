@@ -124,7 +124,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: shutil.rmtree(root), "nab: no such folder; expected numenta/NAB's layout"),
     "no windows": (lambda root: (root / nab_parser.WINDOWS).unlink(), "combined_windows.json: no such file; expected"),
     "half a json": (lambda root: (root / nab_parser.WINDOWS).write_text('{"a":'), "json cannot be read as JSON"),
-    "a list": (lambda root: (root / nab_parser.POINTS).write_text("[]"), "json must hold a JSON object"),
+    "a list": (lambda root: (root / nab_parser.POINTS).write_text("[]"), "json must contain a JSON object"),
     "other keys": (
         lambda root: (root / nab_parser.POINTS).write_text("{}"),
         "nab: 'artificialNoAnomaly/flat.csv' is in only",
