@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -85,7 +86,7 @@ def test_attention_to_the_prompt_is_that_of_torch(tmp_path: Path, family: str, p
 
 def test_scoring_keeps_no_attention() -> None:
     backbone = load_backbone("random:tiny")
-    embeddings, mask = np.zeros((1, 5, backbone.hidden_size), np.float32), np.ones((1, 5), bool)
+    embeddings, mask = jnp.zeros((1, 5, backbone.hidden_size)), jnp.ones((1, 5), bool)
     states = backbone.module.apply({"params": backbone.params}, embeddings, mask)
     assert isinstance(states, jax.Array)
     variables = jax.eval_shape(backbone.module.init, jax.random.key(0), embeddings, mask)

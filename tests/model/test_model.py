@@ -42,12 +42,12 @@ def logits_of(spear: Spear, variables: dict, bins: np.ndarray, mask: np.ndarray)
     return np.asarray(jax.jit(spear.apply)(variables, bins, mask))
 
 
-def batch(rows: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+def batch(rows: int = 4, seed: int = 0) -> dict[str, jax.Array]:
     rng = np.random.default_rng(seed)
     return {
-        "inputs": rng.integers(0, BINS, (rows, T)).astype(np.int32),
-        "mask": np.arange(T) < rng.integers(T // 2, T + 1, (rows, 1)),
-        "targets": (rng.random((rows, T)) < 0.3).astype(np.float32),
+        "inputs": jnp.asarray(rng.integers(0, BINS, (rows, T))),
+        "mask": jnp.arange(T) < rng.integers(T // 2, T + 1, (rows, 1)),
+        "targets": jnp.asarray(rng.random((rows, T)) < 0.3, jnp.float32),
     }
 
 
@@ -114,7 +114,7 @@ def test_every_real_step_and_the_prompt_reach_a_logit(backbone):
 
     def one_logit(trainable, embedding):
         frozen = {**model.frozen, "embedding": embedding}
-        return model.module.apply({"params": {**trainable, **frozen}}, b["inputs"][:1], np.ones((1, T), bool))[0, 5]
+        return model.module.apply({"params": {**trainable, **frozen}}, b["inputs"][:1], jnp.ones((1, T), bool))[0, 5]
 
     prompt, table = jax.jit(jax.grad(one_logit, argnums=(0, 1)))(model.trainable, model.frozen["embedding"])
     assert (np.abs(prompt["prompt"]["vectors"]).max(axis=1) > 0).all()
@@ -281,12 +281,9 @@ def test_a_training_step_costs_at_most_2_1_forward_passes():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"prompt.length": 512}, r"prompt.length=512: .* 512 positions, so at most 510"),
-        (
-            {"data.window": 600},
-            r"data.window=600: .* 3 are prompt, so a window has at most 509 steps",
-        ),
-        ({"data.window": 509, "prompt.position": "after_cls"}, r"at most 508 steps"),
+        ({"prompt.length": 512}, r"prompt.length=512 must be at most 510: .* has 512 positions"),
+        ({"data.window": 600}, r"data.window=600 must be at most 509: .* 512 positions, of which the prompt takes 3"),
+        ({"data.window": 509, "prompt.position": "after_cls"}, r"must be at most 508"),
         ({"embedding.kind": "consecutive"}, r"first_row=1000 .* runs past the 1000 rows"),
         ({"prompt.init": "nowhere.npy"}, r"prompt.init='nowhere.npy': cannot read"),
     ],
