@@ -34,7 +34,7 @@ def get_study(arg: str = "") -> Study:
         title="Epochs and warm-up",
         question="Does a prompt get better with longer training? The paper trains for 40 epochs, the other studies for"
         " 5 with 50 steps of warm-up.",
-        varied="epochs, prompt's learning rate, steps of warm-up",
+        varied="epochs, prompt's learning rate, warm-up steps",
         rows=rows,
     )
     return on_data_set(study, arg)

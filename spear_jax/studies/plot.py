@@ -96,7 +96,7 @@ def _strips(study: Study, results: pd.DataFrame) -> "Figure":
     if "aupr" in drawn:
         axes.axvline(results["base_rate"].mean(), color="tab:red", linestyle=":", label="mean base rate")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel=_label(study), ylabel=study.varied, ylim=(-0.6, len(labels) - 0.4))
+    axes.set(xlabel=_label(study), ylabel=study.varied.replace(", ", ",\n"), ylim=(-0.6, len(labels) - 0.4))
     figure.suptitle(_title(study, results))  # centred over the row labels as well: it may be wider than the axes
     figure.legend(loc="outside lower center", ncols=3)
     return figure
