@@ -1,4 +1,4 @@
-"""SPEAR with the interface of scikit-learn and PyOD: fit, decision_function, predict."""
+"""Wraps SPEAR in the interface of scikit-learn and PyOD: fit, decision_function, predict."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ from spear_jax.evaluation import RunRecord, versions
 from spear_jax.methods import Fitted, fit, load_method_backbone
 from spear_jax.model import PlacedModel
 
-HELD_OUT = 0.25  # share of the series that decides on epoch and threshold, unless validation data are given
+HELD_OUT = 0.25  # share of the series used for validation, unless validation data are given
 
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "_time"]]
 
@@ -52,7 +52,7 @@ def _parameter(field: str, default: Any) -> Any:
 
 @dataclasses.dataclass(eq=False, repr=False)
 class SpearDetector(BaseEstimator):
-    """A frozen language model with a trained soft prompt, as an anomaly detector for one's own series.
+    """An anomaly detector for time series: a frozen language model with a trained soft prompt.
 
     A series is an array [time] or [time, columns], a list of numbers, or a pandas or polars frame; several series, of
     any lengths, are a list of these. Each column is scored as a series of its own, and each row gets one score. NaN is
@@ -64,22 +64,22 @@ class SpearDetector(BaseEstimator):
       bins: N, the number of bins that values are quantized into.
       window: steps that the model reads at once.
       stride: steps from one training window to the next; 0 is half a window.
-      epochs: at most; training ends when validation has not improved for 8.
+      epochs: maximum number of epochs; training stops once validation has not improved for 8.
       batch_size: windows in a training step.
-      prompt_learning_rate: of the prompt.
-      head_learning_rate: of the head, which starts from a logistic regression.
-      scale: what maps to 0 and 1: 'train' (the beginning of each series, see `quantizer.scale`), 'window', or 'series',
-        which looks ahead.
+      prompt_learning_rate: learning rate of the prompt.
+      head_learning_rate: learning rate of the head, which starts from a logistic regression.
+      scale: range that is mapped to [0, 1]: 'train' (of the beginning of each series, see `quantizer.scale`), 'window',
+        or 'series', which looks ahead.
       embedding: source of the bins' vectors, see `embedding.kind`; 'trained' trains them too.
       head: 'step' or 'window'.
       threshold_rule: 'best_f1', 'false_positive_rate' or 'precision', on validation data.
-      combine: 'max' or 'mean' of the columns' scores.
-      dtype: of the backbone, 'float32' or 'bfloat16'.
-      seed: of everything random.
-      verbose: print a line per epoch, and a progress bar on a terminal.
+      combine: 'max' or 'mean' over the scores of the columns.
+      dtype: dtype of the backbone, 'float32' or 'bfloat16'.
+      seed: seed of all random numbers.
+      verbose: whether to print a line per epoch, and a progress bar on a terminal.
 
     Attributes:
-      detector_: the trained detector, which `python -m spear_jax.main --mode=score` can apply too once it is saved.
+      detector_: the trained detector; once saved, `python -m spear_jax.main --mode=score` can apply it too.
       threshold_: rows with at least this score are anomalous; chosen on validation data.
       decision_scores_: scores of the series passed to `fit`, without validation data.
       labels_: 0 or 1 for the same rows, at the threshold.
@@ -117,8 +117,8 @@ class SpearDetector(BaseEstimator):
 
         Args:
           series: one or a list, see the class.
-          labels: 0 or 1 for each row, or a list of such. None injects anomalies into copies of the series, which the
-            detector learns to find; a warning says so.
+          labels: 0 or 1 for each row, or a list of such arrays. None injects anomalies into copies of the series, which
+            the detector learns to find, with a warning.
           validation: (series, labels) that decide on epoch and threshold. None holds out a quarter: whole series if
             both parts then have anomalies, else the end of each.
           callback: called with a line of `history_` after each epoch.
@@ -210,24 +210,24 @@ class SpearDetector(BaseEstimator):
         return alarms.finish().astype({"series": int})
 
     def save(self, folder: str) -> None:
-        """Writes detector.json and detector.safetensors, which hold all that scoring needs but the backbone.
+        """Writes detector.json and detector.safetensors, which contain everything scoring needs except the backbone.
 
         Args:
-          folder: made if it does not exist.
+          folder: created if it does not exist.
         """
         check_is_fitted(self, "detector_")
         self.detector_.save(epath.Path(folder), versions())
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":
-        """Loads a detector that `save` or a run of `spear_jax.main` has written, here or on the Hugging Face Hub.
+        """Loads a detector written by `save` or by a run of `spear_jax.main`, locally or from the Hugging Face Hub.
 
         Args:
           folder: a detector or run folder; if there is none of this name, 'user/name' or 'user/name@revision' on the
             Hub, or in the Hugging Face cache when offline.
 
         Raises:
-          InputError: it does not exist, cannot be downloaded, is of a newer version, or damaged.
+          InputError: it does not exist, cannot be downloaded, is from a newer version, or is damaged.
         """
         detector = Detector.load(epath.Path(folder))
         for warning in detector.warnings:
@@ -246,11 +246,11 @@ class SpearDetector(BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # The backbone is loaded again when it is needed.
+        # The backbone is not pickled, but loaded again when needed.
         return {name: value for name, value in super().__getstate__().items() if name != "_scorer"}
 
     def _config(self, labelled: bool) -> ConfigDict:
-        """Returns the config that the parameters stand for, checked."""
+        """Returns the checked config for the parameters."""
         config = own_data_config()
         config.data.labels = "column" if labelled else "injected"
         for name, field in _config_fields().items():
@@ -273,7 +273,7 @@ class SpearDetector(BaseEstimator):
         return config
 
     def _tables(self, series: Any) -> list[Table]:
-        """Reads series to score; the columns of a single one must be those that `fit` has seen."""
+        """Reads the series to score; a single frame or array must have the columns seen in `fit`."""
         tables = read_arrays(series, "series")
         if not is_list_of_series(series) and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
             validate_data(self, _features(tables[0]), reset=False, skip_check_array=True)
@@ -317,7 +317,7 @@ class SpearDetector(BaseEstimator):
         columns = [Column("", name) for name in _training_columns(table, self.detector_)]
         stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
-        # A detector that the command line trained may have kept its columns apart.
+        # A detector trained on the command line may have config.data.combine='none'.
         return scores.mean(axis=1) if config.data.combine == "mean" else scores.max(axis=1)
 
     def _predicted(self, scores: Scores) -> Flags:
@@ -339,14 +339,14 @@ def _labelled_series(tables: list[Table], labels: Any, prefix: str = "") -> list
 
 
 def _features(table: Table) -> Any:
-    """Returns the values in the form in which scikit-learn counts and names features."""
+    """Returns the values in the form that scikit-learn validates features in."""
     return pd.DataFrame(table.values, columns=list(table.columns)) if table.named else table.values
 
 
 def _training_columns(table: Table, detector: Detector) -> tuple[str, ...]:
-    """Returns the name that each column had in the training table, '' for a new one.
+    """Returns the name that each column had in the training table, '' for a new column.
 
-    If either table has no names, columns are matched by position, provided that there are equally many.
+    If either table has no column names, columns are matched by position, provided their numbers agree.
     """
     trained = tuple(column_range.column for column_range in detector.ranges.values())
     unnamed = trained == tuple(map(str, range(len(trained))))

@@ -1,4 +1,4 @@
-"""Command line: flags and dispatch, nothing else."""
+"""Parses the command line and runs the chosen mode."""
 
 import dataclasses
 import shlex
@@ -26,7 +26,7 @@ class Flags:
 
     @property
     def command(self) -> str:
-        """The command line, without the folder that it writes to."""
+        """Returns the command line without --workdir, which reproduces the results in another folder."""
         values = {"mode": "" if self.mode == "train" else self.mode, "config": self.config, "detector": self.detector}
         values = {name: value for name, value in values.items() if value}
         values |= {f"config.{name}": value for name, value in self.overrides.items()}
@@ -35,7 +35,7 @@ class Flags:
 
     @property
     def live(self) -> bool:
-        """True if rows are scored as they arrive on standard input."""
+        """Returns whether rows are scored as they arrive on standard input."""
         return self.mode == "score" and self.input == "-"
 
 
@@ -59,7 +59,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
         if name.startswith("config."):
             flags.overrides[name.removeprefix("config.")] = value
         else:
-            # Shells do not expand a ~ behind an equals sign.
+            # Shells do not expand ~ after an equals sign.
             setattr(flags, name, str(Path(value).expanduser()) if value.startswith("~") else value)
     _check_flags(flags)
     return flags
@@ -84,10 +84,10 @@ def _check_flags(flags: Flags) -> None:
 
 
 def run_mode(flags: Flags) -> str:
-    """Runs one mode; returns why it stopped early, or '' if it is done.
+    """Runs one mode; returns the reason why it stopped early, or '' if it is done.
 
     Raises:
-      InputError: something in the command line cannot be used; nothing was written.
+      InputError: the command line cannot be used; nothing was written.
     """
     from absl import logging
 
@@ -136,7 +136,7 @@ def run_mode(flags: Flags) -> str:
     return ""
 
 
-# What tensorstore reports about a file that it cannot write, depending on where it notices.
+# Tensorstore's messages about a file that it cannot write.
 _TENSORSTORE = ("local file", "Failed writing", "No space left on device")
 
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
         if "gcsfs" not in str(error):
             raise
         return _report("error: gs:// needs the package gcsfs: pip install '.[gcs]'", 2)
-    except KeyboardInterrupt:  # outside of what a signal saves or ends in order
+    except KeyboardInterrupt:  # outside the parts of a run that handle signals themselves
         return _report("stopped: Ctrl-C", 130)
     except RuntimeError as error:
         from spear_jax.training import TrainingDivergedError
@@ -170,7 +170,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _report(line: str, code: int) -> int:
-    sys.stderr.write(f"{line}\n")  # in one call: print() writes the line break separately, and processes may interleave
+    # One call, since print() writes the line break separately and processes may interleave.
+    sys.stderr.write(f"{line}\n")
     return code
 
 

@@ -1,1 +1,1 @@
-"""Runs one mode of the command line, a module each."""
+"""Implements the modes of the command line, one module each."""

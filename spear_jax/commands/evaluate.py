@@ -26,11 +26,11 @@ def evaluate_detector(
       config: a complete config.
       detector_path: a detector or run folder.
       workdir: a new folder.
-      command: the command line that gives the same results again, for results.json.
+      command: the command line that reproduces the results, for results.json.
       overridden: fields set on the command line.
 
     Raises:
-      InputError: bad input, or an override of what the detector carries; the folder is unchanged.
+      InputError: bad input, or an override of a field that the detector carries; the folder is unchanged.
     """
     for field in overridden:
         check_evaluate_override(field, reuse_threshold=config.threshold.reuse)

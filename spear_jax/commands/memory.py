@@ -1,4 +1,4 @@
-"""Estimates the device memory that a config needs, from shapes and XLA's own analysis; nothing is loaded."""
+"""Estimates the device memory that a config needs, from shapes and XLA's own analysis, without loading weights."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ class MemoryEstimate:
     Attributes:
       backbone: the shape of the backbone.
       trainable: the shapes of the trained parameters.
-      table: bytes of each part (rows, the last is 'total') while training and while scoring (columns).
+      table: bytes of each part (rows, with 'total' as the last) in training and in scoring (columns).
     """
 
     backbone: BackboneShape
@@ -111,7 +111,7 @@ def _split_shapes(config: ConfigDict, shapes: Params) -> tuple[Params, Params]:
     for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items():
         if not re.fullmatch(pattern, path):
             frozen[path] = leaf
-        elif method.backbone == "trained":  # trained weights are float32, whatever the products are
+        elif method.backbone == "trained":  # trained weights are float32, whatever the compute dtype
             trainable[path] = jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
         else:
             trainable[path] = leaf
@@ -158,17 +158,17 @@ def _score(spear: Spear, trainable: Params, frozen: Params, batch: dict[str, Arr
 
 
 def _temporary_bytes(compiled: Any) -> int:
-    """Returns what a compiled program holds besides its arguments and results."""
+    """Returns the bytes that a compiled program allocates besides its arguments and results."""
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
 def byte_count(tree: Any) -> int:
-    """Returns the bytes of a tree of arrays or of their shapes."""
+    """Returns the size in bytes of a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def peak_bytes() -> int:
-    """Returns the most bytes held so far by this process's first device, or on a CPU by the process itself."""
+    """Returns the peak memory in bytes of this process's first device, or of the process itself on a CPU."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])

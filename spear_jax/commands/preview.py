@@ -1,4 +1,4 @@
-"""Shows how a data set was understood, before anything is trained."""
+"""Shows how a data set is read and split, before anything is trained."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def preview_data(config: ConfigDict) -> None:
     """
     loaded = load_series(config)
     parallel.say(f"{loaded.name}: {summarize(loaded.series)}\n\n{series_table(loaded.series)}\n")
-    for warning in loaded.warnings:  # before the split, which may fail because of what they report
+    for warning in loaded.warnings:  # before the split, which may fail for the reason they give
         parallel.say(f"WARNING: {warning}")
     with plain_warnings():
         dataset = build_dataset(config, loaded)
@@ -68,7 +68,7 @@ def _row(series: Series) -> dict[str, object]:
     }
     if len(series.timestamps):
         intervals = np.diff(series.timestamps.astype(np.int64))
-        intervals = intervals[intervals > 0]  # like the warnings about gaps in a file
+        intervals = intervals[intervals > 0]  # as for the warnings about gaps in a file
         row |= {
             "from": str(series.timestamps.min())[:19],
             "to": str(series.timestamps.max())[:19],

@@ -1,4 +1,4 @@
-"""Checks the folder of a run, and writes what a run leaves in it."""
+"""Checks the folder of a run, and writes the files of the run."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
     """Reads the results of a finished training run.
 
     Returns:
-      The content of results.json; None if the run has yet to start or to go on.
+      The content of results.json; None if the run has not started or is not finished.
 
     Raises:
-      InputError: the folder belongs to another run, or to no run.
+      InputError: the folder contains another run, or other files.
     """
     if not folder.exists():
         return None
@@ -31,25 +31,25 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
         raise InputError(f"--workdir={folder}: is a file; allowed is a folder, new or of the same run")
     if not (folder / "config.json").exists():
         if any(folder.iterdir()):
-            raise InputError(f"--workdir={folder}: is not empty and holds no run; use a new folder")
+            raise InputError(f"--workdir={folder}: is not empty and contains no run; use a new folder")
         return None
     different = differences(read_json(folder / "config.json"), config)
     if different:
         raise InputError(
-            f"--workdir={folder}: holds a run of another config, which differs in {'; '.join(different)};"
+            f"--workdir={folder}: contains a run of another config, which differs in {'; '.join(different)};"
             " use a new folder"
         )
     if not (folder / "results.json").exists():
         return None
     content = read_json(folder / "results.json")
     if "epochs" not in content["training"]:
-        raise InputError(f"--workdir={folder}: holds an evaluation, not a training; use a new folder")
+        raise InputError(f"--workdir={folder}: contains an evaluation, not a training run; use a new folder")
     schedule = (config.train.epochs, config.train.early_stopping.patience)
     return content if (content["training"]["epochs"], content["training"]["patience"]) == schedule else None
 
 
 def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
-    """Checks that a folder is new, or holds the same evaluation, killed before its end.
+    """Checks that a folder is new, or contains the same evaluation, unfinished.
 
     Raises:
       InputError: it is neither.
@@ -66,7 +66,7 @@ def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
 
 
 def open_folder(folder: epath.Path, config: ConfigDict) -> None:
-    """Makes the run's folder with its config.json; called once nothing can refuse the run any more."""
+    """Creates the run's folder with its config.json; called once all checks have passed."""
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", to_json(config).encode())
@@ -82,16 +82,16 @@ def write_run(
     inspection: Inspection | None,
     detector: Detector | None = None,
 ) -> None:
-    """Writes all that a run leaves, results.json last, and prints the table of its results.
+    """Writes the files of a run, results.json last, and prints the table of its results.
 
     Args:
-      folder: of the run.
+      folder: folder of the run.
       config: a complete config.
       dataset: the scored data.
-      evaluation: of the scores.
-      record: of the run.
-      inspection: of the prompt, if there is one.
-      detector: trained by this run, if it has one.
+      evaluation: evaluation of the scores.
+      record: record of the run.
+      inspection: inspection of the prompt, if there is one.
+      detector: the detector that this run trained, if any.
     """
     open_folder(folder, config)
     content = compose_results(config, dataset, evaluation, record)

@@ -33,7 +33,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     """Scores files.
 
     Args:
-      detector_path: a detector or run folder, or a detector of the Hugging Face Hub.
+      detector_path: a detector or run folder, or a detector on the Hugging Face Hub.
       source: a CSV or Parquet file, or a folder of them.
       workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
       overrides: the values of config fields, as typed.
@@ -93,7 +93,7 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
       overrides: the values of config fields, as typed.
 
     Raises:
-      InputError: bad input, or a detector that looks ahead; the rows before one that cannot be parsed get their scores.
+      InputError: bad input, or a detector that looks ahead. Rows before one that cannot be parsed get their scores.
     """
     if sys.stdin is None or sys.stdout is None:
         raise InputError("--input=-: standard input or output is closed")
@@ -129,10 +129,11 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
                 frame.to_csv(sys.stdout, index=False, header=header, date_format=TIME_FORMAT)
                 sys.stdout.flush()
                 header = False
-        if table.error:  # all rows before it have their scores
+        if table.error:  # all rows before it have been scored
             raise table.error
     except BrokenPipeError:  # the reader has closed the output, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it once more at exit
+        # Otherwise Python reports the error again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:
@@ -158,7 +159,7 @@ def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
 
 
 def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Scorer, list[str]]:
-    """Puts a detector on all devices; returns it with the warnings that its scores need."""
+    """Puts a detector on all devices; returns it with warnings about its scores."""
     backbone = load_method_backbone(config)
     looks_ahead = [LOOKS_AHEAD] if detector.config.quantizer.scale == "series" else []
     return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]
@@ -181,7 +182,7 @@ def _named_columns(config: ConfigDict) -> Columns:
 
 
 def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]) -> list[str]:
-    """Returns a line for the series that are scaled as in training, and one for all others."""
+    """Returns a line about the series that are scaled as in training, and one about all others."""
     if detector.config.quantizer.scale != "train":
         return []
     trained: list[str] = []
@@ -195,7 +196,7 @@ def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]
 
 
 def _describe_latency(scorer: Scorer, table: LiveTable, scoring: Scoring) -> str:
-    """Returns a line that says how many rows a score takes to become final; computing it takes time on top."""
+    """Returns a line about the number of rows until a score is final, not counting the time to compute it."""
     window, stride = scorer.window, scoring.stride
     first = max(window, scorer.scaler(list_columns(table)).awaited_rows)
     wait = stride - 1 if scoring.overlap == "first" else window

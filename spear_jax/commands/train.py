@@ -23,10 +23,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     Args:
       config: a complete config.
       workdir: the run's folder.
-      command: the command line that gives the same results again, for results.json.
+      command: the command line that reproduces the results, for results.json.
 
     Returns:
-      Why the run stopped before its end; '' if it is finished.
+      The reason why the run stopped early; '' if it is finished.
 
     Raises:
       InputError: bad input; the folder is unchanged.
@@ -34,7 +34,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     began = time.monotonic()
     folder = epath.Path(workdir)
     finished = finished_results(config, folder)
-    parallel.barrier("looked")  # before the main process changes what the others look at
+    parallel.barrier("looked")  # before the main process changes the folder that the others check
     if finished:
         parallel.say(f"{folder}: this run is done; its results:\n{results_table(finished)}")
         return ""
@@ -44,14 +44,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     record.add_dataset(dataset)
 
     def on_start(model: PlacedModel | None) -> None:
-        if model is not None:  # an endpoint may still refuse a method without a model
+        if model is not None:  # without a model, an API endpoint may still reject the run
             open_folder(folder, config)
         introduce(config, dataset, record, model)
 
     with plain_warnings():
         fitted = fit(config, dataset, record, folder, on_start=on_start)
         if not isinstance(fitted, Fitted):
-            return f"stopped at step {fitted.progress.step}; the same command goes on from there"
+            return f"stopped at step {fitted.progress.step}; the same command resumes it"
         inspection = inspect_prompt(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
         with record.timed("evaluation"):
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)

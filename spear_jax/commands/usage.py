@@ -1,4 +1,4 @@
-"""Modes of the command line and the text of --help."""
+"""Declares the modes of the command line, and formats the text of --help."""
 
 import ast
 import dataclasses
@@ -12,9 +12,9 @@ class Mode:
     """A value of --mode.
 
     Attributes:
-      purpose: what it does, for --help.
-      example: its arguments, for --help.
-      needs: the flags that it needs. Other flags do not apply to it, but for --workdir and --distributed.
+      purpose: description for --help.
+      example: example arguments for --help.
+      needs: required flags. Other flags do not apply, except --workdir and --distributed.
       overrides: True if it accepts --config.FIELD.
     """
 
@@ -41,7 +41,7 @@ MODES = {
         ("detector", "input", "workdir"),
     ),
     "preview": Mode(
-        "show how the data were understood, before anything is trained",
+        "show how the data are read and split, before anything is trained",
         "--config=configs/files.py --config.data.dir=telemetry.csv",
         ("config",),
     ),
@@ -112,7 +112,7 @@ backbones, as arguments of every config but quickstart, such as --config=configs
 
 
 def help_text() -> str:
-    """Returns the text of --help; modes, configs, fields and backbones come from where they are defined."""
+    """Returns the text of --help."""
     files = sorted(packaged_configs().glob("[a-z]*.py"))
     titles = {file.name: (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0] for file in files}
     return HELP.format(

@@ -1,4 +1,4 @@
-"""Implements what gives scores: SPEAR, baselines, zero-shot models; fits each of them to data."""
+"""Implements the methods: SPEAR, baselines and zero-shot models, and fits them to data."""
 
 from spear_jax.methods.fitting import Fitted, fit, score_model
 from spear_jax.methods.implementations import load_method_backbone

@@ -1,6 +1,6 @@
-"""Asks a chat model behind an OpenAI-compatible endpoint, at a steady pace.
+"""Queries a chat model at an OpenAI-compatible endpoint, at a limited rate.
 
-Retries, their delays and time-outs are those of the openai package. The pace is ours, since the package limits no rate.
+The openai package does retries, backoff and timeouts; the rate limit is our own, since the package has none.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from spear_jax.errors import InputError
 if TYPE_CHECKING:
     import openai
 
-TIMEOUT_SECONDS = 180.0  # for an answer; a model on a CPU takes its time
+TIMEOUT_SECONDS = 180.0  # for an answer, since models on a CPU are slow
 
 MAX_RETRIES = 8  # of one request, after 0.5, 1, 2, 4 and from then on 8 s, or when the endpoint says
 
@@ -38,7 +38,7 @@ class _Pace:
         self._lock = threading.Lock()
 
     def __call__(self, request: object) -> None:
-        """Waits for the request's turn; the HTTP client calls this right before it sends a request.
+        """Waits for the request's turn; the HTTP client calls this just before it sends a request.
 
         Raises:
           _StoppedError: `stopped` was set.
@@ -52,19 +52,19 @@ class _Pace:
 
 
 class ChatClient:
-    """A chat model behind an endpoint that OPENAI_BASE_URL and OPENAI_API_KEY name.
+    """A chat model at the endpoint given by OPENAI_BASE_URL and OPENAI_API_KEY.
 
     Attributes:
-      model: its name, as the endpoint knows it.
-      host: of the endpoint.
+      model: the endpoint's name for the model.
+      host: host of the endpoint.
     """
 
     def __init__(self, model: str, requests_per_minute: int) -> None:
-        """Reads the environment; sends nothing yet.
+        """Reads the environment, without sending a request.
 
         Args:
-          model: its name, as the endpoint knows it.
-          requests_per_minute: at most.
+          model: the endpoint's name for the model.
+          requests_per_minute: rate limit.
 
         Raises:
           InputError: openai is not installed, or an environment variable is missing or cannot be used.
@@ -76,28 +76,28 @@ class ChatClient:
 
     @property
     def is_local(self) -> bool:
-        """True if the endpoint is on this machine."""
+        """Returns whether the endpoint is on this machine."""
         return _is_local(self.host)
 
     def identity(self, text: str) -> dict[str, Any]:
-        """Returns all that an answer depends on: the endpoint and the request."""
+        """Returns everything an answer depends on: the endpoint and the request."""
         return {"base_url": str(self._client.base_url), **self._request(text)}
 
     def complete(self, text: str) -> str:
-        """Asks once, retries included; returns the body of the response, whatever it holds.
+        """Sends a request, with retries; returns the raw body of the response.
 
         Raises:
-          InputError: the endpoint refuses the key, the model or the question.
-          ConnectionError: the endpoint stays out of reach, or busy, after all retries.
+          InputError: the endpoint rejects the key, the model or the question.
+          ConnectionError: the endpoint is unreachable or busy, after all retries.
         """
         import openai
 
         try:
-            # Raw, since a proxy may answer with anything, which openai's own parser does not refuse.
+            # Raw, since a proxy may answer with anything, and openai's own parser does not reject it.
             response = self._client.chat.completions.with_raw_response.create(**self._request(text))
         except openai.APIStatusError as error:
             raise self._refusal(error) from error
-        except openai.APIConnectionError as error:  # time-outs are among them
+        except openai.APIConnectionError as error:  # includes timeouts
             reason = error.__cause__ or error
             raise ConnectionError(
                 f"{self.host}: no answer after {MAX_RETRIES + 1} requests"
@@ -106,16 +106,16 @@ class ChatClient:
         return response.http_response.text
 
     def stop(self) -> None:
-        """Ends all waiting; no further request is sent."""
+        """Ends all waiting; no further requests are sent."""
         self._pace.stopped.set()
 
     def _request(self, text: str) -> dict[str, Any]:
         return {"model": self.model, "messages": [{"role": "user", "content": text}], **PARAMETERS}
 
     def _refusal(self, error: "openai.APIStatusError") -> Exception:
-        """Returns the error that ends the run once the endpoint has answered with one, after all retries."""
+        """Returns the exception for an error status that remains after all retries."""
         status, response = error.status_code, error.response
-        # A server that refuses a key may quote it, in full or in part.
+        # A server that rejects a key may quote it, in full or in part.
         detail = "" if status == 401 else f" ({self._without_key(error.message)})"
         if status in (408, 409, 429) or status >= 500:
             return ConnectionError(f"{self.host} answers {status} after retries{detail}; earlier answers are kept")
@@ -133,7 +133,7 @@ class ChatClient:
         return InputError(f"{what}; {self.host} answers {status}{detail}")
 
     def _without_key(self, text: str) -> str:
-        """Returns foreign text as one line, without the key."""
+        """Returns text from the endpoint as one line, with the key masked."""
         return " ".join(text.replace(self._client.api_key, "***").split())[:300]
 
 
@@ -155,7 +155,7 @@ def _connect(pace: _Pace) -> "openai.OpenAI":
         raise InputError(f"OPENAI_BASE_URL: cannot be used ({' '.join(str(error).split())}); {URL_FORMS}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"OPENAI_BASE_URL: names no host; {URL_FORMS}")
-    # Data and key go to this host alone: no redirect is followed, and what stays on this machine passes no proxy.
+    # Data and key go to this host only: redirects are not followed, and local traffic bypasses proxies.
     transport = openai.DefaultHttpxClient(
         timeout=timeout,
         follow_redirects=False,
@@ -166,7 +166,7 @@ def _connect(pace: _Pace) -> "openai.OpenAI":
 
 
 def _printable(name: str, value: str, needed: str) -> str:
-    # The HTTP client's own error about a header that it cannot send would quote the key.
+    # The HTTP client's own error about an invalid header would quote the key.
     if not value or not (value.isascii() and value.isprintable()):
         problem = "has characters other than printable ASCII" if value else "is not set in the environment"
         raise InputError(f"{name}: {problem}; config.method='zero_shot_api' needs {needed}")

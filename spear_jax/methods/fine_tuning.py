@@ -1,4 +1,4 @@
-"""The upper control: the same backbone, data and head, with the backbone's own weights trained: all, or LoRA's."""
+"""Fine-tunes the backbone, fully or with LoRA, as an upper control: same backbone, data and head, but no prompt."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
       backbone: with its parameters in host memory.
 
     Returns:
-      The model, which trains {'head', 'backbone'}; the bin embeddings are where `assemble_model` puts them.
+      The model, whose trainable parts are {'head', 'backbone'}; bin embeddings are treated as in `assemble_model`.
     """
     bare = config.copy_and_resolve_references()
     bare.prompt.length = 0

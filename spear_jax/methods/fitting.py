@@ -1,4 +1,4 @@
-"""Fits a method to data: from a config to scores, a threshold and, for SPEAR, a detector."""
+"""Fits a method to data, which gives scores, a threshold and, for SPEAR, a detector."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,11 +24,11 @@ class Fitted:
     """A fitted method.
 
     Attributes:
-      scores: of every split.
-      rule: chosen on the validation split.
-      model: trained in the loop; None for other methods.
-      backbone: inside the model; None without one.
-      detector: to save and apply; None for all methods but SPEAR.
+      scores: scores of every split.
+      rule: decision rule chosen on the validation split.
+      model: the trained model; None for a method outside the training loop.
+      backbone: the model's backbone; None without one.
+      detector: the detector to save and apply; None for all methods but SPEAR.
     """
 
     scores: MethodScores
@@ -53,15 +53,15 @@ def fit(
     Args:
       config: a complete config.
       dataset: the data to fit and to score.
-      record: of the run; gets times, warnings and all facts about backbone, model and training.
-      folder: of the run; gets checkpoints/ and metrics.jsonl. Training resumes from the last checkpoint there.
-      on_start: called with the model, or None for a method outside the loop, once nothing but an endpoint can refuse
-        any more.
+      record: record of the run; gets times, warnings and all facts about backbone, model and training.
+      folder: folder of the run; gets checkpoints/ and metrics.jsonl. Training resumes from the last checkpoint there.
+      on_start: called with the model, or None for a method outside the loop, once all checks have passed; only an API
+        endpoint can still reject the run.
       on_epoch: called with each epoch's line of metrics.jsonl.
-      keep_stopped: finish with the best parameters so far if a signal stops training.
+      keep_stopped: whether to finish with the best parameters so far if a signal stops training.
 
     Returns:
-      The fitted method; or, if a signal stopped training and `keep_stopped` is False, how far training got.
+      The fitted method; or, if a signal stopped training and `keep_stopped` is False, the result of training so far.
 
     Raises:
       InputError: the method cannot work with this backbone, these data or this machine.
@@ -99,13 +99,13 @@ def fit(
 
 
 def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrained: PlacedModel) -> MethodScores:
-    """Scores every split with a trained model and, for results on a test split, with its head alone.
+    """Scores every split with a trained model and, if there is a test split, with the head-only control.
 
     Args:
       config: a complete config.
-      model: after training.
+      model: the model after training.
       dataset: the data to score.
-      untrained: the model before training; the control without a prompt needs the bin embeddings as they started.
+      untrained: the model before training; the head-only control uses its initial bin embeddings.
     """
     scores = {split: model.score(examples, split) for split, examples in dataset.examples.items()}
     controls = {}

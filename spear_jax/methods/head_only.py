@@ -1,7 +1,7 @@
-"""The control without a prompt (m = 0): the same head on the same frozen backbone, which shows what the prompt adds.
+"""Scores the control without a prompt (m = 0): the same head on the same frozen backbone shows what the prompt adds.
 
-The hidden states do not change while the head trains, so they are computed once and the head is fitted to its optimum,
-which makes the control as strong as it can be.
+The hidden states do not change while the head is trained, so they are computed once and the head is fitted to its
+optimum, which makes the control as strong as possible.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ def score_head_only(
     """Fits a head without a prompt and scores splits.
 
     Args:
-      model: its prompt is left out, its bin embeddings stay as they are.
+      model: the model whose backbone and bin embeddings are used; its prompt is left out.
       training: the training split.
       splits: the splits to score, by name.
-      positive_weight: of anomalous steps, as in training.
+      positive_weight: weight of anomalous steps, as in training.
       seed: see `fit_head`.
 
     Returns:

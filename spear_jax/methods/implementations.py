@@ -1,7 +1,7 @@
 """Finds the implementation of a method.
 
-`config.methods` declares each method and names the function here that starts it. This function loads and prepares all
-that scoring needs, refuses what cannot work, and returns either a `Trainable` or a `Scoring`.
+`config.methods` declares each method and names the function in this package that starts it. That function loads
+everything scoring needs, rejects configs that cannot work, and returns either a `Trainable` or a `Scoring`.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Trainable:
     """A model to be trained in the loop.
 
     Attributes:
-      model: before training.
-      backbone: inside the model; None without one.
+      model: the model before training.
+      backbone: the model's backbone; None without one.
     """
 
     model: PlacedModel
@@ -44,7 +44,7 @@ def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Tra
     Args:
       config: a complete config.
       dataset: the data to train on and to score.
-      record: of the run; gets the backbone, and warnings and notes about the method.
+      record: record of the run; gets the backbone, and warnings and notes about the method.
 
     Raises:
       InputError: the method cannot work with this backbone, these data or this machine.
@@ -77,7 +77,7 @@ def load_method_backbone(config: ConfigDict) -> Backbone:
 
 
 def load_recorded_backbone(config: ConfigDict, record: RunRecord) -> Backbone:
-    """Loads the backbone that a config names, and records what it is and what to warn about.
+    """Loads the backbone that a config names, and records its description and warnings about it.
 
     Raises:
       InputError: see `load_backbone`.

@@ -1,4 +1,4 @@
-"""An LSTM (Hochreiter and Schmidhuber, 1997) on the same bins, splits and labels as the prompted language model."""
+"""Builds an LSTM baseline (Hochreiter and Schmidhuber, 1997) on the same bins, splits and labels as SPEAR."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def start_lstm(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Train
 
 
 class Lstm(nn.Module):
-    """Maps values to a logit per time step; all of its parameters are below the name 'network'.
+    """Maps bins to a logit per time step; all of its parameters are under the name 'network'.
 
     Attributes:
-      hidden: size of a state, in each direction.
+      hidden: size of the hidden state, in each direction.
       layers: number of stacked layers.
       bidirectional: each layer reads the window forwards and backwards; else a step sees only its past.
       bins: N; bin N stands for a missing value.
@@ -39,8 +39,8 @@ class Lstm(nn.Module):
         """Computes the logit of 'anomalous' for every step.
 
         Args:
-          bins: the bin of every step; the network reads the bin's centre, and a flag for a missing value.
-          mask: True where there is a step; padding after the last one is not read in either direction.
+          bins: the bin of every step; the network reads the bin's centre and a flag for missing values.
+          mask: True at real steps; padding after the last one is ignored in both directions.
         """
         return _Network(self.hidden, self.layers, self.bidirectional, self.bins, name="network")(bins, mask)
 
@@ -68,7 +68,7 @@ class _Network(nn.Module):
 
 
 def assemble_lstm(config: ConfigDict) -> PlacedModel:
-    """Builds the LSTM that a config describes, with initial parameters, all of which are trained."""
+    """Builds the LSTM of a config with initial parameters, all of which are trainable."""
     module = Lstm(config.lstm.hidden, config.lstm.layers, config.method == "lstm", config.quantizer.bins)
     bins, mask = jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool)
     params = jax.jit(module.init)(jax.random.key(config.seed), bins, mask)["params"]

@@ -1,4 +1,4 @@
-"""Reads and fills the texts that zero-shot methods put to a language model; the built-in ones lie in templates/."""
+"""Reads and fills in the prompt templates of zero-shot methods; the built-in ones are in templates/."""
 
 import importlib.resources
 import re
@@ -8,7 +8,7 @@ from etils import epath
 
 from spear_jax.errors import InputError
 
-PLACEHOLDER = re.compile(r"\{(\w+)\}")  # other braces, as in JSON, stand for themselves
+PLACEHOLDER = re.compile(r"\{(\w+)\}")  # other braces, as in JSON, are literal
 
 ONCE = ("values", "mask")
 
@@ -17,7 +17,7 @@ def read_template(path: str, default: str, required: Sequence[str], optional: Se
     """Reads a template, a text with placeholders in braces.
 
     Args:
-      path: of the text file; '' reads the built-in one.
+      path: path of the text file; '' reads the built-in one.
       default: file name of the built-in template.
       required: names of placeholders that must occur, 'values' and 'mask' exactly once.
       optional: names of placeholders that may occur.
@@ -49,7 +49,7 @@ def read_template(path: str, default: str, required: Sequence[str], optional: Se
 
 
 def fill_in(template: str, values: Mapping[str, str]) -> str:
-    """Replaces the placeholders of a template; one without a value stays."""
+    """Replaces the placeholders of a template; those without a value are kept."""
     return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 

@@ -1,4 +1,4 @@
-"""SPEAR: a soft prompt and a head, trained on a frozen backbone."""
+"""Prepares SPEAR for training: a soft prompt and a head on a frozen backbone."""
 
 import jax
 import numpy as np
@@ -16,12 +16,12 @@ from spear_jax.model import PlacedModel, assemble_model
 
 
 def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
-    """Assembles the model, with a trained detector's parameters where `train.init_from` names one.
+    """Assembles the model, with a trained detector's parameters if `train.init_from` names one.
 
     Args:
       config: a complete config.
       dataset: the data to train on.
-      record: of the run.
+      record: record of the run.
 
     Raises:
       InputError: the backbone or the detector cannot be used, or prompt and window do not fit.
@@ -35,9 +35,9 @@ def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trai
 
 
 def _with_trained_parts(config: ConfigDict, model: PlacedModel, backbone: Backbone, record: RunRecord) -> PlacedModel:
-    """Returns the model with a detector's prompt, head and trained embeddings; the config decides what is trained on.
+    """Returns the model with a detector's prompt, head and trained embeddings; the config decides what is trained.
 
-    A head that is trained alone starts afresh, and embeddings that the detector did not train stay the config's own.
+    A head that is trained alone starts afresh, and embeddings that the detector did not train come from the config.
     """
     field = f"config.train.init_from={config.train.init_from!r}"
     try:

@@ -1,7 +1,7 @@
-"""Classifiers of single steps without a language model, fitted to the same labels as the model.
+"""Fits classifiers of single steps to the same labels as SPEAR, without a language model.
 
-They read what the model reads, the bins of a window, as 18 statistics of the surroundings of each step. Surroundings
-end with the window, as the model's view does, so nothing crosses the border of a split.
+They read the same input, the bins of a window, as 18 statistics of the neighbourhood of each step. Neighbourhoods end
+with the window, like the view of the model, so no information crosses a split.
 """
 
 import warnings
@@ -22,11 +22,11 @@ from spear_jax.data import Dataset, Examples, StepScores, stitch_splits
 from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import Scoring
 
-REACHES = (2, 8, 32)  # steps to either side; the fourth surroundings are the whole window
+REACHES = (2, 8, 32)  # steps to either side; the fourth neighbourhood is the whole window
 
 STATISTICS = 2 + 4 * (len(REACHES) + 1)
 
-MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; of more steps a sample is fitted
+MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; if there are more, a sample is fitted
 
 CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
@@ -51,14 +51,15 @@ def statistics(bins: Int[np.ndarray, "windows time"], missing: int) -> Float[np.
     values, clipped as the model's are; with quantile bins, ranks.
 
     Args:
-      bins: of every step.
-      missing: the bin of missing values and of padding: N, one above all others.
+      bins: the bin of every step.
+      missing: the bin of missing values and of padding, N.
 
     Returns:
-      The statistics of the recorded values; NaN where there is none.
+      The statistics of the recorded values; NaN where there are none.
     """
     recorded = bins != missing
-    # Sums of integers are exact, so a constant stretch has a deviation of 0 and no rounding error to split a tree at.
+    # Sums of integers are exact, so a constant stretch has a deviation of exactly 0; trees would split on rounding
+    # errors.
     values = np.where(recorded, bins, 0).astype(np.int64)
     steps = bins.shape[1]
     features = np.full((*bins.shape, STATISTICS), np.nan, np.float32)
@@ -110,7 +111,7 @@ def gradient_boosting(
 ) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     """Fits gradient-boosted trees (scikit-learn's, with its defaults) to the `statistics` and scores the splits.
 
-    All 100 trees are grown: early stopping would judge them on neighbours of the fitted steps.
+    All 100 trees are grown, since early stopping would evaluate them on neighbours of the fitted steps.
 
     Args:
       train: the training split, of which the real steps (`mask`) are fitted.

@@ -1,4 +1,4 @@
-"""Classical detectors that read no labels: the windows of one series are compared with each other and with its past.
+"""Implements classical detectors that read no labels: they compare the windows of a series with its other windows.
 
 Each is fitted to all windows, one step apart, of the series itself and of `Series.reference`, if the source has an
 anomaly-free past. A score therefore depends on the whole series, its future included: offline use only. A step's score
@@ -10,15 +10,15 @@ the mean AUROC over four methods and three kinds of split is .711 with it, .710 
 autocorrelation (the choice of TSB-AD), .699 with 64 steps and .682 with 32.
 
 No score depends on the unit of a series. Distances and errors are divided by their mean over the series' windows, so 1
-is ordinary for this series; all are 0 if every window has an equal. Undivided they would measure how noisy a series is
-and could not be pooled with those of others (mean AUROC of three methods .600 undivided, .687 divided). They thus tell
-when a series is odd, not which series is.
+is typical of the series; all are 0 if every window has an exact copy. Otherwise they would measure how noisy a series
+is and could not be pooled across series (mean AUROC of three methods .600 undivided, .687 divided). As a consequence,
+they show when a series is anomalous, but not which series is.
 
-A stretch that repeats itself for longer than a window but occurs nowhere else escapes the two methods that search for
-the nearest window: it finds itself.
+The two nearest-neighbour methods miss an anomaly that repeats itself for longer than a window, since its windows match
+each other.
 
-At most `MAX_REFERENCES` windows are fitted, an even sample if there are more. This bounds memory up to a few numbers
-per step, and time grows linearly with the length from then on.
+At most `MAX_REFERENCES` windows are fitted, a random sample if there are more. This bounds memory to a few numbers per
+step, and makes time linear in the length.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ EXPLAINED = 0.9  # share of the variance that the leading components explain
 
 BLOCK = 1 << 12  # windows scored at a time
 
-TILE = 1 << 19  # distances in memory at a time: 4 MB, which caches hold
+TILE = 1 << 19  # distances in memory at a time: 4 MB, which fit into the cache
 
 PAST = -(1 << 40)  # start of a window of the past, far from all windows of the series
 
@@ -54,7 +54,7 @@ class _References(NamedTuple):
 
     Attributes:
       windows: their values.
-      starts: first step of each in its series, ascending; `PAST` for those of the past.
+      starts: first step of each window in its series, ascending; `PAST` for those of the past.
     """
 
     windows: Float[np.ndarray, "references window"]
@@ -83,10 +83,10 @@ def isolation_forest(series: Series, window: int = 0, *, seed: int) -> Float[np.
     Args:
       series: the series to score; its labels are not read.
       window: steps in a window; 0 is the default, see above.
-      seed: of the trees.
+      seed: seed of the trees.
 
     Returns:
-      A score per step in (0, 1); about .5 is ordinary.
+      A score per step in (0, 1); about .5 is typical.
 
     Raises:
       InputError: `window` is negative or 1.
@@ -102,7 +102,7 @@ def isolation_forest(series: Series, window: int = 0, *, seed: int) -> Float[np.
 def nearest_neighbours(series: Series, window: int = 0, *, neighbours: int = 1, seed: int) -> Float[np.ndarray, "time"]:
     """Scores a window by its Euclidean distance to the k-th nearest (Ramaswamy, Rastogi and Shim, SIGMOD 2000).
 
-    Windows that overlap are not neighbours, or each would be near its own shifted copy.
+    Overlapping windows are not compared, since a window always resembles its own shifted copy.
 
     The cost is windows x references x window: 18 s for 100 000 steps on one core.
 
@@ -130,9 +130,9 @@ def nearest_neighbours(series: Series, window: int = 0, *, neighbours: int = 1, 
 def matrix_profile(series: Series, window: int = 0, *, seed: int) -> Float[np.ndarray, "time"]:
     """Scores a window by its distance to the most similar one, level and scale aside (Yeh et al., ICDM 2016).
 
-    Windows are standardized first. As in stumpy, a constant window becomes zeros, at distance 0 from its like and the
-    root of the window's length from others, and windows up to a quarter of their length apart are not compared. The
-    result is the smaller of the series' profiles with itself and with its past.
+    Windows are standardized first. As in stumpy, a constant window becomes zeros, at distance 0 from other constant
+    windows and sqrt(window) from all others, and windows up to a quarter of their length apart are not compared. The
+    result is the minimum of the series' profiles with itself and with its past.
 
     The distances come from a matrix product rather than from stumpy, which would add 208 MB (numba, llvmlite), 2 s of
     import and 20 s of compilation in each process, or aeon, which refuses pandas 3.1 and numpy 2.5.
@@ -207,7 +207,7 @@ def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float
     window = window or max(min(DEFAULT_WINDOW, len(both) // 4), 2)
     if len(own) < window or not np.ptp(both) > 0:
         return np.zeros(len(series))
-    # Standardized for numerical accuracy alone.
+    # Standardized only for numerical accuracy.
     past, own = ((part - both.mean()) / both.std() for part in (past, own))
     windows = np.lib.stride_tricks.sliding_window_view(own, window)
     scores = score(_references(past, windows, seed), windows)
@@ -217,7 +217,7 @@ def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float
 
 
 def _interpolated(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "steps"]:
-    """Returns the values with missing ones interpolated linearly; none if all are missing."""
+    """Interpolates missing values linearly; returns nothing if all are missing."""
     recorded = np.flatnonzero(np.isfinite(values))
     if not len(recorded):
         return np.zeros(0)
@@ -256,7 +256,7 @@ def _distances(
     """
     if neighbours > len(references.windows):
         return np.zeros(len(own))
-    # |q - r|^2 is |q|^2 + (|r|^2 - 2 q r), and the bracket is one matrix product: (q, 1) with (-2 r, |r|^2).
+    # |q - r|^2 is |q|^2 + (|r|^2 - 2 q r), where the bracket is a single matrix product of (q, 1) and (-2 r, |r|^2).
     fitted = prepare(references.windows)
     factors = np.vstack([-2 * fitted.T, (fitted**2).sum(axis=1)])
     squared, begin = [], 0

@@ -1,17 +1,17 @@
-"""A frozen language model asked in words, without training: what it already knows about anomalies.
+"""Scores windows by prompting a frozen language model in words, without training.
 
 A window's bins are written as numbers into a template, a text file with these placeholders in braces:
 
 values    the bins, separated by spaces; '?' for a missing value
 last_bin  the largest possible number
-steps     how many numbers there are
+steps     the number of bins
 mask      the token that a masked model predicts
 
-zero_shot_masked    an encoder weighs two words at the mask: P(anomalous word) against P(normal word), of these two
-zero_shot_yes_no    a decoder does so at the end of a question
+zero_shot_masked    an encoder compares two words at the mask: the score is P(anomalous word), given one of the two
+zero_shot_yes_no    a decoder does the same at the end of a question
 zero_shot_surprise  a decoder reads the numbers one by one: a step's score is -log P(its number | everything before)
 
-The first two score a window, and all of its steps get that score.
+The first two score a window, and all its steps get this score.
 """
 
 import dataclasses
@@ -35,17 +35,17 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import Scoring, load_recorded_backbone
 from spear_jax.methods.prompt_templates import fill_in, read_template
 
-ROUNDING = 64  # texts are padded to a multiple of it, so that few shapes are compiled
+ROUNDING = 64  # texts are padded to a multiple of this length, so that few shapes are compiled
 
 MAX_TOKENS = 1 << 14  # in a batch
 
 
 class Wording(NamedTuple):
-    """The text of a method.
+    """The default texts of a method.
 
     Attributes:
-      template: its default, a file in templates/.
-      normal: the default word for a normal window; '' if no words are weighed.
+      template: the default template, a file in templates/.
+      normal: the default word for a normal window; '' if no words are compared.
       anomalous: the default word for an anomalous window.
       masked: True if it asks an encoder about a masked token.
     """
@@ -69,7 +69,7 @@ class Text(NamedTuple):
     Attributes:
       ids: its tokens.
       steps: for each token, the step whose number it belongs to, or -1.
-      readout: position of the token whose hidden state weighs the words.
+      readout: position of the token whose hidden state gives the logits of the words.
     """
 
     ids: Int[np.ndarray, "tokens"]
@@ -85,7 +85,7 @@ class ZeroShot:
       backbone: the model.
       texts: one per window, by split.
       shapes: numbers of windows and steps, by split.
-      words: tokens of the normal and the anomalous word; None if the numbers themselves are judged.
+      words: tokens of the normal and the anomalous word; None if the score is the surprise about the numbers.
     """
 
     backbone: Backbone
@@ -97,7 +97,7 @@ class ZeroShot:
         """Scores every step of every window, higher is more anomalous; scores past a window's length are meaningless.
 
         Args:
-          batch_size: windows at a time, over all devices; fewer if their texts are long.
+          batch_size: windows scored at a time, over all devices; fewer if their texts are long.
           mesh: the devices.
         """
         scores = {}
@@ -145,7 +145,7 @@ def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> 
     Args:
       config: a complete config; its head is not used.
       dataset: the windows to score; their labels are not read.
-      record: of the run.
+      record: record of the run.
 
     Raises:
       InputError: see `load_backbone` and `prepare_questions`.
@@ -168,7 +168,7 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, 
       config: a complete config; its head is not used.
       backbone: the model.
       dataset: the windows.
-      record: of the run; gets a note about the texts, and warnings about words of several tokens.
+      record: record of the run; gets a note about the texts, and warnings about words that span several tokens.
 
     Raises:
       InputError: the backbone is of the wrong kind or lacks the part that predicts tokens, the template or a word
@@ -196,7 +196,7 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, 
         for split, examples in dataset.examples.items()
     }
     all_ids = [text.ids for of_split in texts.values() for text in of_split]
-    backbone.word_rows(np.unique(np.concatenate(all_ids)))  # refuses the tokenizer of a larger model
+    backbone.word_rows(np.unique(np.concatenate(all_ids)))  # raises if the tokenizer belongs to a larger model
     longest = max(map(len, all_ids))
     record.notes["zero_shot"] = {**note, "longest": longest}
     if longest > backbone.max_positions:
@@ -223,7 +223,7 @@ def _check_backbone(name: str, wording: Wording, backbone: Backbone) -> None:
             f"config.method={name!r}: the attention of {backbone.name} is bidirectional, so a position sees the token"
             " that it should predict; allowed are causal decoders with config.backbone.attention=own"
         )
-    _ = backbone.vocabulary  # refuses a file that lacks it
+    _ = backbone.vocabulary  # raises if the checkpoint lacks it
 
 
 def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) -> Int[np.ndarray, "2"]:

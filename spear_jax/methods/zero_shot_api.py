@@ -1,11 +1,11 @@
-"""A chat model behind an OpenAI-compatible endpoint as a detector: one question per window, no training, no labels.
+"""Scores windows by asking a chat model at an OpenAI-compatible endpoint, one question per window, without training.
 
-The paper names models of the GPT-4 class as such a baseline without giving their prompt, so the prompt is ours
-(templates/api.txt). It shows a window as the bins that every other method reads. The model answers with intervals and a
-confidence for each; a step's score is the largest confidence among the intervals around it, else 0.
+The paper uses models of the GPT-4 class as such a baseline but does not give the prompt, so the prompt is our own
+(templates/api.txt). It shows a window as the bins that all other methods read. The model answers with intervals and a
+confidence for each; a step's score is the highest confidence among the intervals that contain it, else 0.
 
-Each valid answer is written to the cache at once, under a hash of everything that the question consists of. A run that
-was stopped or killed asks only the rest, and equal windows are asked about once.
+Each valid answer is cached at once, under a hash of the complete request. A run that was stopped asks only the
+remaining questions, and equal windows are asked about once.
 """
 
 import concurrent.futures
@@ -34,13 +34,13 @@ from spear_jax.storage import write_whole
 
 PLACEHOLDERS = ("values", "last_bin", "steps")
 
-CHARACTERS_PER_TOKEN = 4  # for the estimate alone
+CHARACTERS_PER_TOKEN = 4  # only for the cost estimate
 
 TOKENS_PER_ANSWER = 60
 
 
 class Anomaly(NamedTuple):
-    """An interval of a window, both ends included, and the model's confidence in it."""
+    """An interval of a window, both ends inclusive, and the model's confidence in it."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Anomaly(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """A valid answer, and the name of the model in the endpoint's own words."""
+    """A valid answer, and the model's name as the endpoint reports it."""
 
     model: str
     anomalies: list[Anomaly]
@@ -67,11 +67,11 @@ class _Survey:
     """All questions to one model, and the cached answers.
 
     Attributes:
-      client: asks the model.
-      template: of the questions.
-      questions: one per window, by split; equal windows have equal ones.
-      answers: from the cache, by file.
-      unanswered: the other questions, each once.
+      client: client of the model.
+      template: template of the questions.
+      questions: one question per window, by split; equal windows share one.
+      answers: cached answers, by file.
+      unanswered: the other questions, without duplicates.
     """
 
     client: ChatClient
@@ -97,18 +97,18 @@ class _Survey:
 
 
 def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
-    """Prepares a question per window; checks all that can be checked before the first request.
+    """Prepares a question per window, and checks everything that can be checked before the first request.
 
     config.zero_shot.model (see `take_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.
 
     Args:
       config: a complete config.
       dataset: the windows to score; their labels are not read.
-      record: of the run; scoring adds a warning about where the scores come from.
+      record: record of the run; scoring adds a warning about the origin of the scores.
 
     Returns:
-      A function that asks and returns scores in [0, 1]. It raises InputError if the endpoint refuses the key, the model
-      or the question, and ConnectionError if it stays out of reach after all retries; earlier answers are kept.
+      A function that asks the model and returns scores in [0, 1]. It raises InputError if the endpoint rejects the key,
+      the model or the question, and ConnectionError if it is unreachable after all retries; earlier answers are kept.
 
     Raises:
       InputError: openai is not installed, an environment variable is missing, the template or the cache cannot be used,
@@ -132,7 +132,7 @@ def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord)
 
 
 def _mark(scores: Float[np.ndarray, "time"], anomalies: list[Anomaly]) -> None:
-    """Writes the largest confidence around each step in place."""
+    """Raises the scores of the steps in each anomaly to its confidence, in place."""
     for start_, end, confidence in anomalies:
         steps = scores[start_ : end + 1]
         np.maximum(steps, confidence, out=steps)
@@ -193,7 +193,7 @@ def _question_text(template: str, bins: Int[np.ndarray, "time"], missing: int) -
 
 
 def _announce(config: ConfigDict, survey: _Survey) -> None:
-    """Prints how many questions are about to be asked, and their estimated cost."""
+    """Prints the number of questions to ask, and their estimated cost."""
     fields, (tokens_in, tokens_out) = config.zero_shot, survey.tokens
     windows = sum(map(len, survey.questions.values()))
     cached, unanswered = len(survey.answers), len(survey.unanswered)
@@ -233,7 +233,7 @@ def _ask_all(config: ConfigDict, survey: _Survey) -> dict[epath.Path, _Answer]:
 
 
 def _ask(client: ChatClient, question: _Question, attempts: int) -> _Answer | None:
-    """Asks until an answer is valid and caches it; returns None if no attempt gives one."""
+    """Asks until an answer is valid, and caches it; returns None if no attempt succeeds."""
     for _ in range(attempts):
         answer = _read_completion(client.complete(question.text), question.steps)
         if answer is not None:
@@ -258,12 +258,12 @@ def parse_answer(text: str, steps: int) -> list[Anomaly] | None:
     """Parses a model's answer.
 
     Args:
-      text: should hold a JSON object; code fences and text around it are ignored. Of several objects the last one with
-        the key 'anomalies' counts, since a model may think aloud or repeat the form first.
-      steps: in the window.
+      text: a JSON object, with any text or code fences around it. Of several objects, the last one with the key
+        'anomalies' counts, since a model may think aloud or repeat the form first.
+      steps: steps in the window.
 
     Returns:
-      The anomalies; None if the answer does not have the requested form, or reaches outside the window.
+      The anomalies; None if the answer does not have the requested form, or an interval is outside the window.
     """
     decoder, found, position = json.JSONDecoder(), None, text.find("{")
     while position >= 0:
@@ -298,7 +298,7 @@ def _anomalies(value: Any, steps: int) -> list[Anomaly] | None:
 
 def _cache(question: _Question, answer: _Answer) -> None:
     content = {"model": answer.model, "anomalies": [anomaly._asdict() for anomaly in answer.anomalies]}
-    # A parallel run with the same question may have just put the same file in place.
+    # A parallel run with the same question may write the same file at the same time.
     with contextlib.suppress(FileNotFoundError):
         write_whole(question.file, json.dumps(content).encode())
 
@@ -315,7 +315,7 @@ def _read_cached(question: _Question) -> _Answer | None:
 
 
 def _warnings(config: ConfigDict, survey: _Survey, answers: Mapping[epath.Path, _Answer]) -> list[str]:
-    """Returns warnings that name the model behind the scores, and count the windows without an answer."""
+    """Returns warnings that name the model, and count the windows without an answer."""
     names = sorted({answer.model for answer in answers.values()} - {""})
     template = config.zero_shot.template or "templates/api.txt"
     digest = hashlib.sha256(survey.template.encode()).hexdigest()[:12]
