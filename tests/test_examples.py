@@ -1,4 +1,4 @@
-"""The examples run, and do what other projects' harnesses ask."""
+"""Runs the examples, with the files and shapes that other projects' harnesses use."""
 
 import importlib.util
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_pyod(spear: Spear, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyod")
     scores = load("with_pyod").main("random:tiny")
     assert list(scores) == ["SPEAR", "IForest", "mean of both"]
-    assert {one.shape for one in scores.values()} == {(8 * 1024,)}
+    assert {series_scores.shape for series_scores in scores.values()} == {(8 * 1024,)}
     printed = capsys.readouterr().out
     for name in scores:
         assert f"{name} ROC:" in printed

@@ -1,4 +1,4 @@
-"""A newcomer's walk: nothing installed, a CSV of their own, and the commands of the README."""
+"""Follows a newcomer: nothing installed, a CSV of their own, and the commands of the README."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ ANOMALIES = ((900, 960), (2100, 2150), (2700, 2760))
 
 
 def write_telemetry(path: Path, seed: int, rows: int = 3000) -> pd.DataFrame:
-    """Two sensors with gaps in time, missing values and three labelled intervals."""
+    """Writes two sensors with gaps in time, missing values and three labelled intervals."""
     rng = np.random.default_rng(seed)
     time = pd.date_range("2025-03-01", periods=rows + 120, freq="min").delete(np.r_[400:430, 1500:1590])
     load = np.sin(np.arange(rows) / 40)
@@ -34,15 +34,19 @@ def write_telemetry(path: Path, seed: int, rows: int = 3000) -> pd.DataFrame:
 @pytest.mark.slow
 def test_from_nothing_to_scores_of_own_data(tmp_path: Path) -> None:
     began = time.monotonic()
-    plain = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # compiled as users have it
+    environment = {
+        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
+    }  # compiled as users have it
     python = tmp_path / "venv" / "bin" / "python"
 
     def run(*arguments: object) -> str:
-        done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=tmp_path, env=plain)
-        said = f"$ {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}"
-        print(f"{time.monotonic() - began:5.0f} s  {said}")
-        assert (done.returncode, done.stderr) == (0, ""), said
-        return done.stdout
+        finished = subprocess.run(
+            list(map(str, arguments)), capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+        output = f"$ {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
+        print(f"{time.monotonic() - began:5.0f} s  {output}")
+        assert (finished.returncode, finished.stderr) == (0, ""), output
+        return finished.stdout
 
     def spear(*arguments: str) -> str:
         return run(python, "-m", "spear_jax.main", *arguments)
@@ -72,7 +76,7 @@ def test_from_nothing_to_scores_of_own_data(tmp_path: Path) -> None:
     assert len(scores) == 6000 and scores["score"].between(0, 1).all()
     table = (tmp_path / "runs" / "telemetry" / "report.html").read_text()
     assert "<table" in table and "rolling z-score" in table
-    # An answer: both sensors see all three anomalies of a file that nobody labelled.
+    # Both sensors show all three anomalies of the unlabelled file.
     for name, of_series in scores.groupby("series", observed=True):
         auroc = roc_auc_score(new["label"], of_series["score"])
         print(f"{name}: AUROC {auroc:.3f}")

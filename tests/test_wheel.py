@@ -1,4 +1,4 @@
-"""What pip installs: the wheel alone runs the quickstart from an empty folder."""
+"""Builds the wheel; installed alone, it runs the quickstart from an empty folder."""
 
 import importlib.metadata
 import importlib.util
@@ -18,12 +18,12 @@ TREE = ("spear_jax", "configs", "pyproject.toml", "README.md", "LICENSE")
 
 
 def call(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Runs this Python with a folder of its own."""
+    """Runs this Python in a folder."""
     return subprocess.run([sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
 def builds_here() -> bool:
-    """True where setuptools is new enough to build without a download."""
+    """Returns whether the installed setuptools is new enough to build without a download."""
     if not importlib.util.find_spec("setuptools"):
         return False
     return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
@@ -31,7 +31,7 @@ def builds_here() -> bool:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: setuptools leaves a build/ folder behind that may go stale."""
+    """Builds the wheel from a copy: setuptools leaves a build/ folder behind that may go stale."""
     if not importlib.util.find_spec("pip"):
         pytest.skip("there is no pip here")
     folder = tmp_path_factory.mktemp("wheel")
@@ -46,11 +46,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if built.returncode and not builds_here() and "Could not find a version" in built.stderr:
         pytest.skip("no setuptools >= 77 here, and no package index to get one from")
     assert built.returncode == 0, built.stdout + built.stderr
-    (found,) = folder.glob("*.whl")
-    return found
+    (built_wheel,) = folder.glob("*.whl")
+    return built_wheel
 
 
-def test_wheel_holds_all_that_is_not_python(wheel: Path) -> None:
+def test_wheel_holds_every_data_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         checksums = archive.read("spear_jax/data/sources/nasa/checksums.txt").decode()
@@ -63,10 +63,10 @@ def test_wheel_holds_all_that_is_not_python(wheel: Path) -> None:
 
 def test_wheel_holds_every_module_and_config_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        found = {name for name in archive.namelist() if name.endswith(".py")}
+        packaged = {name for name in archive.namelist() if name.endswith(".py")}
     modules = {str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "spear_jax").rglob("*.py")}
-    experiments = {f"spear_jax/configs/{x.relative_to(CONFIGS)}" for x in CONFIGS.rglob("*.py")}
-    assert found == modules | experiments
+    experiments = {f"spear_jax/configs/{file.relative_to(CONFIGS)}" for file in CONFIGS.rglob("*.py")}
+    assert packaged == modules | experiments
 
 
 @pytest.mark.one_python

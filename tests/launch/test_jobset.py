@@ -1,4 +1,4 @@
-"""jobset.yaml against published schemas: Kubernetes' own for the Job in it, Kubeflow's models of JobSet around it."""
+"""Checks jobset.yaml against published schemas: Kubernetes' for its Job, Kubeflow's models for the JobSet around it."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def container_of(jobset: Document) -> Document:
 
 
 def check_job(jobset: Document) -> None:
-    """Raises where the Job is none."""
+    """Raises if the Job is invalid."""
     kubernetes_validate = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate is missing: pip install '.[launchers]'"
     )
@@ -41,12 +41,12 @@ def check_job(jobset: Document) -> None:
 
 
 def check_around(jobset: Document) -> None:
-    """Raises where what is around the Job is no JobSet; the models drop what they do not know."""
+    """Raises if the JobSet around the Job is invalid; the models drop unknown fields."""
     models = pytest.importorskip(
         "kubeflow_trainer_api.models", reason="kubeflow-trainer-api is missing: pip install '.[launchers]'"
     )
     around = copy.deepcopy(jobset)
-    around["spec"]["replicatedJobs"][0]["template"]["spec"]["template"] = {}  # of `check_job`
+    around["spec"]["replicatedJobs"][0]["template"]["spec"]["template"] = {}  # `check_job` covers it
     assert models.JobsetV1alpha2JobSet.from_dict(around).to_dict() == around
 
 
@@ -92,9 +92,9 @@ def test_a_broken_jobset_is_rejected(jobset: Document, harm: Callable[[Document]
 
 
 def test_the_processes_find_the_first_pod_and_their_number(jobset: Document) -> None:
-    """JobSet names pods JOBSET-REPLICATEDJOB-JOB-POD, below a service that is called as the JobSet is."""
+    """JobSet names pods JOBSET-REPLICATEDJOB-JOB-POD, below a service named after the JobSet."""
     job, container = job_of(jobset), container_of(jobset)
-    environment = {one["name"]: one for one in container["env"]}
+    environment = {variable["name"]: variable for variable in container["env"]}
     name, (replicated,) = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
     host, port = environment["JAX_COORDINATOR_ADDRESS"]["value"].split(":")
     assert host == f"{name}-{replicated['name']}-0-0.{name}"
@@ -112,8 +112,8 @@ def test_bad_input_ends_it_and_all_else_starts_again(jobset: Document) -> None:
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
     assert rule["onExitCodes"] == {"containerName": container_of(jobset)["name"], "operator": "In", "values": [2]}
-    assert job["template"]["spec"]["restartPolicy"] == "Never"  # which a podFailurePolicy needs
-    assert job["backoffLimit"] == 0  # a pod alone cannot join again: JobSet starts all
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # a podFailurePolicy needs it
+    assert job["backoffLimit"] == 0  # one pod cannot rejoin the others: JobSet restarts them all
     (ends,) = policy["rules"]
     assert (ends["action"], ends["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
     assert policy["maxRestarts"] > 0

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, shows its pictures, and installs what it needs where that is missing."""
+"""Runs the notebook from top to bottom; checks its pictures and its installation cell."""
 
 import os
 import subprocess
@@ -27,12 +27,12 @@ EPOCHS = 1
 FILES = {f"realAWSCloudwatch/f{i}.csv": (320, [(100 + 9 * i, 110 + 9 * i), (220, 240)]) for i in range(6)}
 
 
-def read() -> Any:
-    return nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
+def read_notebook() -> Any:
+    return nbformat.read_notebook(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
 
 
 def write_own(path: Path, label: str) -> None:
-    """A table of a reader's kind: times, words, two sensors, and labels or none; cells are parted by semicolons."""
+    """Writes a reader's table: times, words, two sensors and optional labels, separated by semicolons."""
     rng = np.random.default_rng(0)
     time = pd.date_range("2025-01-01", periods=800, freq="min")
     table = pd.DataFrame({"when": time, "room": "kitchen", "heat": rng.normal(20, 1, 800), "load": rng.random(800)})
@@ -48,7 +48,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     write_own(tmp_path / "unlabelled.csv", "")
     monkeypatch.setenv("SPEAR_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    notebook = read()
+    notebook = read_notebook()
     nbformat.validate(notebook)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     names = {line.partition(" = ")[0] for line in parameters.source.splitlines() if " = " in line}
@@ -59,15 +59,15 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
 
     def run(numbers: range, file: str) -> tuple[str, int]:
-        """What the cells print with this file as one's own, and how many pictures they show."""
+        """Returns what the cells print with this file as own data, and the number of pictures they show."""
         parameters.source = TINY.replace('OWN = ""', f"OWN = {file!r}")
         client.execute_cell(parameters, notebook.cells.index(parameters))
-        shown = []
+        outputs = []
         for number in numbers:
             client.execute_cell(notebook.cells[number], number)
-            shown += notebook.cells[number].get("outputs", ())
-        printed = "".join(one.get("text", "") for one in shown)
-        return printed, sum("image/png" in one.get("data", {}) for one in shown)
+            outputs += notebook.cells[number].get("outputs", ())
+        printed = "".join(output.get("text", "") for output in outputs)
+        return printed, sum("image/png" in output.get("data", {}) for output in outputs)
 
     with client.setup_kernel():
         printed, pictures = run(range(len(notebook.cells)), "")
@@ -85,7 +85,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
 
 
 def test_it_copies_no_code_and_holds_no_output() -> None:
-    code = [cell for cell in read().cells if cell.cell_type == "code"]
+    code = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert not any("def " in cell.source for cell in code)
 
@@ -94,7 +94,7 @@ def test_it_copies_no_code_and_holds_no_output() -> None:
     ("gpu", "beside", "package"),
     [
         ("exit 0", "", "spear_jax[gpu]"),
-        ("exit 9", "", "spear_jax"),  # installed, but it finds no driver
+        ("exit 9", "", "spear_jax"),  # installed, but there is no driver
         ("", "", "spear_jax"),
         ("exit 0", "spear_jax-0.1.0-py3-none-any.whl", "spear_jax[gpu] @ {file}"),
         ("", "pyproject.toml", "spear_jax @ {folder}"),
@@ -103,7 +103,7 @@ def test_it_copies_no_code_and_holds_no_output() -> None:
 def test_it_installs_a_wheel_or_checkout_beside_it_or_the_package(
     tmp_path: Path, gpu: str, beside: str, package: str
 ) -> None:
-    """With a pip and an nvidia-smi that only record how they were called, and no spear_jax until that pip ran."""
+    """Uses fakes of pip and nvidia-smi that only record their calls, and hides spear_jax until that pip ran."""
     if beside:
         (tmp_path / beside).touch()
     if gpu:
@@ -118,16 +118,16 @@ def test_it_installs_a_wheel_or_checkout_beside_it_or_the_package(
         f"import pathlib\nif not pathlib.Path({str(tmp_path / 'asked')!r}).exists():\n"
         "    raise ImportError('not yet')\n__version__ = 'installed'\n"
     )
-    first = next(cell for cell in read().cells if cell.cell_type == "code")
+    first = next(cell for cell in read_notebook().cells if cell.cell_type == "code")
     (tmp_path / "first.ipy").write_text(first.source)
     own = {
-        "PATH": str(tmp_path / "bin"),  # and no nvidia-smi of this machine
+        "PATH": str(tmp_path / "bin"),  # hides this machine's nvidia-smi
         "PYTHONPATH": str(tmp_path / "modules"),
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "JAX_PLATFORMS": "cpu",
     }
     words = [sys.executable, "-m", "IPython", "--colors=NoColor", "first.ipy"]
-    done = subprocess.run(words, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=120)
-    assert "spear_jax installed, jax " in done.stdout, done.stdout + done.stderr
+    finished = subprocess.run(words, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=120)
+    assert "spear_jax installed, jax " in finished.stdout, finished.stdout + finished.stderr
     expected = package.format(file=(tmp_path / beside).resolve().as_uri(), folder=tmp_path.resolve().as_uri())
     assert (tmp_path / "asked").read_text().splitlines() == ["install", "-q", expected]

@@ -1,4 +1,4 @@
-"""processes.sh for real: several processes on the CPU give the numbers of one."""
+"""Runs processes.sh: several processes on the CPU give the numbers of one."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from conftest import REPOSITORY, SPLITS, Run, quick, results
 pytestmark = pytest.mark.one_python
 
 TOLERANCE = 1e-6
-PATIENCE = 200.0  # seconds until anything here counts as hung
+PATIENCE = 200.0  # seconds until a process counts as hung
 
 
 def start(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
@@ -28,13 +28,13 @@ def start(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            # Bash cannot trap what was ignored when it began, as all are in whose background the tests run.
+            # Bash cannot trap a signal that was ignored when it started, as SIGINT is in the background.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
 def launch(folder: Path, count: int, *arguments: str) -> tuple[int, str]:
-    """Runs it to its end; returns exit code and output."""
+    """Runs the launcher to its end; returns exit code and output."""
     launcher = start(folder, count, *arguments)
     try:
         code = launcher.wait(PATIENCE)
@@ -44,7 +44,7 @@ def launch(folder: Path, count: int, *arguments: str) -> tuple[int, str]:
 
 
 def numbers(run: Path) -> dict[tuple[str, ...], float]:
-    """All metrics of a run, of the method and of its controls; what is undefined is NaN."""
+    """Returns all metrics of a run, of the method and its controls; undefined ones are NaN."""
     content = results(run)
     rows = {(split,): content[split] for split in SPLITS}
     rows |= {(control, split): of[split] for control, of in content["controls"].items() for split in SPLITS}
@@ -56,13 +56,13 @@ def numbers(run: Path) -> dict[tuple[str, ...], float]:
 
 
 def check_same_metrics(folder: Path, count: int, single: Path) -> None:
-    code, said = launch(folder, count, *quick(folder / "run", {"controls.head_only": "true"}))
-    assert code == 0, said
-    assert f"devices: {count} x cpu" in said
-    assert said.count("devices:") == 1  # process 0 alone speaks
-    found, expected = numbers(folder / "run"), numbers(single)
-    assert len(found) > 100
-    assert found == pytest.approx(expected, abs=TOLERANCE, rel=0, nan_ok=True)
+    code, output = launch(folder, count, *quick(folder / "run", {"controls.head_only": "true"}))
+    assert code == 0, output
+    assert f"devices: {count} x cpu" in output
+    assert output.count("devices:") == 1  # only process 0 prints
+    metrics, expected = numbers(folder / "run"), numbers(single)
+    assert len(metrics) > 100
+    assert metrics == pytest.approx(expected, abs=TOLERANCE, rel=0, nan_ok=True)
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -> None:
@@ -75,9 +75,9 @@ def test_four_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -
 
 
 def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
-    code, said = launch(tmp_path, 2, *quick(tmp_path / "run", {"train.epochs": "0"}))
+    code, output = launch(tmp_path, 2, *quick(tmp_path / "run", {"train.epochs": "0"}))
     assert code == 2
-    assert set(said.splitlines()) == {"error: config.train.epochs=0 must be at least 1"}
+    assert set(output.splitlines()) == {"error: config.train.epochs=0 must be at least 1"}
     assert not (tmp_path / "run").exists()
 
 
@@ -85,9 +85,9 @@ def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
 def test_scoring_in_several_processes_is_refused(tmp_path: Path, finished: Run, live: bool) -> None:
     (tmp_path / "t.csv").write_text("a\n" + "1\n" * 99)
     where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")
-    code, said = launch(tmp_path, 2, "--mode=score", f"--detector={finished.workdir}", *where)
-    assert code == 2, said
-    (line,) = set(said.splitlines())
+    code, output = launch(tmp_path, 2, "--mode=score", f"--detector={finished.workdir}", *where)
+    assert code == 2, output
+    (line,) = set(output.splitlines())
     assert line.startswith("error: --mode=score must run in one process") and "--distributed=off" in line
     assert not (tmp_path / "o").exists()
 
@@ -103,11 +103,11 @@ def test_a_signal_saves_and_stops_all_and_the_same_command_goes_on(tmp_path: Pat
         time.sleep(0.02)
     launcher.send_signal(which)
     assert launcher.wait(PATIENCE) == 1, (tmp_path / "output.log").read_text()
-    said = (tmp_path / "output.log").read_text()
-    assert "stopped at step" in said
-    code, said = launch(tmp_path, 2, *quick(tmp_path / "run", long))
-    assert code == 0, said
-    assert "resuming at step" in said
+    output = (tmp_path / "output.log").read_text()
+    assert "stopped at step" in output
+    code, output = launch(tmp_path, 2, *quick(tmp_path / "run", long))
+    assert code == 0, output
+    assert "resuming at step" in output
 
 
 @pytest.mark.slow

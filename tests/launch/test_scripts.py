@@ -1,4 +1,4 @@
-"""The launchers as files: shellcheck passes them, and --dry-run prints what they would do and does nothing."""
+"""Checks the launchers with shellcheck; --dry-run prints their commands and runs none."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ELSEWHERE = (
     "tar",
     "pip",
 )
-# What is called, its first arguments, and what the dry run prints, a pattern for each line.
+# By launcher: its first arguments, its environment, and a pattern for each line that the dry run prints.
 DRY_RUNS = {
     "gpu.sh": ((), {}, [r"^env JAX_PLATFORMS=cuda.*EXTRA=gpu.* bash launch/local.sh python -m spear_jax.main"]),
     "tpu.sh": (
@@ -65,8 +65,8 @@ def shellcheck(file: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_shellcheck_passes(script: Path) -> None:
-    done = shellcheck(script)
-    assert done.returncode == 0, done.stdout
+    finished = shellcheck(script)
+    assert finished.returncode == 0, finished.stdout
 
 
 def test_shellcheck_rejects_a_broken_script(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_shellcheck_rejects_a_broken_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DRY_RUNS)
 def test_a_dry_run_prints_the_commands_and_touches_nothing(fakes: Fakes, name: str) -> None:
     words, environment, patterns = DRY_RUNS[name]
-    for command in set(ELSEWHERE) - ({"python"} if name == "processes.sh" else set()):  # it looks for a free port
+    for command in set(ELSEWHERE) - ({"python"} if name == "processes.sh" else set()):  # it lookups for a free port
         fakes.add(command, "exit 1")
     before = contents(LAUNCH.parent / "launch")
     outcome = fakes.run(str(LAUNCH / name), "--dry-run", *words, *RUN, environment=environment)
@@ -93,19 +93,19 @@ def test_a_dry_run_prints_the_commands_and_touches_nothing(fakes: Fakes, name: s
 
 
 @pytest.mark.parametrize("name", DRY_RUNS)
-def test_what_a_dry_run_prints_hands_the_flags_on_unharmed(fakes: Fakes, name: str) -> None:
+def test_the_commands_of_a_dry_run_pass_the_flags_on(fakes: Fakes, name: str) -> None:
     words, environment, _ = DRY_RUNS[name]
-    said = fakes.run(str(LAUNCH / name), "--dry-run", *words, *RUN, environment=environment).out
-    starts = [shlex.split(line) for line in said.splitlines() if "spear_jax.main" in line]
-    for words_of in starts:
+    output = fakes.run(str(LAUNCH / name), "--dry-run", *words, *RUN, environment=environment).out
+    starts = [shlex.split(line) for line in output.splitlines() if "spear_jax.main" in line]
+    for command in starts:
         # tpu.sh quotes a second time, for the shell of the workers.
-        given = shlex.split(words_of[-1]) if name == "tpu.sh" else words_of
-        assert [word for word in given if word in RUN] == list(RUN)
+        flags = shlex.split(command[-1]) if name == "tpu.sh" else command
+        assert [word for word in flags if word in RUN] == list(RUN)
     assert len(starts) == (2 if name == "processes.sh" else 1)
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "environment", "said"),
+    ("script", "words", "environment", "message"),
     [
         ("gpu.sh", (), {}, "bash launch/gpu.sh [--dry-run]"),
         ("tpu.sh", (), {}, "bash launch/tpu.sh [--dry-run]"),
@@ -118,20 +118,20 @@ def test_what_a_dry_run_prints_hands_the_flags_on_unharmed(fakes: Fakes, name: s
         ("processes.sh", ("0", *RUN), {}, "N='0' is no number of processes"),
     ],
 )
-def test_bad_input_ends_in_a_word_and_nothing_is_called(
-    fakes: Fakes, script: str, words: tuple[str, ...], environment: dict[str, str], said: str
+def test_bad_input_ends_with_a_message_and_calls_nothing(
+    fakes: Fakes, script: str, words: tuple[str, ...], environment: dict[str, str], message: str
 ) -> None:
     for command in set(ELSEWHERE) - {"nvidia-smi"}:
         fakes.add(command, "exit 1")
     fakes.add("nvidia-smi", "echo 'no devices were found' >&2; exit 6")
     outcome = fakes.run(str(LAUNCH / script), *words, environment=environment)
     assert outcome.code == 2
-    assert said in outcome.out + outcome.err
+    assert message in outcome.out + outcome.err
     assert all(call.startswith("nvidia-smi") for call in fakes.calls)
 
 
 def test_gpu_runs_in_an_environment_of_its_own_and_never_on_the_cpu(fakes: Fakes) -> None:
-    """With pip taken as done: what local.sh then starts is what the user asked for."""
+    """Fakes the installation, and checks the command that local.sh then starts."""
     fakes.add("nvidia-smi", "echo 'GPU 0: NVIDIA L4'")
     fakes.add("python3", "exit 0")
     venv = fakes.folder / "venv"
@@ -141,20 +141,20 @@ def test_gpu_runs_in_an_environment_of_its_own_and_never_on_the_cpu(fakes: Fakes
     )
     (venv / "bin" / "python").chmod(0o755)
     outcome = fakes.run(str(LAUNCH / "gpu.sh"), "--config=c.py", "--workdir=w", environment={"VENV": str(venv)})
-    assert outcome.code == 3  # of the program
+    assert outcome.code == 3  # the program's
     assert outcome.out.splitlines()[-1] == "cuda,cpu: -m spear_jax.main --config=c.py --workdir=w"
     assert any(venv.glob(".installed-gpu-*"))
 
 
 def lint(command: str, config: Path) -> dict[str, object]:
-    """What gcloud's own grammar says of a command; asks nobody."""
-    done = subprocess.run(
+    """Checks a command against gcloud's own grammar, offline."""
+    finished = subprocess.run(
         ["gcloud", "meta", "lint-gcloud-commands", f"--command-string={command}"],
         env=os.environ | {"CLOUDSDK_CONFIG": str(config), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"},
         capture_output=True,
         text=True,
     )
-    return json.loads(done.stdout)[0]
+    return json.loads(finished.stdout)[0]
 
 
 def test_gcloud_understands_every_command(fakes: Fakes) -> None:
@@ -162,22 +162,22 @@ def test_gcloud_understands_every_command(fakes: Fakes) -> None:
         pytest.skip("gcloud is missing: install the Google Cloud CLI")
     dry = fakes.run(str(LAUNCH / "tpu.sh"), "--dry-run", *RUN, environment=TPU).out
     script = (LAUNCH / "tpu.sh").read_text()
-    # The looks at the state, which a dry run has none of.
-    looks = [line.replace("\\\n", " ") for line in re.findall(r"\$\((gcloud (?:.|\n)*?)\) \|\|", script)]
-    assert len(looks) == 2
-    looks = [look.replace('"$zone"', "us-east5-b").replace("$name\\$", "x$").replace('"', "") for look in looks]
+    # A dry run prints no command that only lookups up the state.
+    lookups = [line.replace("\\\n", " ") for line in re.findall(r"\$\((gcloud (?:.|\n)*?)\) \|\|", script)]
+    assert len(lookups) == 2
+    lookups = [lookup.replace('"$zone"', "us-east5-b").replace("$name\\$", "x$").replace('"', "") for lookup in lookups]
     printed = [line for line in dry.splitlines() if line.startswith("gcloud")]
     assert len(printed) == 5
-    for command in [*looks, *printed]:
-        found = lint(command, fakes.folder)
-        assert found["success"], (command, found["error_message"])
+    for command in [*lookups, *printed]:
+        verdict = lint(command, fakes.folder)
+        assert verdict["success"], (command, verdict["error_message"])
 
 
 def test_gcloud_rejects_a_broken_command(fakes: Fakes) -> None:
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is missing: install the Google Cloud CLI")
-    found = lint("gcloud compute tpus tpu-vm ssh x --zone=us-east5-b --workers=all", fakes.folder)
-    assert not found["success"] and "--workers" in str(found["error_message"])
+    verdict = lint("gcloud compute tpus tpu-vm ssh x --zone=us-east5-b --workers=all", fakes.folder)
+    assert not verdict["success"] and "--workers" in str(verdict["error_message"])
 
 
 def test_what_runs_on_the_workers_passes_shellcheck(fakes: Fakes) -> None:
@@ -187,5 +187,5 @@ def test_what_runs_on_the_workers_passes_shellcheck(fakes: Fakes) -> None:
     for number, command in enumerate(remote):
         script = fakes.folder / f"{number}.sh"
         script.write_text(command.removeprefix("--command=") + "\n")
-        done = shellcheck(script)
-        assert done.returncode == 0, done.stdout
+        finished = shellcheck(script)
+        assert finished.returncode == 0, finished.stdout

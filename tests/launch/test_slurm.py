@@ -1,4 +1,4 @@
-"""slurm.sbatch as its batch step runs it: what srun is given, and what is requeued."""
+"""Runs slurm.sbatch as its batch step does: checks the arguments of srun and when the job is requeued."""
 
 import signal
 import subprocess
@@ -18,9 +18,9 @@ RUN = ("--config=c.py", "--workdir=/shared/a run")
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
-    made = Fakes(tmp_path)
-    made.add("scontrol")
-    return made
+    fakes = Fakes(tmp_path)
+    fakes.add("scontrol")
+    return fakes
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 134])
@@ -32,7 +32,7 @@ def test_the_exit_code_is_the_runs_and_nothing_is_requeued(fakes: Fakes, code: i
     assert (fakes.folder / "last").read_text() == f"{RUN[-1]}\n"
 
 
-# As the real ones: srun kills its tasks on SIGTERM; scancel reaches the tasks (here with SIGUSR2), not the batch step.
+# As in Slurm: srun kills its tasks on SIGTERM; scancel reaches the tasks (here with SIGUSR2), not the batch step.
 TASKS = """
 trap 'exit 137' TERM
 trap 'sleep 0.3; exit "$CODE"' USR2
@@ -57,7 +57,7 @@ def test_out_of_time_saves_and_is_requeued_unless_done_or_bad(fakes: Fakes, code
 
 
 def test_the_headers_ask_for_one_process_per_gpu() -> None:
-    """JAX takes the GPU of SLURM_LOCALID, so that all of a node's must be seen by each of its processes."""
+    """JAX takes the GPU numbered SLURM_LOCALID, so each process must see all GPUs of its node."""
     options = dict(
         line.removeprefix("#SBATCH --").partition("=")[::2]
         for line in BATCH.read_text().splitlines()
@@ -69,7 +69,7 @@ def test_the_headers_ask_for_one_process_per_gpu() -> None:
     assert "requeue" in options
 
 
-# Starts two tasks on this machine, with what Slurm tells its tasks.
+# Starts two tasks on this machine, with the variables that Slurm sets.
 SRUN = """
 shift
 export SLURM_NTASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_STEP_NODELIST=127.0.0.1
@@ -80,7 +80,7 @@ wait -n && wait -n
 
 @pytest.mark.slow
 def test_two_tasks_become_one_run(fakes: Fakes) -> None:
-    """JAX's own detection of Slurm, given the environment of two tasks."""
+    """Relies on JAX's own detection of Slurm, in the environment of two tasks."""
     fakes.add("srun", SRUN)
     run = fakes.folder / "run"
     settings = {"PYTHON": sys.executable, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "SLURM_JOB_ID": "7"}

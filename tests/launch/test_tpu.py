@@ -1,4 +1,4 @@
-"""tpu.sh against a gcloud that preempts: it requests the slice again, goes on, and knows when to stop."""
+"""Runs tpu.sh against a fake gcloud that preempts: it requests the slice again, resumes, and knows when to stop."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from conftest import Outcome
 
 pytestmark = pytest.mark.one_python
 
-# A slice is what lies in $FAKES/slice: the states that looks at it find, a line each; the last one stays. Each run on
-# it takes a line of $FAKES/runs: its exit code and, if there is one, the state that it leaves the slice in.
+# $FAKES/slice holds the states that successive lookups of the slice return, one per line; the last one stays. Each run
+# takes a line of $FAKES/runs: its exit code and, optionally, the state in which it leaves the slice.
 GCLOUD = r"""
 next() { head -n 1 "$1"; if [ "$(wc -l <"$1")" -gt "$2" ]; then sed -i 1d "$1"; fi; }
 case "$*" in
@@ -28,20 +28,20 @@ esac
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
-    made = Fakes(tmp_path)
-    made.add("gcloud", GCLOUD)
-    return made
+    fakes = Fakes(tmp_path)
+    fakes.add("gcloud", GCLOUD)
+    return fakes
 
 
 def launch(fakes: Fakes, runs: str, **environment: str) -> Outcome:
-    """Runs tpu.sh; `runs` are the exit codes of the runs, with the states that they leave the slice in."""
+    """Runs tpu.sh; `runs` holds the exit codes of the runs and the states in which they leave the slice."""
     (fakes.folder / "runs").write_text(runs)
     settings = {"ZONE": "us-east5-b", "TYPE": "v6e-16", "POLL": "0"} | environment
     return fakes.run(str(LAUNCH / "tpu.sh"), "--config=c.py", "--workdir=gs://bucket/run", environment=settings)
 
 
 def course(fakes: Fakes) -> list[str]:
-    """What was done, in order, without the looks at the state."""
+    """Returns the steps taken, in order, without lookups of the state."""
     names = {
         "queued-resources create": "create",
         "queued-resources delete": "delete",
@@ -49,8 +49,8 @@ def course(fakes: Fakes) -> list[str]:
         "uv pip install": "install",
         "spear_jax.main": "train",
     }
-    found = [next((short for part, short in names.items() if part in call), "") for call in fakes.calls]
-    return [one for one in found if one]
+    steps = [next((short for part, short in names.items() if part in call), "") for call in fakes.calls]
+    return [step for step in steps if step]
 
 
 ONCE = ["copy", "install", "train"]
