@@ -132,7 +132,7 @@ def index(by_file: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         "# Measured results",
         "One page per study, built by `python results/build.py` from the tables in [results/](../../results/README.md)."
         " The protocol, the paper's claims and a summary are in [RESULTS.md](../../RESULTS.md).",
-        "\n".join(pipe_table(["study", "question", "data"], sorted(lines))),
+        pipe_table(["study", "question", "data"], sorted(lines)),
         "Outside the studies: [single runs](single_runs.md), some on all 81 channels of NASA; [memory](memory.md);"
         " [speed](../../benchmarks/README.md).",
     ]
@@ -149,9 +149,7 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> str:
         title = f"{setting(study, results)} (base rate {_short(results['base_rate'].mean(), 2)})"
         columns[title] = {label: " / ".join(map(_short, means.loc[label])) for label in HEADLINE_ROWS}
     head = ["test AUROC / AUPR / VUS-PR", *columns]
-    return "\n".join(
-        pipe_table(head, ([label, *(cells[label] for cells in columns.values())] for label in HEADLINE_ROWS))
-    )
+    return pipe_table(head, ([label, *(cells[label] for cells in columns.values())] for label in HEADLINE_ROWS))
 
 
 def _short(value: float, digits: int = 3) -> str:

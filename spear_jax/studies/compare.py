@@ -102,7 +102,7 @@ def _section(data: str, split: str, test: pd.DataFrame) -> str:
     head = ["", "backbone", "seeds", "base rate", *(COLUMNS[metric] for metric in SHOWN)]
     warnings = sorted({f"- {warning}" for text in test["warnings"] for warning in text.splitlines()})
     notes = ["", NOTES, *(["", *warnings] if warnings else []), "", *commands]
-    return "\n".join([f"## {title}", "", *pipe_table(head, [*paper, *lines]), *notes])
+    return "\n".join([f"## {title}", "", pipe_table(head, [*paper, *lines]), *notes])
 
 
 NAMED = ("method", "mode", "data.split")  # flags that columns and titles show

@@ -36,7 +36,7 @@ def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFram
       planned: its runs.
       table: measured runs, as `table.result_rows` gives them.
     """
-    columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", "aupr", "auroc", *study.metrics]
+    columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", *COMPARED, *study.metrics]
     table = table.reindex(columns=[*table.columns.union(dict.fromkeys([*columns, *COSTS]), sort=False)])
     aupr = table[table["split"] == "validation"].set_index(["run", "control"])["aupr"].rename("validation_aupr")
     test = table[table["split"] == "test"].drop(columns="seed").join(aupr, on=["run", "control"])
@@ -57,38 +57,45 @@ def results_of_study(study: Study, planned: Sequence[PlannedRun], table: pd.Data
     """
     results = seed_results(study, planned, table)
     errors = table[table["error"] != ""].set_index("run")["error"].to_dict()
-    attempted = [run.row for run in planned if run.name in errors] + list(results["row"])
-    labels = [label for label in (*study.rows, *NAMES.values()) if label in attempted]
-    by_row = {label: results[results["row"] == label] for label in labels}
-    seeds = len(study.seeds)
-    shown = ("base_rate", "validation_aupr", *study.metrics)
-    heads = ["base rate", "validation AUPR", *(COLUMNS[metric] for metric in study.metrics)]
-    blocks = _matrices(study, results)
-    blocks += pipe_table(
-        [study.varied, "seeds", *heads],
-        (
-            [label, str(len(runs)) if len(runs) == seeds else f"{len(runs)} of {seeds}"]
-            + [spread(runs, column) for column in shown]
-            for label, runs in by_row.items()
-        ),
-    )
-    blocks += ["", EXPLANATION]
-    if study.reference:
-        reference = by_row[study.reference] if study.reference in by_row else results[:0]
-        blocks += ["", f"Difference from {study.reference} with the same seed, and so the same test part:", ""]
-        blocks += pipe_table(
-            [study.varied, *(COLUMNS[metric] for metric in COMPARED)],
-            (
-                [label, *(_difference(runs, reference, metric) for metric in COMPARED)]
-                for label, runs in by_row.items()
-                if label != study.reference
-            ),
-        )
-    costs = [[label, *(_mean(runs[cost]) for cost in COSTS)] for label, runs in by_row.items()]
-    blocks += ["", "Cost, averaged over seeds:", ""]
-    blocks += pipe_table([study.varied, *COSTS.values()], (line for line in costs if any(line[1:])))
+    attempted = {run.row for run in planned if run.name in errors} | set(results["row"])
+    by_row = {label: results[results["row"] == label] for label in (*study.rows, *NAMES.values()) if label in attempted}
     notes = [*_warnings(results), *_failures(planned, errors), *_missing(study, planned, table)]
-    return "\n".join([*blocks, *(["", *notes] if notes else [])]) + "\n"
+    blocks = [*_matrices(study, results), *_metrics(study, by_row), EXPLANATION]
+    if study.reference:
+        blocks += _differences(study, by_row, results)
+    blocks += _costs(study, by_row)
+    return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def _metrics(study: Study, by_row: Mapping[str, pd.DataFrame]) -> list[str]:
+    head = ["base rate", "validation AUPR", *(COLUMNS[metric] for metric in study.metrics)]
+    columns = ("base_rate", "validation_aupr", *study.metrics)
+    seeds = len(study.seeds)
+    lines = [
+        [label, f"{seeds}" if len(runs) == seeds else f"{len(runs)} of {seeds}"]
+        + [spread(runs, column) for column in columns]
+        for label, runs in by_row.items()
+    ]
+    return [pipe_table([study.varied, "seeds", *head], lines)]
+
+
+def _differences(study: Study, by_row: Mapping[str, pd.DataFrame], results: pd.DataFrame) -> list[str]:
+    """Returns by how much each row exceeds the reference row: mean and standard deviation over pairs of equal seeds."""
+    metrics = list(COMPARED)
+    reference = results[results["row"] == study.reference].set_index("seed")[metrics].apply(pd.to_numeric)
+    lines = []
+    for label, runs in by_row.items():
+        if label != study.reference:
+            differences = runs.set_index("seed")[metrics].apply(pd.to_numeric) - reference
+            lines.append([label, *(spread(differences, metric, sign="+") for metric in metrics)])
+    title = f"Difference from {study.reference} with the same seed, and so the same test part:"
+    return [title, pipe_table([study.varied, *(COLUMNS[metric] for metric in metrics)], lines)]
+
+
+def _costs(study: Study, by_row: Mapping[str, pd.DataFrame]) -> list[str]:
+    lines = [[label, *(_mean(runs[cost]) for cost in COSTS)] for label, runs in by_row.items()]
+    measured = [line for line in lines if any(line[1:])]
+    return ["Cost, averaged over seeds:", pipe_table([study.varied, *COSTS.values()], measured)] if measured else []
 
 
 def setting(study: Study, results: pd.DataFrame) -> str:
@@ -103,30 +110,21 @@ def heading(study: Study, results: pd.DataFrame) -> str:
     return ": ".join(filter(None, (study.title, setting(study, results))))
 
 
-def pipe_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a Markdown table."""
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
+def pipe_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
 
 
-def spread(runs: pd.DataFrame, column: str, interval: bool = True) -> str:
+def spread(runs: pd.DataFrame, column: str, sign: str = "") -> str:
     """Returns a cell: mean, standard deviation over runs and, where there is one, the interval; '-' for no number."""
     values = pd.to_numeric(runs[column], errors="coerce").dropna()
     if not len(values):
         return "-"
-    text = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    text = f"{values.mean():{sign}.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
     ends = [runs[end].mean() for end in (f"{column}_low", f"{column}_high") if end in runs]
-    if interval and ends and not any(map(pd.isna, ends)):
+    if ends and not any(map(pd.isna, ends)):
         text += f" [{ends[0]:.2f}, {ends[1]:.2f}]"
     return text
-
-
-def _difference(runs: pd.DataFrame, reference: pd.DataFrame, metric: str) -> str:
-    """Returns by how much runs exceed those of a reference row with the same seed: mean and standard deviation."""
-    pairs = runs.merge(reference, on="seed", suffixes=("", "_reference"))
-    values = pd.to_numeric(pairs[metric] - pairs[f"{metric}_reference"], errors="coerce").dropna()
-    if not len(values):
-        return "-"
-    return f"{values.mean():+.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def _mean(costs: pd.Series) -> str:
@@ -138,22 +136,16 @@ def _matrices(study: Study, results: pd.DataFrame) -> list[str]:
     """Returns a table for each matrix and metric of a study, with a line for what a detector was trained on."""
     blocks = []
     for matrix, metrics in study.matrices.items():
+        cells = matrix_cells(study, matrix)
+        origins, targets = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
         for metric in metrics:
-            cells = matrix_cells(study, matrix)
-            targets = list(dict.fromkeys(target for _, target in cells))
-            blocks += [f"{COLUMNS[metric]}, {matrix}; trained on (line), tested on (column):", ""]
-            blocks += pipe_table(
-                ["", *targets],
-                (
-                    [origin]
-                    + [
-                        spread(results[results["row"] == cells.get((origin, target))], metric, interval=False)
-                        for target in targets
-                    ]
-                    for origin in dict.fromkeys(origin for origin, _ in cells)
-                ),
-            )
-            blocks.append("")
+            values = results[["row", metric]]  # without the ends of intervals
+            lines = [
+                [origin] + [spread(values[values["row"] == cells.get((origin, target))], metric) for target in targets]
+                for origin in origins
+            ]
+            title = f"{COLUMNS[metric]}, {matrix}; trained on (line), tested on (column):"
+            blocks += [title, pipe_table(["", *targets], lines)]
     return blocks
 
 
