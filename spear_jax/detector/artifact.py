@@ -1,8 +1,7 @@
-"""The trained artifact: all that scoring needs but the backbone, in two files."""
+"""The trained artifact: everything that scoring needs but the backbone."""
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +10,13 @@ import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from spear_jax import hub, parallel
 from spear_jax.backbones import Backbone
 from spear_jax.config import read_stored, validate
 from spear_jax.data import Dataset, Quantizer, ScaleRange
-from spear_jax.detector import model_card
+from spear_jax.detector.model_card import render_card, render_peft_section
+from spear_jax.detector.stored import JSON, read_files, seal, write_files
 from spear_jax.errors import InputError
 from spear_jax.evaluation import DecisionRule, Rule, RunRecord, Threshold
 from spear_jax.model import (
@@ -30,38 +28,33 @@ from spear_jax.model import (
     read_adapter,
     write_adapter,
 )
-from spear_jax.storage import read_json, write_whole
+from spear_jax.storage import write_whole
 from spear_jax.training import read_trainable
 
-SCHEMA = 2
+_BACKBONE_KEYS = ("name", "revision", "sha256", "dtype", "pretrained")
 
-
-# What is always known of the backbone.
-BACKBONE = ("name", "revision", "sha256", "dtype", "pretrained")
-
-
-REPLACED = "its prompt is that of PEFT's files; head, threshold and numbers are of the prompt that it replaces"
+PROMPT_REPLACED = "its prompt comes from PEFT's files; head, threshold and metrics belong to the prompt it replaces"
 
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """A trained prompt and head and what they were trained with.
+    """A trained prompt and head, with the settings that they were trained with.
 
     Attributes:
       config: the run's resolved config.
-      trainable: see `carried`.
-      quantizer: bins and edges.
-      typical_width: the scaler's stand-in for the range of a constant reference.
-      ranges: where 0 and 1 lie for the series that it was trained on, where more of them is to come.
-      threshold: chosen on the validation part of `trained_on`.
+      trainable: see `carried_parts`.
+      quantizer: the bins.
+      typical_width: see `Scaler`.
+      ranges: what is mapped to 0 and 1 for each series that it was trained on, if more of that series may follow.
+      threshold: chosen on the validation split of `trained_on`.
       alarm_rule: chosen there too.
-      trained_on: name of the data set.
-      backbone: name, revision, sha256, dtype, pretrained.
-      table_sha256: of the bin embeddings, frozen or trained.
-      warnings: what every output has to say about it and the data that it was trained on.
-      embedding: where the bins' vectors come from, with the tokens of the vocabulary that they are rows of.
-      test: metrics on the test part of `trained_on`, of 'spear' and of each control; empty where nothing was measured.
-      versions: of what it was saved with.
+      trained_on: the name of the data set.
+      backbone: see `Backbone.description`.
+      table_sha256: the digest of the bin embeddings before training.
+      warnings: shown with every output.
+      embedding: describes the origin of the bins' vectors.
+      test: metrics on the test split of `trained_on`, of 'spear' and of each control; may be empty.
+      versions: of the packages that it was saved with.
     """
 
     config: ConfigDict
@@ -101,7 +94,7 @@ class Detector:
         """
         return cls(
             config=config,
-            trainable=carried(untrained, model.trainable),
+            trainable=carried_parts(untrained, model.trainable),
             quantizer=dataset.quantizer,
             typical_width=dataset.typical_width,
             ranges=dataset.ranges,
@@ -114,59 +107,14 @@ class Detector:
             embedding=untrained.embedding,
         )
 
-    def range_of(self, name: str, column: str) -> tuple[float, float] | None:
-        """Where 0 and 1 lie for a series that this detector was trained on.
-
-        It is known by its name, unless that was another column's, or by the column's where only one series that was
-        trained on had it; None if not.
-        """
-        alike = [one for one in self.ranges.values() if one.column == column]
-        same = self.ranges.get(name)
-        if same and same.column and same.column != column:
-            same = None
-        known = same or (alike[0] if len(alike) == 1 else None)
-        return (known.low, known.high) if known else None
-
-    def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
-        """Writes README.md, a model card, detector.safetensors and detector.json, which makes the folder whole."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"{part}.{name}": np.ascontiguousarray(array)
-            for part, arrays in self.trainable.items()
-            for name, array in arrays.items()
-        }
-        tensors["quantizer.edges"] = np.asarray(self.quantizer.edges, np.float32)
-        blob = save(tensors)
-        about = {
-            "schema": SCHEMA,
-            "trained": sorted(self.trainable),
-            "trained_on": self.trained_on,
-            "threshold": self.threshold._asdict(),
-            "alarms": self.alarm_rule._asdict(),
-            "typical_width": self.typical_width,
-            "ranges": {name: list(one) for name, one in self.ranges.items()},
-            "backbone": self.backbone,
-            "embedding": self.embedding,
-            "table_sha256": self.table_sha256,
-            "warnings": list(self.warnings),
-            "tensors_sha256": hashlib.sha256(blob).hexdigest(),
-            "test": self.test,
-            "config": self.config.to_dict(),
-            "versions": versions,
-        }
-        about["sha256"] = content_sha256(about)
-        write_whole(folder / "README.md", model_card.text(about).encode())
-        write_whole(folder / "detector.safetensors", blob)
-        write_whole(folder / "detector.json", json.dumps(about, indent=2).encode())
-
     @classmethod
     def load(cls, path: epath.Path) -> "Detector":
-        """Reads a detector folder, a run folder that holds one, checkpoints/<step> of such a run, or one of the Hub.
-
-        A checkpoint's parameters take the place of the run's best ones; the threshold stays that of the best.
+        """Reads a detector.
 
         Args:
-          path: a folder; or, where there is none of this name, 'user/name' or 'user/name@revision' of the Hub.
+          path: a detector folder; a run folder; checkpoints/<step> of one, whose parameters take the place of the best
+            ones while the threshold stays; or, if there is no such folder, 'user/name' or 'user/name@revision' of the
+            Hugging Face Hub.
 
         Raises:
           InputError: it is not there, of another schema, or damaged.
@@ -174,94 +122,70 @@ class Detector:
         path = hub.find_folder(str(path))
         if path.parent.name == "checkpoints":
             run = path.parent.parent
-            if not (run / "detector" / "detector.json").exists():
+            if not (run / "detector" / JSON).exists():
                 raise InputError(f"--detector={path}: its run {run} has no detector/ yet: the same command finishes it")
             best = cls.load(run)
             return dataclasses.replace(best, trainable={**best.trainable, **read_trainable(path)}, test={})
-        folder = path / "detector" if (path / "detector" / "detector.json").exists() else path
-        if not (folder / "detector.json").exists():
-            if (folder / ADAPTER_CONFIG).exists():
+        folder = path / "detector" if (path / "detector" / JSON).exists() else path
+        has_adapter = (folder / ADAPTER_CONFIG).exists()
+        if not (folder / JSON).exists():
+            if has_adapter:
                 raise InputError(
                     f"--detector={path}: a prompt of PEFT alone has no head and no threshold; train them with"
                     f" --config.prompt.init={path}"
                 )
-            raise InputError(f"--detector={path}: no detector.json there nor in its folder detector/")
-        about = read_json(folder / "detector.json")
-        schema = about.get("schema")
-        if schema != SCHEMA:
-            raise InputError(f"{folder / 'detector.json'}: schema {schema!r}; this version reads {SCHEMA}")
-        if about.get("sha256") != content_sha256(about):
-            raise InputError(
-                f"{folder / 'detector.json'}: damaged or edited: its content has the sha256 {content_sha256(about)},"
-                f" it was saved with {about.get('sha256')}"
-            )
+            raise InputError(f"--detector={path}: no {JSON} there nor in its folder detector/")
+        content, tensors = read_files(folder)
         try:
-            detector = cls._from(folder, about)
-            return detector._with_adapter(folder) if (folder / ADAPTER_CONFIG).exists() else detector
-        except InputError:
-            raise
-        except KeyError as fault:
-            raise InputError(f"{folder / 'detector.json'}: damaged: {fault} is missing") from fault
-        except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as fault:
-            raise InputError(
-                f"{folder / 'detector.json'} and detector.safetensors are damaged ({type(fault).__name__}: {fault})"
-            ) from fault
+            detector = cls._from_content(content, tensors)
+        except KeyError as error:
+            raise InputError(f"{folder / JSON}: damaged: {error} is missing") from error
+        except InputError as error:
+            raise InputError(f"{folder / JSON}: {error}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / JSON}: damaged ({type(error).__name__}: {error})") from error
+        return detector._with_adapter(folder) if has_adapter else detector
 
     @classmethod
-    def _from(cls, folder: epath.Path, about: dict[str, Any]) -> "Detector":
-        file = folder / "detector.safetensors"
-        blob = file.read_bytes()
-        if hashlib.sha256(blob).hexdigest() != about["tensors_sha256"]:
-            raise InputError(f"{file}: damaged, or not the file that detector.json describes")
+    def _from_content(cls, content: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> "Detector":
+        """Makes a detector of what its files contain.
+
+        Raises:
+          InputError: a value is not allowed.
+          Exception: KeyError, AttributeError, TypeError or ValueError for content that no version has written.
+        """
+        config = read_stored(content["config"])
+        validate(config)
         trainable: Params = {}
-        tensors = load(blob)
-        for key, array in tensors.items():
-            odd = int((~np.isfinite(array)).sum())
-            if array.dtype != np.float32 or odd:
-                raise InputError(f"{file}: {key} is {array.dtype}, {odd} of {array.size} not finite; needed is float32")
-        edges = tensors.pop("quantizer.edges")
         for key, array in tensors.items():
             part, _, name = key.partition(".")
             trainable.setdefault(part, {})[name] = array
-        try:
-            config = read_stored(about["config"])
-            validate(config)
-        except InputError as fault:
-            raise InputError(f"{folder / 'detector.json'}: {fault}") from fault
-        bins = config.quantizer.bins
-        if len(edges) != (bins - 1 if config.quantizer.kind == "quantile" else 0):
-            raise InputError(f"{file}: {len(edges)} inner edges are not those of {bins} {config.quantizer.kind} bins")
-        threshold = Threshold(**about["threshold"])
-        ranges = {name: ScaleRange(*one) for name, one in about.get("ranges", {}).items()}
-        limits = [(f"ranges of {name!r}", limit) for name, one in ranges.items() for limit in (one.low, one.high)]
-        for name, number in (("threshold", threshold.value), ("typical_width", about["typical_width"]), *limits):
-            if type(number) not in (int, float) or not math.isfinite(number):
-                raise InputError(f"{folder / 'detector.json'}: {name} is {number!r}; needed is a finite number")
-        rule = Rule(**about.get("alarms", {}))
-        if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
-            raise InputError(
-                f"{folder / 'detector.json'}: alarms is {rule._asdict()}; needed are merge_gap of at least 0"
-                " and min_length of at least 1"
-            )
+        edges = trainable.pop("quantizer")["edges"]
+        bins, kind = config.quantizer.bins, config.quantizer.kind
+        if len(edges) != (bins - 1 if kind == "quantile" else 0):
+            raise InputError(f"{len(edges)} inner edges are not those of {bins} {kind} bins")
         return cls(
             config=config,
             trainable=trainable,
             quantizer=Quantizer(bins, edges),
-            typical_width=about["typical_width"],
-            ranges=ranges,
-            threshold=threshold,
-            alarm_rule=rule,
-            trained_on=about["trained_on"],
-            backbone={key: about["backbone"][key] for key in BACKBONE} | about["backbone"],
-            table_sha256=about["table_sha256"],
-            warnings=tuple(about.get("warnings", ())),
-            embedding=about.get("embedding", {}),
-            test=about.get("test", {}),
-            versions=about["versions"],
+            typical_width=_finite("typical_width", content["typical_width"]),
+            ranges={
+                name: ScaleRange(column, *(_finite(f"ranges of {name!r}", limit) for limit in limits))
+                for name, (column, *limits) in content.get("ranges", {}).items()
+            },
+            threshold=_threshold(content["threshold"]),
+            alarm_rule=_alarm_rule(content.get("alarms", {})),
+            trained_on=content["trained_on"],
+            backbone={key: content["backbone"][key] for key in _BACKBONE_KEYS} | content["backbone"],
+            table_sha256=content["table_sha256"],
+            warnings=tuple(content.get("warnings", ())),
+            embedding=content.get("embedding", {}),
+            test=content.get("test", {}),
+            versions=content["versions"],
         )
 
     def _with_adapter(self, folder: epath.Path) -> "Detector":
-        """The detector with the prompt of PEFT's files beside it."""
+        """Returns the detector with the prompt in PEFT's files, which may have been trained on there."""
         check_exchange(self.config, str(folder))
         prompt, own = read_adapter(folder, self.backbone["name"]), self.trainable["prompt"]["vectors"]
         if prompt.shape != own.shape:
@@ -271,99 +195,159 @@ class Detector:
         return dataclasses.replace(
             self,
             trainable={**self.trainable, "prompt": {"vectors": prompt}},
-            warnings=(*self.warnings, REPLACED),
+            warnings=(*self.warnings, PROMPT_REPLACED),
             test={},
         )
 
+    def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
+        """Writes the detector and README.md, its model card.
+
+        Args:
+          folder: is made if it does not exist.
+          versions: of the packages at hand.
+        """
+        self._write(folder, versions, "")
+
     def export(self, folder: epath.Path) -> None:
-        """Writes the detector with its prompt in PEFT's files beside it.
+        """Writes the detector, its model card, and its prompt in PEFT's files.
 
         Raises:
-          InputError: the prompt means nothing to PEFT.
+          InputError: PEFT has no such prompt, or no such backbone.
         """
         check_exchange(self.config, "the detector")
+        name, prompt = self.backbone["name"], self.trainable["prompt"]["vectors"]
         if not self.backbone["pretrained"]:
-            raise InputError(f"the detector's backbone {self.backbone['name']} has random weights, which PEFT has not")
-        self.save(folder, self.versions)
-        vectors = self.trainable["prompt"]["vectors"]
-        write_adapter(folder, vectors, self.backbone["name"], self.backbone["revision"])
-        card = folder / "README.md"
-        write_whole(card, (card.read_text() + model_card.of_peft(self.backbone["name"], len(vectors))).encode())
+            raise InputError(f"the detector's backbone {name} has random weights; PEFT needs a pretrained backbone")
+        self._write(folder, self.versions, render_peft_section(name, len(prompt)))
+        write_adapter(folder, prompt, name, self.backbone["revision"])
+
+    def _write(self, folder: epath.Path, versions: dict[str, str], more_card: str) -> None:
+        tensors = {f"{part}.{name}": array for part, arrays in self.trainable.items() for name, array in arrays.items()}
+        tensors["quantizer.edges"] = np.asarray(self.quantizer.edges, np.float32)
+        described = {
+            "trained": sorted(self.trainable),
+            "trained_on": self.trained_on,
+            "threshold": self.threshold._asdict(),
+            "alarms": self.alarm_rule._asdict(),
+            "typical_width": self.typical_width,
+            "ranges": {name: list(limits) for name, limits in self.ranges.items()},
+            "backbone": self.backbone,
+            "embedding": self.embedding,
+            "table_sha256": self.table_sha256,
+            "warnings": list(self.warnings),
+            "test": self.test,
+            "config": self.config.to_dict(),
+            "versions": versions,
+        }
+        content, blob = seal(described, tensors)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "README.md", (render_card(content) + more_card).encode())
+        write_files(folder, content, blob)
+
+    def range_of(self, series: str, column: str) -> tuple[float, float] | None:
+        """Returns what is mapped to 0 and 1 for a series that this detector was trained on, else None.
+
+        A series is recognized by its name, unless that belonged to another column, or by its column, if only one series
+        in training had that.
+        """
+        by_column = [limits for limits in self.ranges.values() if limits.column == column]
+        by_name = self.ranges.get(series)
+        if by_name and by_name.column and by_name.column != column:
+            by_name = None
+        limits = by_name or (by_column[0] if len(by_column) == 1 else None)
+        return (limits.low, limits.high) if limits else None
 
     def assemble(self, backbone: Backbone) -> PlacedModel:
         """Builds the model with this detector's parameters, on all devices.
 
         Raises:
-          InputError: the backbone's weights, or the rows chosen from them, are not those it was trained with.
+          InputError: the backbone's weights, or the bin embeddings made of them, are not those of training.
         """
         if backbone.sha256 != self.backbone["sha256"]:
             raise InputError(
                 f"the detector was trained with {self.backbone['name']} of sha256 {self.backbone['sha256']};"
                 f" the weights at hand, {backbone.name}, have {backbone.sha256}"
             )
-        whole = self.config.copy_and_resolve_references()
-        whole.train.parts = "prompt+head"  # what was trained no longer matters
-        whole.prompt.init = "uniform"  # nor where it began, which may be a file of another machine
-        model = assemble_model(whole, backbone)
+        config = self.config.copy_and_resolve_references()
+        config.train.parts = "prompt+head"  # which parts were trained no longer matters
+        config.prompt.init = "uniform"  # the prompt is replaced; its start may have been a file of another machine
+        model = assemble_model(config, backbone)
         if "embedding" not in self.trainable and table_sha256(model) != self.table_sha256:
             raise InputError("the bin embeddings made here are not those that the detector was trained with")
         parts = {**model.frozen, **model.trainable}
         needed = {name: parts.get(name, {}) for name in {*model.trainable, *self.trainable}}
-        found, wanted = (jax.tree.map(np.shape, tree) for tree in (self.trainable, needed))
-        if found != wanted:
-            raise InputError(f"the detector's parameters have the shapes {found}; its config gives {wanted}")
+        shapes, needed_shapes = (jax.tree.map(np.shape, tree) for tree in (self.trainable, needed))
+        if shapes != needed_shapes:
+            raise InputError(f"the detector's parameters have the shapes {shapes}; its config gives {needed_shapes}")
         return model.with_parts(self.trainable)
 
     def remarks(self, backbone: Backbone) -> list[str]:
-        """What scores of this detector have to say of it, on a backbone as it was loaded."""
-        said = [f"the detector: {warning}" for warning in self.warnings]
-        held, here = _numbers(self.backbone), _numbers(vars(backbone))
-        if here != held:
-            said.append(
-                f"the backbone is held in {here}; the detector's threshold was chosen with it in {held}, and scores"
+        """Returns the warnings that scores of this detector need, with a backbone as it was loaded."""
+        remarks = [f"the detector: {warning}" for warning in self.warnings]
+        then, now = _number_format(self.backbone), _number_format(vars(backbone))
+        if now != then:
+            remarks.append(
+                f"the backbone is held in {now}; the detector's threshold was chosen with it in {then}, and scores"
                 " differ: --mode=evaluate measures what that changes"
             )
-        return said
+        return remarks
 
 
-def carried(model: PlacedModel, trained: Params) -> Params:
-    """What a detector carries of a model: all that cannot be made again exactly, on any machine, from the backbone.
+def load_detector(path: str) -> tuple[Detector, dict[str, str]]:
+    """Reads a detector; returns it with the commit, as {'commit': ...}, if it comes from the Hub.
 
     Args:
-      model: as it was assembled.
+      path: see `Detector.load`.
+    """
+    folder = hub.find_folder(path)
+    detector = Detector.load(folder)
+    if folder == epath.Path(path):
+        return detector, {}
+    parallel.say(f"detector {path}: commit {folder.name} of the Hub")
+    return detector, {"commit": folder.name}
+
+
+def carried_parts(model: PlacedModel, trained: Params) -> Params:
+    """Returns the parameters that a detector carries: those that a backbone does not give again, on any machine.
+
+    Args:
+      model: the model before training.
       trained: its trained parameters.
 
     Returns:
-      'head'; 'prompt' where there is one, trained or not; 'embedding' where it was trained, or drawn from random
-      numbers and not made of rows of the vocabulary.
+      'head'; 'prompt' if there is one, trained or not; 'embedding' if it was trained or drawn from random numbers, and
+      is not made of rows of the vocabulary.
     """
-    made = ("prompt",) if "tokens" in model.embedding else ("prompt", "embedding")
-    return jax.device_get({**{name: part for name, part in model.frozen.items() if name in made}, **trained})
-
-
-def content_sha256(about: Mapping[str, Any]) -> str:
-    """Fingerprint of what detector.json says, however it is laid out; its own entry 'sha256' is left out."""
-    content = {key: value for key, value in about.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _numbers(backbone: Mapping[str, Any]) -> str:
-    """In which numbers a backbone is held."""
-    int8 = backbone.get("int8", "none")
-    return str(backbone["dtype"]) + ("" if int8 == "none" else f" and int8 by {int8}")
+    names = ("prompt",) if "tokens" in model.embedding else ("prompt", "embedding")
+    return jax.device_get({**{name: part for name, part in model.frozen.items() if name in names}, **trained})
 
 
 def table_sha256(model: PlacedModel) -> str:
-    """Fingerprint of the bin embeddings that a model starts with."""
+    """Returns the digest of a model's bin embeddings."""
     table = (model.trainable.get("embedding") or model.frozen["embedding"])["table"]
     return hashlib.sha256(np.ascontiguousarray(table, np.float32).tobytes()).hexdigest()
 
 
-def load_detector(detector_path: str) -> tuple[Detector, dict[str, str]]:
-    """A detector, and the commit that it was pulled at where it comes from the Hub."""
-    found = hub.find_folder(detector_path)
-    detector = Detector.load(found)
-    if found == epath.Path(detector_path):
-        return detector, {}
-    parallel.say(f"detector {detector_path}: commit {found.name} of the Hub")
-    return detector, {"commit": found.name}
+def _number_format(backbone: Mapping[str, Any]) -> str:
+    """Returns the type of the numbers in which a backbone is held."""
+    int8 = backbone.get("int8", "none")
+    return str(backbone["dtype"]) + ("" if int8 == "none" else f" and int8 by {int8}")
+
+
+def _finite(name: str, number: object) -> float:
+    if type(number) not in (int, float) or not math.isfinite(number):  # type: ignore[arg-type]
+        raise InputError(f"{name} is {number!r}; needed is a finite number")
+    return number  # type: ignore[return-value]
+
+
+def _threshold(fields: Mapping[str, Any]) -> Threshold:
+    threshold = Threshold(**fields)
+    _finite("threshold", threshold.value)
+    return threshold
+
+
+def _alarm_rule(fields: Mapping[str, Any]) -> Rule:
+    rule = Rule(**fields)
+    if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
+        raise InputError(f"alarms is {rule._asdict()}; needed are merge_gap of at least 0 and min_length of at least 1")
+    return rule

@@ -30,7 +30,8 @@ from etils import epath
 
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.arguments import MINILM
-from spear_jax.detector.artifact import Detector, content_sha256
+from spear_jax.detector.artifact import Detector
+from spear_jax.detector.stored import content_sha256
 from spear_jax.model.embedding import bin_table
 
 # --- What is damaged ----------------------------------------------------
@@ -125,7 +126,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "older schema": (change("schema", 1), ["schema 1", "this version reads 2"]),
     "schema in words": (change("schema", "2"), ["schema '2'"]),
     "no threshold": (change("threshold", None), ["detector.json: damaged: 'threshold' is missing"]),
-    "no sha": (change("tensors_sha256", None), ["'tensors_sha256' is missing"]),
+    "no sha": (change("tensors_sha256", None), ["detector.safetensors: damaged, or not the file"]),
     "no backbone": (change("backbone", None), ["'backbone' is missing"]),
     "no backbone's sha": (change("backbone.sha256", None), ["'sha256'"]),
     "no config": (change("config.prompt", None), ["'prompt' is missing"]),

@@ -18,7 +18,7 @@ from conftest import Outcome, Run, Spear, check_refusal, evaluate, quick, result
 from etils import epath
 
 from spear_jax.backbones.pretrained import load_backbone
-from spear_jax.detector.artifact import REPLACED, Detector
+from spear_jax.detector.artifact import PROMPT_REPLACED, Detector
 from spear_jax.errors import InputError
 from spear_jax.model.peft import read_adapter
 from spear_jax.model.spear import merge
@@ -219,12 +219,12 @@ def test_a_prompt_trained_in_torch_scores_here(
     check_same_hidden_states(exported, trained.backbone)
     told = score(spear, exported, table, tmp_path / "there")
     assert (told.code, told.err) == (0, "")
-    assert f"WARNING: the detector: {REPLACED}" in told.out
+    assert f"WARNING: the detector: {PROMPT_REPLACED}" in told.out
     assert score(spear, trained.run, table, tmp_path / "own").code == 0
     own, there = (pd.read_parquet(tmp_path / name / "scores.parquet")["score"] for name in ("own", "there"))
     assert np.abs(own - there).max() > 1e-4
     assert spear(*evaluate(exported, tmp_path / "evaluated")).code == 0
-    assert any(REPLACED in warning for warning in results(tmp_path / "evaluated")["warnings"])
+    assert any(PROMPT_REPLACED in warning for warning in results(tmp_path / "evaluated")["warnings"])
 
 
 @pytest.mark.parametrize("task", ["FEATURE_EXTRACTION", "SEQ_CLS"])

@@ -1,0 +1,76 @@
+"""The two files of a detector: detector.json says what the numbers in detector.safetensors mean."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float32
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from spear_jax.errors import InputError
+from spear_jax.storage import read_json, write_whole
+
+SCHEMA = 2
+JSON, TENSORS = "detector.json", "detector.safetensors"
+
+Tensors = Mapping[str, Float32[np.ndarray, "..."]]
+
+
+def seal(content: Mapping[str, Any], tensors: Tensors) -> tuple[dict[str, Any], bytes]:
+    """Adds the schema and the digests of both files to the content of detector.json.
+
+    Returns:
+      The complete content, and the bytes of detector.safetensors.
+    """
+    blob = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    complete = {"schema": SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
+    return {**complete, "sha256": content_sha256(complete)}, blob
+
+
+def write_files(folder: epath.Path, content: Mapping[str, Any], blob: bytes) -> None:
+    """Writes detector.safetensors, and then detector.json, whose existence tells that both are complete."""
+    write_whole(folder / TENSORS, blob)
+    write_whole(folder / JSON, json.dumps(content, indent=2).encode())
+
+
+def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np.ndarray, "..."]]]:
+    """Reads the content of detector.json and the tensors.
+
+    Raises:
+      InputError: a file is missing, damaged or edited, or of another schema.
+    """
+    path = folder / JSON
+    content = read_json(path)
+    schema = content.get("schema")
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}; this version reads {SCHEMA}")
+    if content.get("sha256") != content_sha256(content):
+        raise InputError(
+            f"{path}: damaged or edited: its content has the sha256 {content_sha256(content)}, it was saved with"
+            f" {content.get('sha256')}"
+        )
+    path = folder / TENSORS
+    try:
+        blob = path.read_bytes()
+        if hashlib.sha256(blob).hexdigest() != content.get("tensors_sha256"):
+            raise InputError(f"{path}: damaged, or not the file that {JSON} describes")
+        tensors = load(blob)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    for name, array in tensors.items():
+        infinite = int((~np.isfinite(array)).sum())
+        if array.dtype != np.float32 or infinite:
+            raise InputError(
+                f"{path}: {name} is {array.dtype}, {infinite} of {array.size} not finite; needed is float32"
+            )
+    return content, tensors
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """Returns the digest of the content of detector.json, without its own entry 'sha256', in any layout."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
