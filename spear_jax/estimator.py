@@ -259,9 +259,9 @@ class SpearDetector(BaseEstimator):
                 config.update_from_flattened_dict({field: value.item() if isinstance(value, np.generic) else value})
             except TypeError as error:
                 kind = type(flatten(config)[field]).__name__
-                raise InputError(f"{name}={value!r}: is {type(value).__name__}; allowed is {kind}") from error
+                raise InputError(f"{name}={value!r}: is {type(value).__name__}; it must be {kind}") from error
         if self.combine == "none":
-            raise InputError("combine='none': each row gets one score; allowed are max, mean")
+            raise InputError("combine='none': each row gets one score; allowed: max, mean")
         try:
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
             validate(config)

@@ -89,7 +89,7 @@ def test_validation_labels_without_labels_are_refused() -> None:
 
 def test_times_outside_the_range_of_nanoseconds_are_refused(fitted: SpearDetector) -> None:
     times = pd.date_range("3000-01-01", periods=300, freq="min", unit="s")
-    with pytest.raises(InputError, match="row 0 has the time 3000-01-01 00:00:00; allowed are the years 1678 to 2261"):
+    with pytest.raises(InputError, match="row 0 has the time 3000-01-01 00:00:00; allowed: the years 1678 to 2261"):
         fitted.intervals(pd.DataFrame(make()[0], index=times))
 
 
@@ -146,7 +146,7 @@ def test_a_new_fit_replaces_the_columns_and_a_failed_one_changes_nothing(spear: 
     assert detector.n_features_in_ == 2 and detector.feature_names_in_.tolist() == ["level", "flow"]
     expected = detector.decision_function(frame)
     np.testing.assert_array_equal(detector.decision_function(frame.set_index("time")), expected)
-    with pytest.raises(InputError, match="needed is a label for each of the 300 rows"):
+    with pytest.raises(InputError, match="expected a label for each of the 300 rows"):
         detector.fit(frame.rename(columns={"flow": "other"}), labels[:-1])
     np.testing.assert_array_equal(detector.decision_function(frame), expected)
     detector.fit(values[:, 0], labels)
@@ -256,17 +256,17 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
     [
         ({"epochs": 0}, None, None, "epochs=0 must be at least 1"),
         ({"scale": "all"}, None, None, "scale='all' must be one of train, series, window"),
-        ({"combine": "none"}, None, None, "combine='none': .* allowed are max, mean"),
+        ({"combine": "none"}, None, None, "combine='none': .* allowed: max, mean"),
         ({"combine": "std"}, None, None, "combine='std' must be one of"),
-        ({"window": "32"}, None, None, "window='32': is str; allowed is int"),
-        ({"seed": 0.5}, None, None, "seed=0.5: is float; allowed is int"),
+        ({"window": "32"}, None, None, "window='32': is str; it must be int"),
+        ({"seed": 0.5}, None, None, "seed=0.5: is float; it must be int"),
         ({"window": 600}, None, None, "has 512 positions, of which the prompt takes 2"),
-        ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed are 0 and 1"),
-        ({}, None, np.zeros(299), r"labels: has the shape \(299,\); needed is a label for each of the 300 rows"),
+        ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed: 0 and 1"),
+        ({}, None, np.zeros(299), r"labels: has the shape \(299,\); expected a label for each of the 300 rows"),
         ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),
         ({}, np.zeros((3, 3, 3)), None, "dim 3"),
         ({}, np.array(["a", "b"]), None, "could not convert string"),
-        ({}, [np.zeros(50), np.zeros(50)], [np.zeros(50)], "labels: 1 for 2 series; needs one for each"),
+        ({}, [np.zeros(50), np.zeros(50)], [np.zeros(50)], "labels: 1 for 2 series; expected one for each"),
         ({}, pd.DataFrame({"t": pd.to_datetime(["2025-01-01", None]), "x": [1, 2]}), [0, 1], "row 1 has no time"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Attention, linear layers and the stack of layers, the same for every backbone."""
+"""Implements attention, linear layers and the stack of layers, which all backbones share."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class Linear(nn.Module):
       use_bias: whether to add b.
       int8: 'none', 'channel' or 'grouped'.
       lora_rank: r of a low-rank update x A B of the product (Hu et al., 2021, arXiv:2106.09685); 0 means none. A is
-        initialised with normal numbers and B with 0, so that nothing changes before training.
+        initialized with normal numbers and B with 0, so that nothing changes before training.
     """
 
     features: int
@@ -50,7 +50,7 @@ class Linear(nn.Module):
             kernel = self.param("kernel", nn.initializers.zeros, (rows, self.features), jnp.int8).astype(self.dtype)
             groups = int8_groups(self.int8, rows)
             scale = self.param("kernel_scale", nn.initializers.ones, (groups, self.features)).astype(self.dtype)
-            if groups == 1:  # one scale per output channel can wait until after the product
+            if groups == 1:  # a single scale per output channel can be applied after the product
                 y = (x @ kernel) * scale[0]
             else:
                 y = x @ (kernel.reshape(groups, -1, self.features) * scale[:, None]).reshape(rows, self.features)
@@ -120,7 +120,7 @@ def attend(
     logits = jnp.einsum("bqngd,bknd->bngqk", query, key, preferred_element_type=jnp.float32)
     if soft_cap:
         logits = soft_cap * jnp.tanh(logits / soft_cap)
-    # The lowest finite number, not -inf: a row with no real position must not become NaN.
+    # The lowest finite number, not -inf: a fully masked row must not become NaN.
     logits = jnp.where(allowed[:, None, None], logits, jnp.finfo(jnp.float32).min)
     weights = nn.softmax(logits)
     attended = jnp.einsum("bngqk,bknd->bqngd", weights.astype(value.dtype), value)
@@ -142,7 +142,7 @@ def take(x: Shaped[Array, "#batch sequence *rest"], selection: Selection) -> Sha
 
 
 def split_selection(selection: Selection) -> tuple[tuple[int, int] | None, Int[Array, "batch selected"] | None]:
-    """Splits a selection into a span, which is part of a layer's definition, and indices, which are its input."""
+    """Splits a selection into a span, a static attribute of a layer, and indices, an input of the layer."""
     return (selection, None) if selection is None or isinstance(selection, tuple) else (None, selection)
 
 

@@ -1,4 +1,4 @@
-"""A frozen language model: word embeddings in, hidden states out."""
+"""Defines the frozen language model: word embeddings in, hidden states out."""
 
 import dataclasses
 import functools
@@ -28,9 +28,9 @@ class Backbone:
     Attributes:
       name: the name it was loaded by.
       revision: commit of the Hub, 'package==version', 'local', or 'seed=0' for random weights.
-      sha256: digest of the weights in hex: of `model.safetensors`; of shards, that of their hex digests, concatenated
-        in name order; of random weights, that of the numbers drawn.
-      dtype: of the matrix products and of the hidden states, 'float32' or 'bfloat16'.
+      sha256: digest of the weights in hex: that of `model.safetensors`; for shards, the digest of their hex digests,
+        concatenated in name order; for random weights, that of the numbers drawn.
+      dtype: dtype of the matrix products and the hidden states, 'float32' or 'bfloat16'.
       int8: 'none', or how int8 kernels of linear layers are scaled: 'channel' or 'grouped', see `Linear`.
       pretrained: False for random weights.
       config: the model's shape.
@@ -38,7 +38,7 @@ class Backbone:
       params: parameters of `module`, in host memory or on the devices given to `load_backbone`; kernels of linear
         layers in `dtype` or int8, the rest (biases, norms, position and type embeddings: under 1 %) in float32.
       word_table: a row per token of the vocabulary, in the file's dtype, memory-mapped: only the rows used are read.
-      read_vocabulary: see `vocabulary`, which few callers need and not every file has.
+      read_vocabulary: reads `vocabulary`, which few callers need and some checkpoints lack.
       weights_folder: the folder of the files; None for 'random:tiny'.
     """
 
@@ -56,7 +56,7 @@ class Backbone:
     weights_folder: Path | None
 
     def description(self) -> dict[str, Any]:
-        """Returns what results.json and detectors record of the backbone."""
+        """Returns the facts about the backbone that results.json and detectors record."""
         return {
             "name": self.name,
             "revision": self.revision,
@@ -69,27 +69,27 @@ class Backbone:
 
     @property
     def has_own_tokenizer(self) -> bool:
-        """Whether the tokenizer is the model's, not that of 'random:tiny', which has only the numbers 0 to 499."""
+        """Returns whether the tokenizer is the model's; that of 'random:tiny' only knows the numbers 0 to 499."""
         return self.weights_folder is not None or self.name == "random:tiny"
 
     @property
     def hidden_size(self) -> int:
-        """The length of a word embedding and of a hidden state."""
+        """Returns the size of a word embedding and of a hidden state."""
         return self.config.hidden_size
 
     @property
     def max_positions(self) -> int:
-        """The length of the longest sequence, soft prompt included."""
+        """Returns the length of the longest sequence, soft prompt included."""
         return self.config.max_positions
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of rows of the word table."""
+        """Returns the number of rows of the word table."""
         return self.config.vocabulary_size
 
     @property
     def causal(self) -> bool:
-        """Whether each position attends only to itself and to earlier positions."""
+        """Returns whether each position attends only to itself and to earlier positions."""
         return self.module.causal
 
     def _checked(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
@@ -102,7 +102,7 @@ class Backbone:
         return ids
 
     def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
-        """Returns the word embeddings that the model reads, its own scale included, in float32.
+        """Returns word embeddings in float32, multiplied by the model's embedding scale.
 
         Args:
           ids: token ids, of any shape.
@@ -167,10 +167,10 @@ class Backbone:
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """The head that predicts tokens from hidden states: masked tokens, or a decoder's next token.
+        """Returns the head that predicts tokens from hidden states: masked tokens, or a decoder's next token.
 
         Raises:
-          InputError: the file has no such head.
+          InputError: the checkpoint has no such head.
         """
         return self.read_vocabulary()
 
@@ -184,19 +184,19 @@ class Backbone:
 
     @property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer, without truncation and padding.
+        """Returns the tokenizer, without truncation and padding.
 
         Raises:
-          InputError: the folder holds no tokenizer, or a damaged one.
+          InputError: the folder contains no tokenizer, or a damaged one.
         """
         return self._tokenizer[0]
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """Token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad' that the model has.
+        """Returns the ids of the model's special tokens among 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad'.
 
         Raises:
-          InputError: the folder holds no tokenizer, or a damaged one.
+          InputError: the folder contains no tokenizer, or a damaged one.
         """
         return self._tokenizer[1]
 
@@ -210,7 +210,7 @@ class Backbone:
         """Returns the token ids of a text, without special tokens.
 
         Raises:
-          InputError: the folder holds no tokenizer, or a damaged one.
+          InputError: the folder contains no tokenizer, or a damaged one.
         """
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 

@@ -1,4 +1,4 @@
-"""BERT's encoder (Devlin et al., 2019, arXiv:1810.04805), from word embeddings to hidden states.
+"""Implements BERT's encoder (Devlin et al., 2019, arXiv:1810.04805), from word embeddings to hidden states.
 
 RoBERTa (arXiv:1907.11692) counts positions from another row, DistilBERT (arXiv:1910.01108) has no token types.
 """
@@ -24,7 +24,7 @@ from spear_jax.backbones.attention import (
 from spear_jax.backbones.weights.config_json import Fields
 from spear_jax.errors import InputError
 
-# Other values need code that is not built.
+# Other values are not implemented.
 _ONLY_SUPPORTED = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -69,12 +69,12 @@ class BertConfig:
 
     @property
     def norm_eps(self) -> float:
-        """The same as `layer_norm_eps`."""
+        """Returns `layer_norm_eps`."""
         return self.layer_norm_eps
 
     @property
     def max_positions(self) -> int:
-        """The length of the longest sequence."""
+        """Returns the length of the longest sequence."""
         return self.positions - self.first_position
 
     @classmethod
@@ -109,7 +109,7 @@ class BertConfig:
 
 
 class BertLayer(nn.Module):
-    """Attention and a two-layer network, each added to its input and then normalised (post-LN).
+    """Attention and a two-layer network, each added to its input and then normalized (post-LN).
 
     Attributes:
       config: the model's shape.
@@ -169,7 +169,7 @@ class Bert(nn.Module):
       dtype: of the matrix products and the hidden states, float32 or bfloat16; LayerNorm and softmax are always
         float32.
       int8: how int8 kernels are scaled, see `Linear`.
-      causal: whether each position attends only to itself and to earlier ones; no BERT was trained so.
+      causal: whether each position attends only to itself and to earlier ones; no BERT was trained this way.
       remat: whether the backward pass recomputes each layer instead of keeping its activations.
       unroll: layers per step of the scan; True unrolls all (XLA counts the FLOPs of a loop's body only once).
       lora_rank: rank of the update of queries and values, see `Linear`.
@@ -194,10 +194,10 @@ class Bert(nn.Module):
         """Computes the hidden states after the last layer.
 
         Args:
-          embeddings: word embeddings, without positions and not normalised.
+          embeddings: word embeddings, without positions and not normalized.
           mask: True at the positions attended to. Hidden states elsewhere are finite but meaningless.
-          positions: of each embedding, from 0; the hidden state of one from `max_positions` up is NaN. None counts
-            from 0.
+          positions: position of each embedding, from 0; hidden states at `max_positions` and beyond are NaN. None
+            counts from 0.
           selection: positions whose hidden states are returned; the last layer computes no others.
 
         Returns:
@@ -232,5 +232,5 @@ class Bert(nn.Module):
 
 
 def _layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
-    # The fast variance E[x^2] - E[x]^2 cancels: BERT's hidden states have a few very large entries.
+    # The fast variance E[x^2] - E[x]^2 loses precision, since BERT's hidden states have a few very large entries.
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)

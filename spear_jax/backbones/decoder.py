@@ -1,4 +1,4 @@
-"""One decoder for Gemma, Llama and Qwen, and for ModernBERT, which is made of the same parts."""
+"""Implements one decoder for Gemma, Llama and Qwen, and for ModernBERT, which has the same parts."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation x / sqrt(mean(x^2) + eps) times a weight (arXiv:1910.07467), in float32.
+    """Root mean square normalization x / sqrt(mean(x^2) + eps) times a weight (arXiv:1910.07467), in float32.
 
     Attributes:
       eps: added to the mean square.
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        """Normalises vectors; the result is float32."""
+        """Normalizes vectors; the result is float32."""
         x = x.astype(jnp.float32)
         init = nn.initializers.zeros if self.plus_one else nn.initializers.ones
         scale = self.param("scale", init, (x.shape[-1],)) + float(self.plus_one)
@@ -68,11 +68,11 @@ def rotate(
 
 
 class SequenceContext(NamedTuple):
-    """What all layers share of a sequence: rotary angles and attention masks, for full and for sliding layers.
+    """Rotary angles and attention masks, shared by all layers, for full and for sliding attention.
 
     Attributes:
       angles: rotary angles of each vector.
-      allowed: which keys each vector attends to.
+      allowed: True at the keys that each vector attends to.
     """
 
     angles: Float[Array, "kinds #batch sequence pairs"]
@@ -132,7 +132,7 @@ def _contexts(
 
 
 class LayerKind(NamedTuple):
-    """How layers differ from one another.
+    """The differences between layers.
 
     Attributes:
       sliding: 1 if the attention has a window, else 0.
@@ -176,7 +176,7 @@ def _norms(config: DecoderConfig) -> dict[str, nn.LayerNorm | RMSNorm]:
 
 
 class DecoderLayer(nn.Module):
-    """Attention and a gated MLP, each applied to a normalised input (pre-LN) and added to the input.
+    """Attention and a gated MLP, each applied to a normalized input (pre-LN) and added to the input.
 
     Attributes:
       config: the model's shape.
@@ -207,9 +207,9 @@ class DecoderLayer(nn.Module):
 
         Args:
           states: hidden states of each window, and of the prefix that all windows share.
-          kind: how this layer differs from the others.
-          context: of the windows; their keys are those of the prefix and their own.
-          prefix_context: of the prefix, which attends only to itself.
+          kind: the kind of this layer.
+          context: context of the windows, which attend to the prefix and to themselves.
+          prefix_context: context of the prefix, which attends only to itself.
           indices: positions to compute, if they differ between windows.
 
         Returns:
@@ -222,15 +222,15 @@ class DecoderLayer(nn.Module):
         linear = _linear_layers(config, self.dtype, self.int8, self.lora_rank)
         norms = _norms(config)
 
-        def normalised(name: str, x: Array) -> Array:
+        def normalized(name: str, x: Array) -> Array:
             return norms[name](x).astype(self.dtype) if name in norms else x
 
         def attention_input(x: Array) -> Array:
-            normed = normalised("attention_norm", x)
+            normed = normalized("attention_norm", x)
             return normed if config.first_attention_norm else jnp.where(kind.bare, x, normed)
 
         def heads(x: Array, angles: Array, norm: str) -> Array:
-            return rotate(normalised(norm, x.reshape(*x.shape[:2], -1, size)), angles)
+            return rotate(normalized(norm, x.reshape(*x.shape[:2], -1, size)), angles)
 
         def keys_and_values(x: Array, angles: Array) -> tuple[Array, Array]:
             return heads(linear["key"](x), angles, "key_norm"), linear["value"](x).reshape(*x.shape[:2], -1, size)
@@ -242,11 +242,11 @@ class DecoderLayer(nn.Module):
             attended, weights = attend(
                 queries, keys, values, allowed, scale=config.query_scale, soft_cap=config.attention_soft_cap
             )
-            x = x + normalised("attention_post_norm", linear["attention_output"](attended))
-            inner = normalised("mlp_norm", x)
+            x = x + normalized("attention_post_norm", linear["attention_output"](attended))
+            inner = normalized("mlp_norm", x)
             gate = _ACTIVATIONS[config.activation](linear["gate"](inner))
             inner = linear["down"](gate * linear["up"](inner))
-            return x + normalised("mlp_post_norm", inner), weights
+            return x + normalized("mlp_post_norm", inner), weights
 
         angles, allowed = context.select(kind.sliding)
         inputs = attention_input(x)
@@ -310,10 +310,10 @@ class Decoder(nn.Module):
         Args:
           embeddings: word embeddings, `embedding_scale` included.
           mask: True at the positions attended to. Hidden states elsewhere are finite but meaningless.
-          positions: of each embedding; None continues from the prefix.
+          positions: position of each embedding; None continues from the prefix.
           selection: positions whose hidden states are returned; the last layer computes no others.
           prefix: vectors that precede every window. In a causal model their keys and values do not depend on the
-            window: they are computed once, not once per window.
+            window, so they are computed once per batch.
 
         Returns:
           The selected hidden states of `embeddings`, in `dtype`.
@@ -329,10 +329,10 @@ class Decoder(nn.Module):
             positions = prefix_length + jnp.arange(embeddings.shape[1])[None]
         embedding_norm = _norm(config, "embedding_norm") if config.embedding_norm else None
 
-        def normalised(x: Array) -> Array:
+        def normalized(x: Array) -> Array:
             return (x if embedding_norm is None else embedding_norm(x)).astype(self.dtype)
 
-        states = (normalised(embeddings), None if prefix is None else normalised(prefix[None]))
+        states = (normalized(embeddings), None if prefix is None else normalized(prefix[None]))
         context, prefix_context = _contexts(config, self.causal, positions, mask, prefix_length)
 
         layers, layer = stacked(

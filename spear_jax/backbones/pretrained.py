@@ -50,7 +50,7 @@ TINY = BertConfig(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BackboneShape:
-    """A backbone whose weights are not read.
+    """A backbone without weights.
 
     Attributes:
       name: the name it was found by.
@@ -59,7 +59,7 @@ class BackboneShape:
       config: the model's shape.
       module: the Flax module.
       naming: names of the parameters in its checkpoints.
-      files: where the files are; None if there are none.
+      files: location of the files; None if there are none.
     """
 
     name: str
@@ -72,7 +72,7 @@ class BackboneShape:
 
     @property
     def pretrained(self) -> bool:
-        """False for random weights."""
+        """Returns whether the weights are pretrained, not random."""
         return not self.name.startswith("random:")
 
     def shapes(self) -> Params:
@@ -164,10 +164,11 @@ def load_backbone(
         that cannot be found, the shape is known and the tokenizer is that of 'random:tiny').
       dtype: 'float32' or 'bfloat16', see `Backbone.dtype`.
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
-      attention: 'own', or 'causal' or 'bidirectional' whatever the model was trained with.
+      attention: 'own' keeps the model's attention; 'causal' and 'bidirectional' override it.
       remat: see `Bert.remat`.
       unroll: see `Bert.unroll`.
-      sharding: how parameters are put on devices, each as soon as it is read; None leaves them in host memory.
+      sharding: sharding with which each parameter is put on devices as soon as it is read; None leaves them in host
+        memory.
 
     Raises:
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
@@ -247,10 +248,10 @@ def _checkpoint_weights(shape: BackboneShape, files: ModelFiles, put: Put) -> _W
 
 
 def _check_device(dtype: str) -> None:
-    """Multiplies two small matrices.
+    """Checks that the device can multiply matrices in a dtype.
 
     Raises:
-      InputError: the device cannot.
+      InputError: it cannot.
     """
     try:
         jax.block_until_ready(jnp.ones((8, 8), DTYPES[dtype]) @ jnp.ones((8, 8), DTYPES[dtype]))

@@ -7,7 +7,7 @@ import tokenizers
 from spear_jax.backbones.weights.config_json import quiet_transformers
 from spear_jax.errors import InputError, one_line
 
-_FILES = ("tokenizer.json", "vocab.txt")  # without one, transformers would make up a vocabulary
+_FILES = ("tokenizer.json", "vocab.txt")  # without one of them, transformers would make up a vocabulary
 _ROLES = ("cls", "sep", "bos", "eos", "unk", "mask", "pad")
 _TINY_SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
@@ -17,14 +17,14 @@ def read_tokenizer(folder: Path, vocabulary_size: int) -> tuple[tokenizers.Token
 
     Args:
       folder: the folder, with config.json.
-      vocabulary_size: rows of the word table; a special token without a row counts as absent.
+      vocabulary_size: rows of the word table; special tokens without a row are left out.
 
     Returns:
-      The tokenizer, without truncation and padding; and the token ids of those of 'cls', 'sep', 'bos', 'eos', 'unk',
-      'mask' and 'pad' that the model has.
+      The tokenizer, without truncation and padding; and the ids of the model's special tokens among 'cls', 'sep',
+      'bos', 'eos', 'unk', 'mask' and 'pad'.
 
     Raises:
-      InputError: the folder holds no tokenizer, or a damaged one.
+      InputError: the folder contains no tokenizer, or a damaged one.
     """
     if not any((folder / name).is_file() for name in _FILES):
         raise InputError(f"{folder}: no tokenizer, neither {' nor '.join(_FILES)}")
@@ -48,6 +48,6 @@ def tiny_tokenizer() -> tuple[tokenizers.Tokenizer, dict[str, int]]:
     model = tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, _TINY_SPECIAL_TOKENS["unk"])
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    # As special tokens, or else '[MASK]' in a text would be three tokens.
+    # As special tokens, since '[MASK]' in a text would otherwise be three tokens.
     tokenizer.add_special_tokens(list(_TINY_SPECIAL_TOKENS.values()))
     return tokenizer, {role: i for i, role in enumerate(_TINY_SPECIAL_TOKENS)}

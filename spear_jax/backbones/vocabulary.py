@@ -78,7 +78,7 @@ class Vocabulary:
     ) -> Float[Array, "*batch"]:
         """Computes the log-probability of one token per state, over the whole vocabulary, in float32.
 
-        The table comes to the device a chunk at a time, so that memory holds `CHUNK` logits per state.
+        The table is moved to the device in chunks, so that memory only holds `CHUNK` logits per state.
 
         Args:
           states: from `Backbone.encode`.
@@ -89,7 +89,7 @@ class Vocabulary:
         sums = (zeros - np.inf, zeros, zeros)
         for start in range(0, len(self.bias), CHUNK):
             rows, bias = self.table[start : start + CHUNK], self.bias[start : start + CHUNK]
-            # Without waiting, all chunks would be on their way to the device at once.
+            # Without blocking, all chunks would be moved to the device at once.
             sums = jax.block_until_ready(_add_chunk(sums, states, rows, bias, targets - start, self.soft_cap))
         largest, total, target_logit = sums
         return target_logit - largest - jnp.log(total)
@@ -111,7 +111,7 @@ def _logits(states: Array, rows: Array, bias: Array, soft_cap: float) -> Array:
 def _add_chunk(
     sums: tuple[Array, Array, Array], states: Array, rows: Array, bias: Array, targets: Array, soft_cap: float
 ) -> tuple[Array, Array, Array]:
-    """Adds a chunk's rows to the largest logit, the sum of exp(logit - largest) and the target's logit."""
+    """Updates the largest logit, the sum of exp(logit - largest) and the target's logit with a chunk of rows."""
     before, total, target_logit = sums
     logits = _logits(states, rows, bias, soft_cap)
     largest = jnp.maximum(before, jnp.max(logits, axis=-1))
@@ -133,7 +133,7 @@ def read_vocabulary(
       word_table: the output table, if it is tied.
 
     Raises:
-      InputError: a tensor is missing (some files hold only the encoder), or of the wrong shape.
+      InputError: a tensor is missing (some checkpoints contain only the encoder), or has the wrong shape.
     """
     head, size = naming.head, config.hidden_size
     tensors = {naming.plain(name): tensor for name, tensor in checkpoint.tensors.items()}
@@ -187,7 +187,7 @@ def _check(
 
 
 def random_vocabulary(config: BertConfig | DecoderConfig, word_table: RandomTable, seed: int) -> Vocabulary:
-    """Draws the head of an untrained model, in the manner of `random_params`, with a tied table.
+    """Draws the head of an untrained model, like `random_params`, with a tied table.
 
     Args:
       config: the model's shape.

@@ -28,7 +28,7 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
     if not folder.exists():
         return None
     if not folder.is_dir():
-        raise InputError(f"--workdir={folder}: is a file; allowed is a folder, new or of the same run")
+        raise InputError(f"--workdir={folder}: is a file; it must be a new folder, or that of the same run")
     if not (folder / "config.json").exists():
         if any(folder.iterdir()):
             raise InputError(f"--workdir={folder}: is not empty and contains no run; use a new folder")
@@ -55,7 +55,7 @@ def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
       InputError: it is neither.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir={folder}: is a file; allowed is a new folder")
+        raise InputError(f"--workdir={folder}: is a file; it must be a new folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     unfinished = (folder / "config.json").exists() and not any(

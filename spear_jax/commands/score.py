@@ -100,7 +100,7 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
     with parallel.quiet():  # standard output is for scores
         detector, config = _load(detector_path, overrides, live=True)
     if detector.config.quantizer.scale == "series":
-        raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed are train, window")
+        raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed: train, window")
     scorer, warnings = _place(detector, config, 1)
     scoring = Scoring(
         scorer.stride_or_window(config.score.stride), config.score.overlap or "first", config.data.combine

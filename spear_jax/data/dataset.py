@@ -144,7 +144,7 @@ def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
         names.add(series.name)
     if data.labels in ("recorded", "column", "intervals") and not all(series.labelled for series in loaded.series):
         raise InputError(
-            f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed are rules (the context"
+            f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed: rules (the context"
             " rules label the series) and injected (anomalies are injected into them)"
         )
 

@@ -1,4 +1,4 @@
-"""Holds the trained artifact and scores new series with it."""
+"""Defines the trained artifact, and scores new series with it."""
 
 from spear_jax.detector.artifact import Detector, load_detector
 from spear_jax.detector.file_scores import TIME_FORMAT, AlarmTable, Scoring, list_columns, score_table, write_scores

@@ -1,4 +1,4 @@
-"""Scores files of any length in bounded memory: a score per row, and alarms."""
+"""Scores files of any length in bounded memory, and writes a score per row and alarms."""
 
 import contextlib
 import json
@@ -22,12 +22,12 @@ from spear_jax.storage import write_whole
 
 _ALARM_TIMES = ("start_time", "end_time", "peak_time")
 
-# Explicit for CSV: pandas would shorten midnights and whole seconds, chunk by chunk.
+# Explicit for CSV, since pandas would shorten midnights and whole seconds chunk by chunk.
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 
 class Scoring(NamedTuple):
-    """How tables are scored.
+    """Options for scoring tables.
 
     Attributes:
       stride: see `Stream`.
@@ -44,7 +44,7 @@ _DEFAULT = Scoring()
 
 
 class Totals(NamedTuple):
-    """The numbers of rows, of series, of scores at or above the threshold, and of alarms."""
+    """Numbers of rows, series, scores at or above the threshold, and alarms."""
 
     rows: int
     series: int
@@ -61,7 +61,7 @@ def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring =
       scoring: see `Scoring`.
 
     Yields:
-      Frames with the columns of scores/<split>.parquet but the label, in order, as soon as their scores are final.
+      Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
     """
     columns = list_columns(table)
     scaler = _fit_ahead(scorer, table, columns) if scorer.detector.config.quantizer.scale == "series" else None
@@ -114,7 +114,7 @@ class AlarmTable:
     """The alarms of several series whose scores arrive in frames."""
 
     def __init__(self, rule: Rule) -> None:
-        """Starts without a series."""
+        """Starts without series."""
         self._rule = rule
         self._open: dict[str, Alarms] = {}
         self._final: dict[str, list[Alarm]] = {}
@@ -129,7 +129,7 @@ class AlarmTable:
             self._final.setdefault(str(name), []).extend(final)
 
     def finish(self) -> pd.DataFrame:
-        """Returns the alarms in order: first and last step, peak, their times, length, and the score at the peak."""
+        """Returns the alarms in order: first and last step, peak, their times, length, and score at the peak."""
         rows = [
             {"series": name, "start": alarm.start, "end": alarm.end, "peak": alarm.peak}
             | dict(zip(_ALARM_TIMES, np.array(alarm.times, "datetime64[ns]"), strict=True))
@@ -151,18 +151,18 @@ def write_scores(
 ) -> Totals:
     """Scores files into one table, and writes their alarms and a figure.
 
-    The table is written last, whole or not at all.
+    The table is written last and atomically.
 
     Args:
       scorer: the detector.
       files: the files.
       folder: gets scores.parquet or scores.csv, alarms.csv and figures/scores.png.
       scoring: see `Scoring`.
-      file_format: of the scores.
-      warnings: are written into the figure and the metadata of the Parquet file.
+      file_format: format of the scores.
+      warnings: warnings to write into the figure and the metadata of the Parquet file.
 
     Raises:
-      InputError: a row cannot be parsed, or there is none.
+      InputError: a row cannot be parsed, or there are no rows.
     """
     rows = predicted = 0
     series: set[str] = set()
@@ -183,7 +183,7 @@ def write_scores(
                     writer.write(frame)
                     alarms.add(frame)
                     envelopes.add(frame)
-                    names = frame["series"].unique()  # each row of the file is a row of the frame for each of them
+                    names = frame["series"].unique()  # the frame has a row per series for each row of the file
                     rows += len(frame) // len(names)
                     series.update(names)
                     predicted += int(frame["predicted"].sum())
@@ -202,7 +202,7 @@ def write_scores(
 
 
 class _FrameWriter:
-    """Writes frames to one CSV or Parquet file that is open for writing, on whichever file system."""
+    """Writes frames to a CSV or Parquet file that is open for writing, on any file system."""
 
     def __init__(self, out: Any, file_format: Literal["parquet", "csv"], warnings: Sequence[str]) -> None:
         self._out, self._format = out, file_format

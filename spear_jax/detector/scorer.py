@@ -1,4 +1,4 @@
-"""A detector on its devices: windows of raw values in, scores out."""
+"""Puts a detector on its devices: windows of raw values in, scores out."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Scorer:
     Attributes:
       detector: the detector.
       model: its model.
-      window: steps in a window: as in training, or the most that the backbone takes if that read whole series.
+      window: steps in a window: as in training, or the maximum of the backbone if training used whole series.
     """
 
     detector: Detector
@@ -59,7 +59,7 @@ class Scorer:
         """Returns the stride, or the window if it is 0.
 
         Raises:
-          InputError: the stride is longer than the window, so that rows between two windows would lie in none.
+          InputError: the stride is longer than the window, so that some rows would lie in no window.
         """
         if stride > self.window:
             raise InputError(
@@ -92,7 +92,7 @@ class Scorer:
           values: raw values; NaN where missing and in padding.
           real: False in padding.
           columns: the number of the column that each window is cut from.
-          scaler: of the table.
+          scaler: scaler of the table.
 
         Returns:
           P(anomalous) per step.
@@ -105,6 +105,6 @@ class Scorer:
             targets=np.zeros(values.shape, np.float32),
             lengths=np.full(len(values), values.shape[1]),
         )
-        # Few windows make a small batch, whose size is a power of two: each size is compiled once.
+        # Few windows are scored in a smaller batch; sizes are powers of two, since each size is compiled.
         size = min(self.model.batch_size, 1 << (len(values) - 1).bit_length())
         return self.model.with_batch_size(size).score(examples)

@@ -1,4 +1,4 @@
-"""Scores the rows of a table as they arrive, in bounded memory; every new series is scored this way."""
+"""Scores the rows of a table as they arrive, in bounded memory; all new series are scored this way."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,9 +15,9 @@ class ScoredRows(NamedTuple):
 
     Attributes:
       first: the number of the first row, from 0.
-      times: in nanoseconds since 1970; empty if the rows have no times.
+      times: time of each row in nanoseconds since 1970; empty if the rows have no times.
       values: a column per series; NaN where missing.
-      scores: P(anomalous).
+      scores: P(anomalous) of each value.
     """
 
     first: int
@@ -46,10 +46,10 @@ class Stream:
 
         Args:
           scorer: the detector.
-          columns: of the table, each of them a series.
+          columns: columns of the table, each of them a series.
           stride: rows from one window to the next, at most a window; 0 is a window.
-          overlap: 'mean' scores a row by the mean over all windows that it lies in; 'first' by the first one, so that
-            the score is final at most `stride` rows after the row.
+          overlap: 'mean' gives a row the mean score of all windows that it lies in; 'first' that of the first window,
+            so that the score is final at most `stride` rows later.
           scaler: a fitted scaler; without it, one is fitted to the rows as they arrive.
 
         Raises:
@@ -72,11 +72,11 @@ class Stream:
         """Adds rows.
 
         Args:
-          values: NaN where missing.
-          times: in nanoseconds since 1970, or empty.
+          values: the values; NaN where missing.
+          times: times in nanoseconds since 1970, or empty.
 
         Returns:
-          The rows, of this and earlier calls, whose scores are final by now.
+          The rows of this and earlier calls whose scores are now final.
         """
         self._values = np.concatenate([self._values, values])
         self._times = np.concatenate([self._times, times])
@@ -98,12 +98,13 @@ class Stream:
         if self._end and last_window < 0:
             self._score(np.zeros(1, int), self._end)
         elif not self._scores.scored.all():
-            starts = np.arange(self._next_window, last_window + 1, self._stride)  # windows of unknown range so far
+            # These windows had to wait for the range of a column.
+            starts = np.arange(self._next_window, last_window + 1, self._stride)
             self._score(np.unique(np.append(starts, last_window)), self._window)
         return self._emit(self._end)
 
     def _score(self, starts: Int[np.ndarray, "windows"], length: int) -> None:
-        """Scores the windows that begin at these rows and have this many of them."""
+        """Scores the windows of `length` rows that begin at `starts`."""
         columns = self._values.shape[1]
         values = np.full((len(starts), columns, self._window), np.nan)
         stretches = np.lib.stride_tricks.sliding_window_view(self._values, length, axis=0)
@@ -116,12 +117,12 @@ class Stream:
         self._scores.add(steps.reshape(-1), by_step.reshape(-1, columns), first_only=self._overlap == "first")
 
     def _emit(self, end: int) -> ScoredRows:
-        """Returns the rows before `end` that have not been returned, and drops what no window will read again."""
+        """Returns the rows before `end` that were not returned yet, and drops rows that no window will read again."""
         rows = slice(self._emitted - self._buffer_start, end - self._buffer_start)
         scores = self._scores.means(np.arange(self._emitted, end))
         scored = ScoredRows(self._emitted, self._times[rows], self._values[rows], scores)
         self._emitted = end
-        # The last window may reach back by its whole length.
+        # The last window may start up to a window before the end.
         drop = max(0, min(end, self._next_window, self._end - self._window) - self._buffer_start)
         self._values, self._times = self._values[drop:], self._times[drop:]
         self._buffer_start += drop

@@ -60,7 +60,7 @@ def range_based(
       ValueError: shapes differ, or an argument is out of range.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: allowed are numbers from 0 to 1")
+        raise ValueError(f"alpha={alpha}: must be between 0 and 1")
     labels, predicted = as_flags(labels, predicted)
     return _with_f1(
         _mean(_overlap(predicted, labels, 0.0, bias, cardinality)),
@@ -101,7 +101,7 @@ def point_adjusted_at_k(labels: Flags, predicted: Flags, k: float) -> PrecisionR
       ValueError: shapes differ, or k is out of range.
     """
     if not 0 <= k <= 100:
-        raise ValueError(f"k={k}: allowed are numbers from 0 to 100")
+        raise ValueError(f"k={k}: must be between 0 and 100")
     labels, predicted = as_flags(labels, predicted)
     starts, ends = find_runs(labels)
     lengths = ends - starts
@@ -233,9 +233,9 @@ def _overlap(
     ahead, behind = steps - starts[number] + 1, ends[number] - steps
     weights = {"flat": np.ones(len(steps)), "front": behind, "back": ahead, "middle": np.minimum(ahead, behind)}
     if bias not in weights:
-        raise ValueError(f"bias={bias!r}: allowed are {', '.join(weights)}")
+        raise ValueError(f"bias={bias!r}: must be one of {', '.join(weights)}")
     if cardinality not in ("reciprocal", "one"):
-        raise ValueError(f"cardinality={cardinality!r}: allowed are reciprocal, one")
+        raise ValueError(f"cardinality={cardinality!r}: must be reciprocal or one")
     weight = weights[bias]
     covered = np.bincount(number, weight * other[steps], len(starts)) / np.bincount(number, weight, len(starts))
     overlapping = np.searchsorted(other_starts, ends) - np.searchsorted(other_ends, starts, side="right")

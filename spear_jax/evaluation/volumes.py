@@ -134,9 +134,9 @@ def _check_arguments(
     if np.isnan(scores).any():
         raise ValueError("scores: NaN has no rank")
     if window is not None and window < 0:
-        raise ValueError(f"window={window}: allowed are 0, 1, 2 ...")
+        raise ValueError(f"window={window}: must be at least 0")
     if thresholds is not None and thresholds < 2:
-        raise ValueError(f"thresholds={thresholds}: allowed are 2, 3 ...")
+        raise ValueError(f"thresholds={thresholds}: must be at least 2")
 
 
 def _last_of_ties(ranked: Num[np.ndarray, "steps"], thresholds: int | None) -> Int[np.ndarray, "thresholds"]:

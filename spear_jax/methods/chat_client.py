@@ -21,7 +21,7 @@ MAX_RETRIES = 8  # of one request, after 0.5, 1, 2, 4 and from then on 8 s, or w
 
 PARAMETERS: dict[str, Any] = {"temperature": 0, "response_format": {"type": "json_object"}}
 
-URL_FORMS = "allowed are http://HOST/..., https://..., or no such variable for openai's default"
+URL_FORMS = "it must be http://HOST/... or https://..., or unset for openai's default"
 
 
 class _StoppedError(Exception):

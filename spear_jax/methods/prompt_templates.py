@@ -34,7 +34,7 @@ def read_template(path: str, default: str, required: Sequence[str], optional: Se
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{field}: cannot be read ({reason}); allowed is a text file, or '' for the default"
+            f"{field}: cannot be read ({reason}); it must be a text file, or '' for the default"
         ) from error
     names = PLACEHOLDER.findall(text)
     problems = [

@@ -119,7 +119,7 @@ def nearest_neighbours(series: Series, window: int = 0, *, neighbours: int = 1, 
       InputError: `window` is negative or 1, or `neighbours` below 1.
     """
     if neighbours < 1:
-        raise InputError(f"neighbours is {neighbours}; allowed is at least 1")
+        raise InputError(f"neighbours={neighbours}: must be at least 1")
 
     def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
         return _relative(_distances(references, own, own.shape[1] - 1, neighbours))
@@ -200,7 +200,7 @@ DETECTORS: dict[str, Callable[..., Float[np.ndarray, "time"]]] = {
 def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float[np.ndarray, "time"]:
     """Scores the windows of a series; returns each step's mean over its windows."""
     if window < 0 or window == 1:
-        raise InputError(f"window is {window}; allowed is at least 2, or 0 for the default")
+        raise InputError(f"window={window}: must be at least 2, or 0 for the default")
     recorded = np.isfinite(series.values)
     past, own = _interpolated(series.reference), _interpolated(series.values)
     both = np.concatenate([past, own])

@@ -215,13 +215,13 @@ def _check_backbone(name: str, wording: Wording, backbone: Backbone) -> None:
             predicts, allowed = "masked tokens, not the next one", "decoders (Gemma, Llama, Qwen)"
         others = [other for other, its_wording in WORDINGS.items() if its_wording.masked == backbone.config.masked]
         raise InputError(
-            f"config.method={name!r}: {backbone.name} predicts {predicts}; allowed are {allowed}, or"
+            f"config.method={name!r}: {backbone.name} predicts {predicts}; allowed: {allowed}, or"
             f" config.method={', '.join(others)} with this one"
         )
     if not wording.masked and not backbone.causal:
         raise InputError(
             f"config.method={name!r}: the attention of {backbone.name} is bidirectional, so a position sees the token"
-            " that it should predict; allowed are causal decoders with config.backbone.attention=own"
+            " that it should predict; allowed: causal decoders with config.backbone.attention=own"
         )
     _ = backbone.vocabulary  # raises if the checkpoint lacks it
 
@@ -237,7 +237,7 @@ def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) ->
         ids = backbone.tokenize(f" {word}")
         if not ids or ids[0] == backbone.special_ids.get("unk"):
             raise InputError(
-                f"config.zero_shot.{name}={word!r}: the tokenizer of {backbone.name} does not know it; allowed are"
+                f"config.zero_shot.{name}={word!r}: the tokenizer of {backbone.name} does not know it; allowed:"
                 " words in its vocabulary"
             )
         if len(ids) > 1:
@@ -250,7 +250,7 @@ def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) ->
     if tokens[0] == tokens[1]:
         raise InputError(
             f"config.zero_shot.anomalous={words['anomalous']!r}: in the tokenizer of {backbone.name} it begins with the"
-            f" same token as config.zero_shot.normal={words['normal']!r}; allowed are words that begin differently"
+            f" same token as config.zero_shot.normal={words['normal']!r}; allowed: words that begin differently"
         )
     return np.array(tokens)
 

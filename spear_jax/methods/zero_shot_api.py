@@ -155,7 +155,7 @@ def _prepare(config: ConfigDict, dataset: Dataset) -> _Survey:
     template = read_template(fields.template, "api.txt", PLACEHOLDERS)
     cache = epath.Path(fields.cache or "~/.cache/spear_jax/zero_shot").expanduser()
     if cache.exists() and not cache.is_dir():
-        raise InputError(f"config.zero_shot.cache={fields.cache!r}: is a file; allowed is a folder, which may be new")
+        raise InputError(f"config.zero_shot.cache={fields.cache!r}: is a file; it must be a new or existing folder")
 
     def ask(bins: Int[np.ndarray, "time"]) -> _Question:
         text = _question_text(template, bins, dataset.quantizer.bins)

@@ -64,7 +64,7 @@ def _first_token(backbone: Backbone) -> int:
             return ids[name]
     raise InputError(
         f"config.prompt.position='after_cls': the tokenizer of {backbone.name} has neither a cls nor a bos token;"
-        " allowed are prefix, suffix"
+        " allowed: prefix, suffix"
     )
 
 
@@ -80,13 +80,13 @@ def _check_visibility(config: ConfigDict, backbone: Backbone) -> None:
     if config.prompt.length and config.prompt.position == "suffix" and pooling != "peft_last":
         raise InputError(
             f"config.prompt.position='suffix': the attention of {backbone.name} is causal, so no step sees a prompt"
-            " that follows it; allowed are prefix, after_cls, config.backbone.attention=bidirectional, or a window head"
+            " that follows it; allowed: prefix, after_cls, config.backbone.attention=bidirectional, or a window head"
             " with config.head.pooling=peft_last"
         )
     if pooling == "cls":
         raise InputError(
             f"config.head.pooling='cls': the attention of {backbone.name} is causal, so its first token sees no step;"
-            " allowed are mean, last, peft_last, or config.backbone.attention=bidirectional"
+            " allowed: mean, last, peft_last, or config.backbone.attention=bidirectional"
         )
 
 

@@ -42,12 +42,12 @@ def check_exchange(config: ConfigDict, where: str) -> None:
     if config.prompt.position != "prefix":
         raise InputError(
             f"{where}: config.prompt.position={config.prompt.position!r}: PEFT puts its prompt before everything;"
-            " allowed is prefix"
+            " it must be prefix"
         )
     if config.backbone.attention != "own":
         raise InputError(
             f"{where}: config.backbone.attention={config.backbone.attention!r}: PEFT leaves the backbone's attention as"
-            " it is; allowed is own"
+            " it is; it must be own"
         )
 
 
@@ -99,7 +99,7 @@ def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt
     shape = description.get("num_virtual_tokens"), description.get("token_dim")
     if prompt.shape != shape or not np.isfinite(prompt).all():
         raise InputError(
-            f"{folder / ADAPTER_TENSORS}: {TENSOR} has the shape {prompt.shape}; needed are finite numbers of the shape"
+            f"{folder / ADAPTER_TENSORS}: {TENSOR} has the shape {prompt.shape}; expected finite numbers of the shape"
             f" {shape} (num_virtual_tokens and token_dim of {ADAPTER_CONFIG})"
         )
     return prompt
@@ -116,7 +116,7 @@ def _read_tensor(file: epath.Path) -> Float[np.ndarray, "..."]:
         raise InputError(f"{file}: no tensor {TENSOR!r}; there are {', '.join(sorted(tensors)) or 'none'}")
     tensor = tensors[TENSOR]
     if tensor["dtype"] not in DTYPES:
-        raise InputError(f"{file}: {TENSOR} is {tensor['dtype']}; allowed are {', '.join(DTYPES)}")
+        raise InputError(f"{file}: {TENSOR} is {tensor['dtype']}; allowed: {', '.join(DTYPES)}")
     return np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"]).astype(np.float32)
 
 

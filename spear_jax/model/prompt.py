@@ -44,7 +44,7 @@ def initial_prompt(
     if init == "words":
         ids = backbone.tokenize(words)
         if not ids:
-            raise InputError(f"prompt.words={words!r}: needed is at least one word")
+            raise InputError(f"prompt.words={words!r}: must contain at least one word")
         return backbone.word_rows(np.resize(ids, length))
     if init == "normal":
         mean, deviation = backbone.word_table_statistics()
@@ -55,7 +55,7 @@ def initial_prompt(
     shape = (length, backbone.hidden_size)
     if prompt.shape != shape or prompt.dtype.kind not in "fiu" or not np.isfinite(prompt).all():
         raise InputError(
-            f"prompt.init={init!r}: the array has shape {prompt.shape} and type {prompt.dtype}; needed are finite"
+            f"prompt.init={init!r}: the array has shape {prompt.shape} and type {prompt.dtype}; expected finite"
             f" numbers of shape {shape} (prompt.length, hidden size of {backbone.name})"
         )
     return prompt.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Runs grids of configs and shows their results in tables, pages and figures."""
+"""Runs grids of configs, and presents their results as tables, pages and figures."""
 
 from spear_jax.studies.compare import compare_runs
 from spear_jax.studies.markdown import heading, pipe_table, results_of_study, seed_results, setting

@@ -18,7 +18,7 @@ from spear_jax.studies.table import read_tables, result_rows
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
 
-# Every number that arXiv 2510.03962 gives; for NAB it says "best" and gives none.
+# All numbers in arXiv 2510.03962; for NAB it claims "best" without numbers.
 PAPER: dict[str, dict[str, dict[str, float]]] = {
     "nasa": {"SPEAR-BERT": {"accuracy": 0.91, "auroc": 0.90, "aupr": 0.70}},
     "mimic_iv": {
@@ -38,13 +38,13 @@ def compare_runs(workdir: Path) -> str:
     """Writes <workdir>/compare.md, a table of all runs in a folder.
 
     Args:
-      workdir: holds run folders at any depth, or tables of studies.
+      workdir: folder with run folders at any depth, or tables of studies.
 
     Returns:
       The page, in Markdown.
 
     Raises:
-      InputError: the folder holds no results.
+      InputError: the folder contains no results.
     """
     contents = [(path, read_json(path)) for path in sorted(workdir.rglob("results.json"))]
     rows = pd.DataFrame(
@@ -52,7 +52,7 @@ def compare_runs(workdir: Path) -> str:
     )
     rows = pd.concat([rows, *(table[table["error"] == ""] for table in read_tables(workdir).values())])
     if not len(rows):
-        raise InputError(f"--workdir={workdir}: no results.json in it; needed is a folder that holds finished runs")
+        raise InputError(f"--workdir={workdir}: no results.json in it; expected a folder with finished runs")
     test = rows[rows["split"] == "test"]
     test = test.assign(flags=list(map(_flags, test["command"], test["trained_on"])))
     # The same run may be in several places.
@@ -105,7 +105,7 @@ def _section(data: str, split: str, test: pd.DataFrame) -> str:
     return "\n".join([f"## {title}", "", pipe_table(head, [*paper, *lines]), *notes])
 
 
-NAMED = ("method", "mode", "data.split")  # flags that columns and titles show
+NAMED = ("method", "mode", "data.split")  # flags that are shown in columns and titles
 
 
 def _flags(command: str, trained_on: str) -> tuple[tuple[str, str], ...]:

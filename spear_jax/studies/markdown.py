@@ -33,8 +33,8 @@ def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFram
 
     Args:
       study: the study.
-      planned: its runs.
-      table: measured runs, as `table.result_rows` gives them.
+      planned: the runs of the study.
+      table: measured runs, from `table.result_rows`.
     """
     columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", *COMPARED, *study.metrics]
     table = table.reindex(columns=[*table.columns.union(dict.fromkeys([*columns, *COSTS]), sort=False)])
@@ -52,8 +52,8 @@ def results_of_study(study: Study, planned: Sequence[PlannedRun], table: pd.Data
 
     Args:
       study: the study.
-      planned: its runs; those that are not in the table are listed as not measured yet.
-      table: measured runs, as `table.result_rows` gives them.
+      planned: the runs of the study; those missing from the table are listed as not measured yet.
+      table: measured runs, from `table.result_rows`.
     """
     results = seed_results(study, planned, table)
     errors = table[table["error"] != ""].set_index("run")["error"].to_dict()
@@ -99,14 +99,14 @@ def _costs(study: Study, by_row: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def setting(study: Study, results: pd.DataFrame) -> str:
-    """Returns what sets a study's results apart from those of the same study elsewhere: data set and variant."""
+    """Returns what distinguishes these results from others of the same study: data set and variant."""
     datasets = results["dataset"].dropna().unique()
     title = dataset_title(datasets[0]) if len(datasets) == 1 else ""
     return ", ".join(filter(None, (title, study.variant)))
 
 
 def heading(study: Study, results: pd.DataFrame) -> str:
-    """Returns a study's title with what sets its results apart."""
+    """Returns a study's title with data set and variant."""
     return ": ".join(filter(None, (study.title, setting(study, results))))
 
 
@@ -116,7 +116,7 @@ def pipe_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def spread(runs: pd.DataFrame, column: str, sign: str = "") -> str:
-    """Returns a cell: mean, standard deviation over runs and, where there is one, the interval; '-' for no number."""
+    """Returns a table cell: mean, standard deviation over runs and, if any, the interval; '-' for no number."""
     values = pd.to_numeric(runs[column], errors="coerce").dropna()
     if not len(values):
         return "-"
@@ -133,7 +133,7 @@ def _mean(costs: pd.Series) -> str:
 
 
 def _matrices(study: Study, results: pd.DataFrame) -> list[str]:
-    """Returns a table for each matrix and metric of a study, with a line for what a detector was trained on."""
+    """Returns a table for each matrix and metric of a study, with a line for each training set."""
     blocks = []
     for matrix, metrics in study.matrices.items():
         cells = matrix_cells(study, matrix)
@@ -150,7 +150,7 @@ def _matrices(study: Study, results: pd.DataFrame) -> list[str]:
 
 
 def matrix_cells(study: Study, matrix: str) -> dict[tuple[str, str], str]:
-    """Returns the row behind each cell of a matrix, by what its detector was trained on and what it was tested on."""
+    """Returns the row shown in each cell of a matrix, by training set and test set."""
     return {
         (origin, target): label
         for label, row in study.rows.items()
@@ -160,7 +160,7 @@ def matrix_cells(study: Study, matrix: str) -> dict[tuple[str, str], str]:
 
 
 def _warnings(results: pd.DataFrame) -> list[str]:
-    """Returns each warning of the runs once, and which rows have random weights."""
+    """Returns the warnings of the runs without duplicates, and the rows with random weights."""
     several = results["dataset"].nunique() > 1
     warnings = {
         f"- {f'{dataset}: ' if several else ''}{warning}": None
@@ -181,7 +181,7 @@ def _failures(planned: Sequence[PlannedRun], errors: Mapping[str, str]) -> list[
 
 
 def _missing(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> list[str]:
-    """Returns notes about what is not measured: runs outside the table, and rows that need weights or an API."""
+    """Returns notes about missing measurements: planned runs, and rows that need weights or an API."""
     measured = set(table["run"])
     seeds: dict[str, list[str]] = {}
     for run in planned:

@@ -31,10 +31,10 @@ class PlannedRun:
       row: label of its row.
       seed: its seed.
       name: name of its folder; equal for equal configs, so that studies can share runs.
-      arguments: its command line without --workdir, in which {source} stands for the source's folder.
+      arguments: its command line without --workdir, with {source} in place of the source's folder.
       config: its resolved config by dotted name.
-      public: whether its data are open to everyone, so that published results may take its place.
-      source: run whose detector this one starts from; None means that it starts afresh.
+      public: whether its data are publicly available, so that published results can replace the run.
+      source: run whose detector this one starts from; None means that it starts from scratch.
     """
 
     row: str
@@ -47,7 +47,7 @@ class PlannedRun:
 
     @property
     def command(self) -> str:
-        """Its command line as tables quote it, from the folder of the study."""
+        """Returns the command line shown in tables, relative to the folder of the study."""
         source = f"runs/{self.source.name}" if self.source else ""
         return shlex.join(
             ["python", "-m", "spear_jax.main", *(part.replace("{source}", source) for part in self.arguments)]
@@ -88,7 +88,7 @@ def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str,
 
 
 def run_name(config: ConfigDict) -> str:
-    """Returns a name that equal configs share and no others; fields that are added later change no name."""
+    """Returns a name that is the same for equal configs only; fields added later do not change it."""
     usual = _usual()
     changed = {
         field: value for field, value in _resolved(config).items() if field not in IRRELEVANT and value != usual[field]
@@ -103,12 +103,12 @@ def _usual() -> dict[str, Any]:
 
 
 def _resolved(config: ConfigDict) -> dict[str, Any]:
-    """Returns all fields by dotted name, with the values that config.json would hold."""
+    """Returns all fields by dotted name, with their values in config.json."""
     return flatten(json.loads(to_json(config)))
 
 
 def _is_public(config: ConfigDict) -> bool:
-    """Tells whether the data are open to everyone: no own files or copy, and of MIMIC-IV the demo."""
+    """Returns whether the data are publicly available: no user files or local copy, and only the demo of MIMIC-IV."""
     if config.data.dir or config.data.name == "files":
         return False
     if config.data.name != "mimic_iv":

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def draw_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> bytes:
     """Returns a PNG: test AUPR of every run, the mean of each row, and the base rate; for matrices, test AUROC.
 
-    Where the table does not show AUPR, because thresholds alone differ, its first two metrics are drawn.
+    If the table does not show AUPR, because rows differ in thresholds only, its first two metrics are drawn.
 
     Args:
       study: the study.
-      planned: its runs.
-      table: measured runs, as `table.result_rows` gives them.
+      planned: the runs of the study.
+      table: measured runs, from `table.result_rows`.
     """
     import matplotlib
 
@@ -64,8 +64,8 @@ def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> "Figure":
 
     Args:
       study: the study.
-      results: its runs, as `seed_results` gives them.
-      along: the field's value in each of them.
+      results: results from `seed_results`.
+      along: the field's value in each run.
     """
     from matplotlib import pyplot
 

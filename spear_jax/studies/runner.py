@@ -1,4 +1,4 @@
-"""Runs a study: each run once, in a process of its own, and a table, a page and a figure of the results."""
+"""Runs a study, each run once and in a separate process, and writes a table, a page and a figure of the results."""
 
 import fcntl
 import subprocess
@@ -21,15 +21,15 @@ from spear_jax.studies.table import changed_defaults, make_table, read_tables, r
 
 
 def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, published: Path) -> str:
-    """Runs what has not been measured yet, and writes the study's table, page and figure.
+    """Runs everything that is not measured yet, and writes the study's table, page and figure.
 
-    A run that fails is listed with its error and tried again when the study is started again.
+    A failed run is listed with its error, and retried when the study is started again.
 
     Args:
       study: the study.
       overrides: config fields from the command line, for all runs.
       workdir: gets <name>.parquet, <name>.md, <name>.png and runs/, which several studies may share.
-      published: folder of tables; a run that is in one of them with today's defaults is not repeated.
+      published: folder of tables; runs measured in one of them with the current defaults are not repeated.
 
     Returns:
       The page, in Markdown.
@@ -38,10 +38,10 @@ def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, publish
       InputError: a run's config is impossible, or the workdir is a file.
     """
     planned = plan(study, overrides)
-    workdir = workdir.resolve()  # runs record where their sources are
+    workdir = workdir.resolve()  # runs record the paths of their sources
     for folder in (workdir, workdir / "runs"):
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"--workdir={workdir}: {folder} is a file; needed is a folder, new or of studies")
+            raise InputError(f"--workdir={workdir}: {folder} is a file; it must be a new folder or one with studies")
     runs = _Runs(workdir / "runs", _published_rows(published))
     workdir.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, list[dict[str, Any]]] = {}
@@ -83,7 +83,7 @@ class _Runs:
         self._errors: dict[str, str] = {}
 
     def outcome(self, run: PlannedRun) -> list[dict[str, Any]]:
-        """Returns the rows of a run, which is executed if need be; a single row with its error if it failed."""
+        """Returns the rows of a run, executing it if necessary; a single row with the error if it failed."""
         if run.public and run.name in self._published:
             return self._published[run.name]
         error = self._execute_once(run)
@@ -99,7 +99,7 @@ class _Runs:
         return self._errors[run.name]
 
     def _execute(self, run: PlannedRun) -> str:
-        """Makes sure that the run's folder holds its results; returns the error, or '' for none."""
+        """Ensures that the run's folder contains its results; returns the error, or '' for none."""
         source = ""
         if run.source:
             error = self._execute_once(run.source)
@@ -110,8 +110,8 @@ class _Runs:
         self._folder.mkdir(parents=True, exist_ok=True)
         workdir, log_path = self._folder / run.name, self._folder / f"{run.name}.log"
         with log_path.open("ab") as log:
-            # Another study may be at the same run. The lock is the log's, which the run itself holds open: it lasts as
-            # long as the run, whatever becomes of the study.
+            # Another study may execute the same run. The run itself keeps the locked log open, so the lock lasts as
+            # long as the run, even if the study is killed.
             fcntl.flock(log, fcntl.LOCK_EX)
             if (workdir / "results.json").is_file():
                 return _other_defaults(run, workdir)
@@ -131,7 +131,7 @@ class _Runs:
 
 def _other_defaults(run: PlannedRun, workdir: Path) -> str:
     """Returns an error if a finished run has another config than planned, although its name is the same."""
-    if run.source:  # its config.json holds fields of the source's detector
+    if run.source:  # its config.json contains fields of the source's detector
         return ""
     config = flatten(read_json(workdir / "config.json"))
     compared = config.keys() & run.config.keys() - {*IRRELEVANT, *EXTENDABLE}

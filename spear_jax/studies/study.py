@@ -28,8 +28,8 @@ class Row:
 
     Attributes:
       overrides: config fields by dotted name, on top of the study's.
-      config: config file and argument, as behind --config=; '' means the study's.
-      source: row whose detector this one starts from, seed by seed; None means that it starts afresh.
+      config: config file and argument, as in --config=; '' means the study's.
+      source: row whose detector this one starts from, seed by seed; None means that it starts from scratch.
       evaluate: whether the source's detector is applied unchanged, so that nothing is trained.
       cells: cells of the study's matrices that show this row, each (matrix, trained on, tested on).
     """
@@ -46,16 +46,16 @@ class Study:
     """A grid of runs that answers one question: each row of its table is a config, run once with each seed.
 
     Attributes:
-      name: stem of its table's, page's and figure's file names.
+      name: stem of the file names of its table, page and figure.
       title: heading of its page and figure.
-      question: what it is meant to answer, in one or two sentences.
-      varied: what the rows differ in; heads the first column.
+      question: the question it answers, in one or two sentences.
+      varied: what the rows differ in, the head of the first column.
       rows: rows by label.
-      config: config file and argument that all runs start from, as behind --config=.
+      config: config file and argument that all runs start from, as in --config=.
       overrides: config fields that all rows share, by dotted name.
       seeds: seeds of each row.
-      variant: what sets it apart from the study's usual form, such as 'split by time'.
-      path: file and argument that it was loaded from, as behind --config=.
+      variant: what differs from the study's usual form, such as 'split by time'.
+      path: file and argument that it was loaded from, as in --config=.
       axis: config field along which the figure is drawn; '' means one line of the figure per row.
       controls_of: row whose controls get rows of their own; '' means none.
       reference: row that the others are compared with, seed by seed; '' means none.
@@ -86,7 +86,7 @@ def load_study(path: str) -> Study:
     """Reads a study from `file.py` or `file.py:argument`, whose get_study(argument) returns it.
 
     Raises:
-      InputError: the file is missing or fails.
+      InputError: the file does not exist, or running it raises an exception.
     """
     file, _, argument = path.partition(":")
     located = find_file(file)
@@ -121,7 +121,7 @@ def on_data_set(study: Study, arg: str) -> Study:
         random:tiny, two epochs and two seeds.
 
     Raises:
-      InputError: the argument is another word, or two of its words exclude each other.
+      InputError: a word is not allowed, or two words exclude each other.
     """
     words = variants(arg, (*PROTOCOL, "time", "random", "debug"))
     for exclusive in (words & PROTOCOL.keys(), words & {"time", "random"}):
@@ -131,7 +131,7 @@ def on_data_set(study: Study, arg: str) -> Study:
     split = next((name for name in ("time", "random") if name in words), "")
     own = [study.overrides, *(row.overrides for row in study.rows.values())]
     if split and any("data.split" in overrides for overrides in own):
-        raise InputError(f"config argument {split!r}: this study has splits of its own")
+        raise InputError(f"config argument {split!r}: this study sets data.split itself")
     debug = "debug" in words
     protocol = DEBUG if debug else PROTOCOL[data]
     marks = [f"split by {split}" if split == "time" else "random split"] if split else []

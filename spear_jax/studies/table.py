@@ -1,4 +1,4 @@
-"""Tables of measured runs, one Parquet file per study: a row for each run, split and control."""
+"""Reads and writes tables of measured runs, one Parquet file per study: a row for each run, split and control."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ _SPLITS = ("train", "validation", "test")
 def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the results of a run as rows of a table, one for each split and control.
 
-    `control` is '' in the rows of the run's own method. The ends of a metric's 95 % bootstrap interval are METRIC_low
-    and METRIC_high; nab_PROFILE are NAB's own scores.
+    `control` is '' in the rows of the method itself. The ends of a metric's 95 % bootstrap interval are METRIC_low and
+    METRIC_high; nab_PROFILE are NAB scores.
 
     Args:
       run: name of the run.
-      content: its results.json.
+      content: content of its results.json.
     """
     speed = content.get("throughput", {}).get("training_windows_per_second")
     memory = content.get("memory", {})
@@ -65,9 +65,9 @@ def defaults() -> dict[str, str]:
 
 
 def changed_defaults(table: pd.DataFrame) -> list[str]:
-    """Returns how today's defaults differ from those a table was measured with, which names of runs do not tell.
+    """Returns how the current defaults differ from those of a table, which the names of runs do not show.
 
-    Fields that were added or removed since do not matter.
+    Fields added or removed since then are ignored.
     """
     now = defaults()
     return [
@@ -78,7 +78,7 @@ def changed_defaults(table: pd.DataFrame) -> list[str]:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], path: str) -> pd.DataFrame:
-    """Returns a table of rows; its attributes hold the study's path and today's defaults."""
+    """Returns a table of rows, with the study's path and the current defaults as attributes."""
     table = pd.DataFrame(rows)
     table.attrs = {"study": path, "defaults": defaults()}
     return table

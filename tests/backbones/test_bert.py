@@ -299,7 +299,7 @@ def test_training_costs_twice_the_forward_pass():
     assert 1.9 < ratio <= 2.1
 
 
-# --- Configuration and initialisation -----------------------------------
+# --- Configuration and initialization -----------------------------------
 
 
 def test_fields_have_the_defaults_of_transformers():

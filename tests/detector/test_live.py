@@ -270,7 +270,7 @@ def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_pa
     check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir does not apply to --input=-")
     for text, said in (
         ("", "standard input: is empty"),
-        ("1,2\n3,4\n", "standard input: row 1 is '1,2'; needed is a line of column names"),
+        ("1,2\n3,4\n", "standard input: row 1 is '1,2'; expected a header line"),
         ("a,b\nx,y\n", "standard input: no column of numbers"),
     ):
         come(text)
@@ -345,4 +345,4 @@ def test_days_and_months_are_told_apart_by_the_first_row_that_can(spear: Spear, 
 def test_a_detector_that_looks_ahead_is_refused(spear: Spear, tmp_path: Path) -> None:
     assert spear(*quick(tmp_path / "run", {"quantizer.scale": "series"})).code == 0
     common = ("--mode=score", f"--detector={tmp_path / 'run'}", "--input=-")
-    check_refusal(spear(*common), "quantizer.scale='series' looks ahead; allowed are train, window")
+    check_refusal(spear(*common), "quantizer.scale='series' looks ahead; allowed: train, window")

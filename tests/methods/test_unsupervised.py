@@ -139,7 +139,7 @@ def test_an_impossible_window_is_refused(method: Callable, window: int) -> None:
 
 
 def test_zero_neighbours_are_refused() -> None:
-    with pytest.raises(InputError, match="neighbours is 0"):
+    with pytest.raises(InputError, match="neighbours=0"):
         nearest_neighbours(telemetry(), neighbours=0, seed=0)
 
 

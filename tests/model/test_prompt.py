@@ -35,5 +35,5 @@ def test_a_prompt_file_must_fit(backbone, tmp_path):
     np.save(bad, np.full((5, backbone.hidden_size), np.nan))
     np.testing.assert_array_equal(initial_prompt(str(good), 5, backbone, words="", seed=0), expected)
     for file in (wrong, bad):
-        with pytest.raises(InputError, match=r"needed are finite numbers of shape \(5, 32\)"):
+        with pytest.raises(InputError, match=r"expected finite numbers of shape \(5, 32\)"):
             initial_prompt(str(file), 5, backbone, words="", seed=0)

@@ -352,7 +352,7 @@ def test_shipped_studies_are_possible(file: Path, argument: str, monkeypatch: py
             load_study(f"{file}:{argument}")
         return
     if file.stem in ("splits", "tsmote") and "time" in argument:
-        with pytest.raises(InputError, match="splits of its own"):
+        with pytest.raises(InputError, match=r"sets data\.split itself"):
             load_study(f"{file}:{argument}")
         return
     shipped = load_study(f"{file}:{argument}")

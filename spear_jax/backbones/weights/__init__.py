@@ -1,1 +1,1 @@
-"""Finds, reads, names and converts the weights of backbones."""
+"""Finds, reads and converts the weights of backbones."""

@@ -1,4 +1,4 @@
-"""Makes a backbone's parameters: from a checkpoint in any of its family's spellings, or random ones."""
+"""Makes a backbone's parameters, from a checkpoint in any of its family's spellings or at random."""
 
 import hashlib
 import re
@@ -22,11 +22,11 @@ Params = dict[str, Any]
 """A nested dict of arrays."""
 
 Put = Callable[[np.ndarray], Any]
-"""Puts a finished array where it stays: in host memory, or on devices."""
+"""Moves a finished array to its destination: host memory or devices."""
 
 
 def param_shapes(module: nn.Module, hidden_size: int) -> Params:
-    """Returns a backbone's parameters as a tree of `jax.ShapeDtypeStruct`; nothing is computed."""
+    """Returns a backbone's parameters as a tree of `jax.ShapeDtypeStruct`, without computing anything."""
     embeddings = jax.ShapeDtypeStruct((1, 1, hidden_size), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
     return jax.eval_shape(module.init, jax.random.key(0), embeddings, mask)["params"]
@@ -44,8 +44,8 @@ def map_checkpoint(
 ) -> tuple[Params, Shaped[np.ndarray, "vocabulary hidden"]]:
     """Maps a checkpoint to a module's parameters and the word table.
 
-    Parameters are read, cast and put one at a time, and their pages are given back, so that memory holds little more
-    than the result.
+    Parameters are read, cast and put one at a time, and their pages are released, so that memory holds little more than
+    the result.
 
     Args:
       checkpoint: the files.
@@ -54,10 +54,10 @@ def map_checkpoint(
       layers: number of layers.
       table: rows and columns of the word table.
       int8: see `Linear`.
-      put: where parameters go.
+      put: moves each parameter to its destination.
 
     Returns:
-      The parameters, and the word table as it is in the files.
+      The parameters, and the word table as stored in the files.
 
     Raises:
       InputError: tensors are missing, unexpected, of the wrong shape or dtype, or spelled twice.
@@ -82,7 +82,7 @@ def map_checkpoint(
         for i, source in enumerate(of_layers):
             where: Any = i if path.startswith("layers/") else ...
             if not source.module:
-                values[where] = 1  # a norm that the first layer does not have; it is never used
+                values[where] = 1  # a norm that the first layer lacks; it is never used
                 continue
             part = _part(tensors[source.module], source)
             if path.endswith("kernel"):
@@ -104,7 +104,7 @@ def _part(tensor: np.ndarray, source: Source) -> np.ndarray:
 
 
 def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, np.ndarray]:
-    """Returns the tensors by the names that `naming` uses, without those that nothing needs."""
+    """Returns the tensors by the names that `naming` uses, without unused ones."""
     tensors: dict[str, np.ndarray] = {}
     spellings: dict[str, str] = {}
     for spelling, tensor in checkpoint.tensors.items():
@@ -147,7 +147,7 @@ def _first(names: list[str]) -> str:
 
 
 class RandomTable:
-    """An untrained word table: normal rows with standard deviation 0.02, each drawn when it is used."""
+    """An untrained word table: normal rows with standard deviation 0.02, drawn on use."""
 
     def __init__(self, rows: int, columns: int, seed: int) -> None:
         """Makes a table.
@@ -188,7 +188,7 @@ def random_params(
       seed: equal seeds give equal parameters, in any dtype.
       norm_start: the weight of a norm that is the identity; 0 if it is added to 1.
       int8: see `Linear`.
-      put: where parameters go.
+      put: moves each parameter to its destination.
 
     Returns:
       The parameters, and the sha256 of the numbers drawn, before any cast.

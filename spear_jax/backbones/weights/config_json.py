@@ -1,4 +1,4 @@
-"""Reads a model's config.json with transformers, and checks what transformers leaves to the model."""
+"""Reads a model's config.json with transformers, and checks fields that transformers leaves unchecked."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 from spear_jax.errors import InputError, one_line
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "google-bert/bert-base-uncased": {"model_type": "bert"},  # the shape that transformers' defaults describe
+    "google-bert/bert-base-uncased": {"model_type": "bert"},  # transformers' defaults are its shape
     "google/gemma-2b": {
         "model_type": "gemma",
         "hidden_size": 2048,
@@ -24,11 +24,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[Any]:
-    """Imports transformers, which logs nothing below an error inside this context.
+    """Imports transformers and silences its logs below errors within the context.
 
-    It would say at its import that PyTorch is missing, which nothing here needs.
+    On import it would warn that PyTorch is missing, which is not needed here.
     """
-    logger = logging.getLogger("transformers")  # its import sets the level anew, so only a filter helps
+    logger = logging.getLogger("transformers")  # the import resets the level, so only a filter helps
 
     def is_error(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR
@@ -53,7 +53,7 @@ class Fields:
         """Wraps a config.
 
         Args:
-          config: of transformers, or part of one.
+          config: a config of transformers, or part of one.
           source: the file, for error messages.
         """
         self._config, self.source = config, source
@@ -67,7 +67,7 @@ class Fields:
           source: the file, for error messages.
 
         Raises:
-          InputError: transformers refuses the content.
+          InputError: transformers rejects the content.
         """
         try:
             with quiet_transformers() as transformers:
@@ -84,7 +84,7 @@ class Fields:
         """Returns a whole number.
 
         Raises:
-          InputError: it is none, or below `least`.
+          InputError: it is not a whole number, or below `least`.
         """
         value = self.get(name, default)
         if type(value) is not int or value < least:
@@ -95,7 +95,7 @@ class Fields:
         """Returns a number above 0.
 
         Raises:
-          InputError: it is none, or not between 0 and `below`.
+          InputError: it is not a number, or not between 0 and `below`.
         """
         value = self.get(name)
         if type(value) not in (int, float) or not 0 < value < below:
@@ -104,10 +104,10 @@ class Fields:
         return float(value)
 
     def choice(self, name: str, allowed: Sequence[Any], default: Any = None) -> Any:
-        """Returns one of several values.
+        """Returns a field with a fixed set of supported values.
 
         Raises:
-          InputError: it is another one.
+          InputError: its value is not supported.
         """
         value = self.get(name, default)
         if value not in allowed:
@@ -117,7 +117,7 @@ class Fields:
         return value
 
     def inner(self, name: str, key: str = "") -> "Fields":
-        """Returns an object inside this one; the object under `key` inside it, if it has that key."""
+        """Returns a nested object, or the object under `key` inside it if it has that key."""
         value = self.get(name)
         if isinstance(value, dict):
             value = types.SimpleNamespace(**(value.get(key, value) or {}))

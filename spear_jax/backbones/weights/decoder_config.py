@@ -1,4 +1,4 @@
-"""The shape of a decoder, from the fields of its config.json.
+"""Reads the shape of a decoder from the fields of its config.json.
 
 One dataclass describes Gemma 1 to 3, Llama 3, Qwen 2 and 3 (and the DeepSeek-R1 distillations, which are Llama and
 Qwen by shape), and ModernBERT (arXiv:2412.13663), an encoder made of the same parts.
@@ -28,7 +28,7 @@ class Rotary:
       factor: factor by which wavelengths are stretched; 1 leaves them as they are.
       low, high: Llama 3 stretches wavelengths above `original` / low, leaves those below `original` / high, and
         interpolates in between; 0 stretches all.
-      original: number of positions of the first training.
+      original: context length of the original training.
     """
 
     base: float
@@ -67,13 +67,13 @@ class DecoderConfig:
       rotary: rotary embedding of layers with full attention.
       local_rotary: rotary embedding of layers with a sliding window.
       sliding: for each layer, whether its attention has a sliding window.
-      window: positions nearer than it are attended to; 0 if no layer slides.
+      window: size of the sliding window: positions at a smaller distance are attended to; 0 if no layer slides.
       causal: whether each position attends only to itself and to earlier ones.
       norm: 'rms', 'rms_plus_one' (the weight is stored as its difference from 1: Gemma) or 'layer'.
       norm_bias: whether LayerNorm has a bias.
-      query_key_norm: whether queries and keys are normalised per head.
-      post_norms: whether the outputs of attention and MLP are normalised, too.
-      embedding_norm: whether word embeddings are normalised.
+      query_key_norm: whether queries and keys are normalized per head.
+      post_norms: whether the outputs of attention and MLP are normalized, too.
+      embedding_norm: whether word embeddings are normalized.
       first_attention_norm: False if the first layer's attention reads its input without a norm.
       attention_bias: whether queries, keys and values have a bias.
       output_bias: whether the attention's output has a bias.
@@ -117,7 +117,7 @@ class DecoderConfig:
 
     @property
     def masked(self) -> bool:
-        """Whether the model predicts masked tokens, as an encoder does, not the next one."""
+        """Returns whether the model predicts masked tokens, like an encoder, rather than the next token."""
         return self.family == "modernbert"
 
     @classmethod
@@ -142,7 +142,7 @@ class DecoderConfig:
 
 
 def _common(fields: Fields) -> dict[str, Any]:
-    """Reads what all families spell alike."""
+    """Reads the fields that all families share."""
     hidden_size, layers, heads = (
         fields.whole(name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
     )
@@ -175,7 +175,7 @@ def _common(fields: Fields) -> dict[str, Any]:
 
 
 def _rotary(fields: Fields, kind_of_layer: str) -> Rotary:
-    """Reads the rope parameters of one kind of layer; some families have the same for all."""
+    """Reads the rope parameters of one kind of layer; in some families, all layers share them."""
     parameters = fields.inner("rope_parameters", kind_of_layer)
     kind = parameters.choice("rope_type", _ROPE_TYPES)
     base = parameters.number("rope_theta")
@@ -206,7 +206,7 @@ def _activation(fields: Fields, name: str) -> str:
 
 def _gemma(fields: Fields) -> dict[str, Any]:
     name = "hidden_act" if fields.get("hidden_activation") is None else "hidden_activation"
-    # The first Gemma's file says 'gelu' and means its tanh approximation, as its authors' code has it.
+    # Gemma 1's file says 'gelu' but means the tanh approximation, which its authors' code uses.
     fields.choice(name, ("gelu_pytorch_tanh", "gelu_new", "gelu"))
     return {
         "norm_eps": fields.number("rms_norm_eps", below=1),
@@ -269,4 +269,4 @@ FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {
     "qwen3": _qwen3,
     "modernbert": _modernbert,
 }
-"""model_type -> reads how the family differs from `_common`."""
+"""Readers of the fields in which a family differs from `_common`, by model_type."""

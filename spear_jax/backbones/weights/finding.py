@@ -1,4 +1,4 @@
-"""Finds the folder of a model's files: local, weight package, Hugging Face cache, Hub, in this order."""
+"""Finds a model's files: in a local folder, a weight package, the Hugging Face cache or the Hub, in this order."""
 
 import importlib.metadata
 import importlib.util
@@ -28,7 +28,7 @@ WEIGHT_PACKAGES = {
 }
 
 
-# Taken without '@revision', so that a published number does not change when a repository does.
+# Used without '@revision', so that published numbers do not change when a repository does.
 PINNED_REVISIONS = {
     # The commit that `main` of bert-base-uncased has pointed to for years.
     "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
@@ -46,12 +46,12 @@ _WEIGHT_FILES = ["model*.safetensors", "model.safetensors.index.json"]
 
 
 class ModelFiles(NamedTuple):
-    """The folder of a model's files, and what identifies them.
+    """The folder of a model's files, and their identity.
 
     Attributes:
       folder: the folder.
       revision: commit of the Hub, 'package==version' or 'local'.
-      sha256: that the weights must have; '' where none is known.
+      sha256: expected digest of the weights; '' if unknown.
     """
 
     folder: Path
@@ -64,10 +64,10 @@ def find_weights(name: str, config_only: bool) -> ModelFiles:
 
     Args:
       name: a folder, or a Hugging Face id, with '@revision' or without.
-      config_only: the weights are not needed.
+      config_only: whether the weights may be missing.
 
     Raises:
-      InputError: it is nowhere; the message lists the places searched.
+      InputError: the model is not found; the message lists the places searched.
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
@@ -93,7 +93,7 @@ def find_weights(name: str, config_only: bool) -> ModelFiles:
     revision = revision or PINNED_REVISIONS.get(repository, "main")
     from huggingface_hub import constants, try_to_load_from_cache  # slow to import
 
-    # The cache comes before the Hub, so that a run does not change when a repository does.
+    # The cache comes before the Hub, so that runs do not change when a repository does.
     config = try_to_load_from_cache(repository, "config.json", revision=revision)
     if isinstance(config, str) and (config_only or _has_weights(Path(config).parent)):
         return ModelFiles(Path(config).parent, Path(config).parent.name)

@@ -1,4 +1,4 @@
-"""Names of the parameters of each family in its checkpoints."""
+"""Declares the parameter names in the checkpoints of each family."""
 
 import dataclasses
 import re
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A module of a checkpoint, or one of several whose rows are stacked in it.
+    """A module of a checkpoint, or one of several that are stacked in it by rows.
 
     Attributes:
-      module: its name, with {} for the number of the layer.
+      module: its name, with {} for the index of the layer.
       part: index of the part, from 0.
       parts: number of parts.
     """
@@ -24,8 +24,8 @@ class Head(NamedTuple):
 
     Attributes:
       table: the module with a row per token, unless the word table is used.
-      biases: the tensor with a bias per token, and the table's own, which applies if the table is not tied; empty if
-        there is no bias.
+      biases: the tensor with a bias per token, and the table's own bias, which applies if the table is not tied; empty
+        if there is no bias.
       dense: the linear layer before the table, if any.
       norm: the norm after that layer.
       biased: whether both have a bias in every file.
@@ -48,8 +48,8 @@ class Naming:
       head: names of the head.
       tables: our parameters outside modules -> the checkpoint's tensors.
       prefixes: prefixes that all names may have.
-      unused: pattern of the names, without prefix, of tensors that nothing needs.
-      bare_first: our norm that the first layer does not have.
+      unused: pattern for the names, without prefix, of unused tensors.
+      bare_first: our norm that the first layer lacks.
     """
 
     word_table: str
@@ -61,7 +61,7 @@ class Naming:
     bare_first: str = ""
 
     def plain(self, name: str) -> str:
-        """Returns a checkpoint's name without prefix, in today's spelling: weight and bias, not gamma and beta."""
+        """Returns a checkpoint's name without prefix, in the current spelling: weight and bias, not gamma and beta."""
         for prefix in self.prefixes:
             if name.startswith(prefix):
                 name = name.removeprefix(prefix)
@@ -73,7 +73,7 @@ class Naming:
 
         Args:
           path: such as 'layers/query/kernel', 'last_layer/query/kernel' or 'final_norm/scale'.
-          layers: number of layers of the model; the last one has parameters of its own.
+          layers: number of layers of the model; the parameters of the last one are separate.
 
         Returns:
           The tensors by name; '' for one that the checkpoint lacks.
@@ -231,4 +231,4 @@ NAMINGS: dict[str, Naming] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
 }
-"""By the model_type of config.json."""
+"""Names by the model_type of config.json."""

@@ -1,4 +1,4 @@
-"""Reads the weight files of a checkpoint: safetensors, in one file or in shards."""
+"""Reads the safetensors of a checkpoint, in one file or in shards."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _shards_by_tensor(folder: Path) -> dict[str, str]:
     index = folder / _INDEX
     shards = read_json(index).get("weight_map")
-    # A shard stands in the folder of its index; a path would let a downloaded file point anywhere.
+    # Shards are in the folder of their index; a path would let a downloaded file point anywhere.
     if not isinstance(shards, dict) or not all(
         isinstance(shard, str) and shard == Path(shard).name for shard in shards.values()
     ):
@@ -82,7 +82,7 @@ class Checkpoint:
         return cls(folder, tensors, mappings)
 
     def release(self) -> None:
-        """Gives the pages read so far back to the system; they are read again when used again."""
+        """Releases the pages read so far to the system; they are read again when used."""
         if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
             for mapping in self.mappings:
                 mapping.madvise(mmap.MADV_DONTNEED)
@@ -105,11 +105,11 @@ _DTYPES: dict[str, Any] = {
 def read_safetensors(file: Path) -> tuple[dict[str, Shaped[np.ndarray, "..."]], mmap.mmap]:
     """Maps the tensors of a safetensors file.
 
-    The library checks the file, but copies what it reads; a word table has gigabytes, of which a few rows are needed.
+    The library checks the file, but would copy what it reads; of a word table of gigabytes only a few rows are needed.
     Format: https://huggingface.co/docs/safetensors (length of the header, header as JSON, data).
 
     Returns:
-      Tensor by name, read-only, in the file's dtype; and the mapping that they lie in.
+      The tensors by name, read-only, in the file's dtype; and the mapping that backs them.
 
     Raises:
       InputError: the file is truncated, is not a safetensors file, or has a tensor of an unknown dtype.
@@ -135,7 +135,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Shaped[np.ndarray, "..."]], 
 
 
 def sha256_of_files(files: list[Path]) -> str:
-    """Returns the hex digest of one file; of several, that of their hex digests, concatenated in order."""
+    """Returns the hex digest of one file, or the digest of the concatenated hex digests of several."""
     digests = []
     for file in files:
         with file.open("rb") as stream:

@@ -31,12 +31,12 @@ def find_files(path: str) -> list[tuple[epath.Path, str]]:
     if root.is_dir():
         files = sorted(_find_below(root))
         if not files:
-            raise InputError(f"{root}: contains no CSV or Parquet file; allowed are {ALLOWED_SUFFIXES}")
+            raise InputError(f"{root}: contains no CSV or Parquet file; allowed: {ALLOWED_SUFFIXES}")
         named = [(file, strip_suffixes(str(file.relative_to(root)))) for file in files]
     elif not root.exists():
         raise InputError(f"{root}: no such file or folder")
     elif not root.name.lower().endswith(SUFFIXES):
-        raise InputError(f"{root}: not a CSV or Parquet file by its name; allowed are {ALLOWED_SUFFIXES}")
+        raise InputError(f"{root}: not a CSV or Parquet file by its name; allowed: {ALLOWED_SUFFIXES}")
     else:
         named = [(root, strip_suffixes(root.name))]
     names = [name for _, name in named]

@@ -1,1 +1,1 @@
-"""Reads own tables: files, live rows, arrays."""
+"""Reads the user's tables: files, live rows and arrays."""

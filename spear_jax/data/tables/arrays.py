@@ -1,4 +1,4 @@
-"""Reads series that are in memory: arrays, lists, and frames of pandas or polars."""
+"""Reads series in memory: arrays, lists, and pandas or polars frames."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from spear_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Series of equal length that belong together: the columns of an array or a frame.
+    """Series of equal length: the columns of an array or a frame.
 
     Attributes:
       values: a column per series; NaN where missing.
-      times: in nanoseconds since 1970; empty if the rows have no times.
-      columns: the names of the columns; their numbers if they have none.
+      times: time of each row in nanoseconds since 1970; empty if the rows have no times.
+      columns: the names of the columns, or their numbers if they have none.
       named: whether the columns have names.
     """
 
@@ -31,7 +31,7 @@ class Table:
 
 
 def is_list_of_series(data: Any) -> bool:
-    """Returns whether data are a list of arrays or frames, not a single one or a list of numbers."""
+    """Returns whether data is a list of arrays or frames, rather than a single one or a list of numbers."""
     if not isinstance(data, list | tuple):
         return False
     return any(hasattr(item, "__len__") and not isinstance(item, str) for item in data)
@@ -40,11 +40,11 @@ def is_list_of_series(data: Any) -> bool:
 def read_array(data: Any, name: str) -> Table:
     """Reads an array [time] or [time, columns], a list of numbers, or a frame.
 
-    The numbers of a frame are values; its column of times, or its index of times, are the times.
+    The numeric columns of a frame are values; times come from its datetime column or index.
 
     Args:
       data: the array.
-      name: of the data, for messages.
+      name: name of the data, for messages.
 
     Raises:
       ValueError: the data are empty, not numbers, or infinite, or have more than two axes or several columns of times.
@@ -53,7 +53,7 @@ def read_array(data: Any, name: str) -> Table:
     times, data = _split_times(data, name)
     values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=name)
     if values.ndim > 2 or not values.ndim:
-        raise InputError(f"{name}: has the shape {values.shape}; allowed are [time] and [time, columns]")
+        raise InputError(f"{name}: has the shape {values.shape}; allowed: [time] and [time, columns]")
     if (too_large := np.abs(values) > LARGEST).any():
         row = np.argwhere(too_large)[0][0]
         raise InputError(f"{name}: row {row} is infinite, or beyond 1e100; a missing value is NaN")
@@ -73,7 +73,7 @@ def _split_times(data: Any, name: str) -> tuple[Int[np.ndarray, "stamps"], Any]:
         stamps += [data[column] for column in of_times]
         data = data[[column for column in data if column not in of_times]]
     if len(stamps) > 1:
-        raise InputError(f"{name}: has {len(stamps)} columns of times; allowed is one")
+        raise InputError(f"{name}: has {len(stamps)} columns of times; at most one is allowed")
     return _nanoseconds(stamps[0], name) if stamps else np.zeros(0, np.int64), data
 
 
@@ -83,7 +83,7 @@ def _nanoseconds(times: pd.Series, name: str) -> Int[np.ndarray, "stamps"]:
     beyond = (times.dt.year < 1678) | (times.dt.year > 2261)  # the years that nanoseconds in int64 cover
     if beyond.any():
         row = int(beyond.to_numpy().argmax())
-        raise InputError(f"{name}: row {row} has the time {times.iloc[row]}; allowed are the years 1678 to 2261")
+        raise InputError(f"{name}: row {row} has the time {times.iloc[row]}; allowed: the years 1678 to 2261")
     in_utc = times.dt.tz_convert(None) if times.dt.tz is not None else times
     return in_utc.to_numpy("datetime64[ns]").astype(np.int64)
 
@@ -92,20 +92,20 @@ def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     """Reads a label per row, 0 or 1.
 
     Args:
-      data: an array, list, or series of pandas or polars.
+      data: an array, a list, or a pandas or polars series.
       rows: the number of rows.
-      name: of the labels, for messages.
+      name: name of the labels, for messages.
 
     Raises:
-      InputError: other labels, or another number of them.
+      InputError: a label is neither 0 nor 1, or there is not one per row.
     """
     labels = np.asarray(data)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (rows,):
-        raise InputError(f"{name}: has the shape {np.shape(data)}; needed is a label for each of the {rows} rows")
+        raise InputError(f"{name}: has the shape {np.shape(data)}; expected a label for each of the {rows} rows")
     wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
     if len(wrong):
-        raise InputError(f"{name}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed are 0 and 1")
+        raise InputError(f"{name}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed: 0 and 1")
     return labels.astype(bool)
 
 
@@ -120,17 +120,17 @@ def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[n
     """Reads the labels of tables, one per row of each; see `read_labels`.
 
     Args:
-      data: labels of a single table, or a list with those of each.
+      data: labels of a single table, or a list with the labels of each table.
       tables: the labelled tables.
-      name: of the labels, for messages.
+      name: name of the labels, for messages.
 
     Raises:
-      InputError: there are not as many as tables or rows, or a label is neither 0 nor 1.
+      InputError: their number differs from that of the tables or rows, or a label is neither 0 nor 1.
     """
     if len(tables) == 1 and not is_list_of_series(data):
         return [read_labels(data, len(tables[0].values), name)]
     if len(data) != len(tables):
-        raise InputError(f"{name}: {len(data)} for {len(tables)} series; needs one for each")
+        raise InputError(f"{name}: {len(data)} for {len(tables)} series; expected one for each")
     return [
         read_labels(labels, len(table.values), f"{name} {number}")
         for number, (labels, table) in enumerate(zip(data, tables, strict=True))
@@ -140,12 +140,12 @@ def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[n
 def make_series(
     tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str = ""
 ) -> list[Series]:
-    """Makes a series of each column; the columns of a table are a group.
+    """Makes a series of each column; the columns of a table form a group.
 
     Args:
       tables: the tables.
-      labels: of the rows of each table; None if they are not labelled.
-      prefix: of the series' names.
+      labels: labels of the rows of each table; None if they are not labelled.
+      prefix: prefix of the series' names.
     """
     return [
         Series(

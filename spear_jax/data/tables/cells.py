@@ -1,4 +1,4 @@
-"""Parses the cells of a table: numbers, and dates and times."""
+"""Parses the cells of a table: numbers, dates and times."""
 
 import csv
 import itertools
@@ -11,7 +11,7 @@ from pandas.tseries.api import guess_datetime_format
 
 _DELIMITERS = ",;\t|"
 
-# Numbers as text, by their decimal sign; the other sign may group thousands.
+# Numbers as text, by decimal sign; the other sign may separate thousands.
 _NUMBER = {
     ".": re.compile(
         r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
@@ -20,7 +20,7 @@ _NUMBER = {
         r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d*)?([eE][+-]?\d+)?|[+-]?,\d+([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.I
     ),
 }
-# Numbers in which a sign may group thousands or be the decimal sign.
+# Numbers in which a sign may separate thousands or be the decimal sign.
 _AMBIGUOUS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
 
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
@@ -30,10 +30,10 @@ _TIME_OF_DAY = re.compile(
 _TIME_WITH_DOTS = re.compile(r"^(\d{1,2})[.](\d{2})[.](\d{2})$")
 _AM_OR_PM = re.compile(r" *([AP]M)$", re.I)
 
-# Numbers of a unit since 1970 are below these.
+# Upper limits of times since 1970 in each unit.
 _UNITS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", float("inf")))
 
-# Formats that pandas does not guess: years of two digits, and hours up to twelve.
+# Formats that pandas does not guess: two-digit years, and 12-hour clocks.
 _MORE_FORMATS = tuple(
     f"{day}{hour}"
     for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d", "%Y/%m/%d")
@@ -47,7 +47,7 @@ def split_line(line: str, delimiter: str) -> list[str]:
 
 
 def find_delimiter(header: str) -> str:
-    """Returns the delimiter of a CSV by its line of column names; a comma if there is one column."""
+    """Returns the delimiter of a CSV, given its header line; a comma if there is one column."""
     return max(_DELIMITERS, key=lambda sign: len(split_line(header, sign)))
 
 
@@ -64,11 +64,11 @@ def find_decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[st
     """Finds the decimal sign of the numbers in a CSV.
 
     Args:
-      rows: rows of cells; a column in which most cells are not numbers does not count.
+      rows: rows of cells; columns in which most cells are not numbers are ignored.
       delimiter: the CSV's delimiter.
 
     Returns:
-      The sign, or '' if no number reveals it; and a remark, or '', if the sign is a guess.
+      The sign, or '' if no number reveals it; and a remark if the sign is a guess, else ''.
     """
     cells = [cell for column in itertools.zip_longest(*rows, fillvalue="") for cell in _number_cells(column)]
 
@@ -88,7 +88,7 @@ def find_decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[st
 
 
 def _number_cells(column: Sequence[str]) -> Sequence[str]:
-    """Returns the cells of a column that are not empty if most of them are numbers, else none."""
+    """Returns the non-empty cells of a column if most of them are numbers, else none."""
     filled = [cell.strip() for cell in column if cell.strip()]
     numbers = sum(any(pattern.fullmatch(cell) for pattern in _NUMBER.values()) for cell in filled)
     return filled if 2 * numbers > len(filled) else ()
@@ -125,7 +125,7 @@ def looks_like_times(column: pd.Series) -> bool:
 
 
 def looks_like_dates_and_times(dates: pd.Series, clock: pd.Series) -> bool:
-    """Returns whether one column holds dates alone and another the times of day that belong to them, in every row."""
+    """Returns whether, in every row, one column contains a date and the other the time of day that belongs to it."""
     if not len(dates) or dates.isna().any() or clock.isna().any():
         return False
     if looks_like_times(clock) and _all_parse(clock):  # 10.05.20 may be a date itself
@@ -141,14 +141,14 @@ def _all_parse(times: pd.Series) -> bool:
 
 
 def join_dates_and_times(dates: pd.Series, clock: pd.Series) -> pd.Series:
-    """Joins dates and times of day into one column of text; NaN where either is missing."""
+    """Joins dates and times of day into a column of text; NaN where either is missing."""
     times = clock.astype(str).str.strip().str.replace(_TIME_WITH_DOTS, r"\1:\2:\3", regex=True)
     times = times.str.replace(_AM_OR_PM, r" \1", regex=True)
     return (dates.astype(str).str.strip() + " " + times).where(dates.notna() & clock.notna())
 
 
 def find_time_formats(column: pd.Series) -> list[str]:
-    """Finds the formats that fit all times of a column: two if nothing distinguishes days from months.
+    """Finds the formats that fit all times of a column: two if days and months cannot be told apart.
 
     Returns:
       'ISO8601'; a unit of numbers since 1970 ('s', 'ms', 'us' or 'ns', by their size); or formats of strptime.
@@ -169,18 +169,20 @@ def find_time_formats(column: pd.Series) -> list[str]:
     if fits("ISO8601"):
         return ["ISO8601"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas warns when it guesses the other order of day and month
+        warnings.simplefilter("ignore")  # pandas warns when `dayfirst` contradicts the text
         guesses = {guess_datetime_format(text, dayfirst=first) for text in filled[:1] for first in (False, True)}
-    likely = sorted(guess for guess in guesses if guess and not re.match("%Y.%d", guess))  # nobody writes year-day
+    likely = sorted(
+        guess for guess in guesses if guess and not re.match("%Y.%d", guess)
+    )  # nobody writes year-day-month
     return list(filter(fits, likely)) or list(filter(fits, _MORE_FORMATS)) or ["ISO8601"]
 
 
 def parse_times(column: pd.Series, time_format: str) -> pd.Series:
-    """Parses a column of times into UTC with nanoseconds; NaT for any other cell, and outside the years 1678 to 2261.
+    """Parses a column of times into UTC with nanoseconds; NaT for other cells and outside the years 1678 to 2261.
 
     Args:
       column: times, text or numbers.
-      time_format: one of `find_time_formats`.
+      time_format: a format from `find_time_formats`.
     """
     if time_format in dict(_UNITS):
         numbers = pd.to_numeric(column, errors="coerce")

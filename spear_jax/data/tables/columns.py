@@ -1,4 +1,4 @@
-"""Decides which column of a table holds times, values and labels."""
+"""Decides which columns of a table are times, values and labels."""
 
 import dataclasses
 import itertools
@@ -16,14 +16,14 @@ _LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The roles of a table's columns; an empty role is not there, or still open.
+    """The roles of a table's columns; an empty role is absent or not chosen yet.
 
     Attributes:
       time: the column of time stamps.
       values: the columns of values.
       label: the column of labels.
       left_out: all other columns.
-      clock: the column of times of day if `time` holds dates alone.
+      clock: the column of times of day if `time` contains dates only.
     """
 
     time: str = ""
@@ -39,17 +39,18 @@ UNNAMED = Columns()
 def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns, decimal: str) -> Columns:
     """Chooses the roles of a table's columns.
 
-    The time is the first column that is named, or called, or looks like a time; the label one that is named or called
-    so; the values are the named columns, or all other columns of numbers.
+    The time column is the one the user named, else the first with a usual name, else the first that looks like times;
+    the label column is the one the user named, else the first with a usual name; the value columns are those the user
+    named, else all other numeric columns.
 
     Args:
       head: the first rows.
       named: columns that the user named.
-      usual: columns that are preferred, if they exist, where none is named.
+      usual: columns to prefer, if they exist, for roles the user did not name.
       decimal: the decimal sign.
 
     Raises:
-      InputError: a named column does not exist, or there is no column of numbers.
+      InputError: a named column does not exist, or there is no numeric column.
     """
     names = [str(name) for name in head.columns]
     _check_named(names, named)
@@ -66,7 +67,7 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns, decimal: 
     label = label or _first(name for name in free if name == usual.label)
     label = label or _first(name for name in free if name.lower() in _LABEL_NAMES)
     if not values:
-        # A column that is called a label is never read as a value: it would give the answer away.
+        # A column named like a label is never read as a value, since it would leak the labels.
         taken = (time, clock, label, *(name for name in names if name.lower() in _LABEL_NAMES))
         values = tuple(name for name in names if name not in taken and _is_numeric(head[name], decimal))
     if not values:
@@ -79,7 +80,7 @@ def check_unique(names: Sequence[str]) -> None:
     """Checks that no two columns have the same name.
 
     Raises:
-      InputError: two have.
+      InputError: two columns have the same name.
     """
     for name in names:
         if list(names).count(name) > 1:
@@ -113,8 +114,8 @@ def _find_clock(head: pd.DataFrame, free: Sequence[str], time: str) -> tuple[str
 
 
 def _is_numeric(column: pd.Series, decimal: str) -> bool:
-    """Returns whether most cells of a column are numbers; those that are not are refused later, by row."""
-    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():  # without a cell, any column may be numbers
+    """Returns whether most cells of a column are numbers; other cells are rejected later, by row."""
+    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():  # an empty column may be numeric
         return True
     if pd.api.types.is_datetime64_any_dtype(column):
         return False

@@ -1,4 +1,4 @@
-"""Finds out how a CSV is written, and reads its rows as frames."""
+"""Detects the format of a CSV, and reads its rows as frames."""
 
 import contextlib
 import csv
@@ -19,12 +19,12 @@ SNIFFED_BYTES = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class CsvFormat:
-    """How the cells of a CSV are written.
+    """The format of a CSV.
 
     Attributes:
       delimiter: the sign between two cells.
-      decimal: the decimal sign; '' if no number that was looked at reveals it.
-      remark: says that the decimal sign is a guess; '' if it is not.
+      decimal: the decimal sign; '' if no number seen so far reveals it.
+      remark: a remark if the decimal sign is a guess, else ''.
     """
 
     delimiter: str
@@ -33,34 +33,35 @@ class CsvFormat:
 
     @classmethod
     def sniff(cls, start: bytes) -> "CsvFormat":
-        """Finds out the format from the first bytes of a CSV, at most `SNIFFED_BYTES`.
+        """Detects the format from the first bytes of a CSV, at most `SNIFFED_BYTES`.
 
         Raises:
-          InputError: it is not a CSV in UTF-8 with a line of column names.
+          InputError: it is not a CSV in UTF-8 with a header line.
         """
         lines = [line for line in _decode(start).splitlines() if line.strip()]
         if not lines:
-            raise InputError("is empty; needed is a CSV with a line of column names")
+            raise InputError("is empty; expected a CSV with a header line")
         delimiter = find_delimiter(lines[0])
         names = [name.strip() for name in split_line(lines[0], delimiter)]
         if lines[0].lower().startswith("sep="):
-            raise InputError(f"row 1 is {lines[0]!r}, which is for Excel; needed is a line of column names")
+            raise InputError(f"row 1 is {lines[0]!r}, an Excel directive; expected a header line")
         if all(is_number(name) or starts_with_date(name) for name in names):
-            raise InputError(f"row 1 is {lines[0][:60]!r}; needed is a line of column names")
+            raise InputError(f"row 1 is {lines[0][:60]!r}; expected a header line")
         check_unique(names)
         rows = lines[1:-1] if len(start) == SNIFFED_BYTES else lines[1:]  # the last line, or a number in it, may be cut
         decimal, remark = find_decimal_sign(list(csv.reader(rows, delimiter=delimiter)), delimiter)
-        if delimiter == ",":  # a decimal comma would need quotes, which have been seen by now
+        if delimiter == ",":  # decimal commas would be quoted, and would have been found
             decimal = decimal or "."
         return cls(delimiter, decimal, remark)
 
     def read(self, file: io.BufferedIOBase, rows: int) -> Iterator[pd.DataFrame]:
-        """Reads frames of so many rows; as text if the decimal sign is not known.
+        """Reads frames of `rows` rows, as text if the decimal sign is not known.
 
         Raises:
           ValueError: a row has more cells than there are column names.
         """
-        # Cells that pandas leaves as text are parsed later: all of them if the decimal sign is the delimiter as well.
+        # Cells that pandas leaves as text are parsed later; if the decimal sign is also the delimiter, these are all
+        # cells.
         decimal = self.decimal if self.decimal != self.delimiter else "."
         numbers: dict[str, Any] = {"decimal": decimal} if self.decimal else {"dtype": str}
         with refuse_extra_cells():
@@ -84,12 +85,12 @@ class CsvFormat:
 
 @contextlib.contextmanager
 def refuse_extra_cells() -> Iterator[None]:
-    """Makes `pandas.read_csv(..., index_col=False)` refuse rows longer than the column names.
+    """Makes `pandas.read_csv(..., index_col=False)` raise if a row has more cells than there are column names.
 
-    Pandas drops such cells with a warning.
+    By default, pandas drops such cells with a warning.
 
     Raises:
-      ValueError: a row has such cells, and they are not empty.
+      ValueError: a row has extra cells that are not empty.
     """
     try:
         with warnings.catch_warnings():
@@ -105,7 +106,7 @@ def _decode(start: bytes) -> str:
     if b"\0" in start:
         raise InputError("is neither a CSV nor named .parquet (it holds zero bytes)")
     try:
-        # A character at the end may be cut in two.
+        # The last character may be cut in two.
         return start.decode("utf-8-sig", errors="strict" if len(start) < SNIFFED_BYTES else "ignore")
     except UnicodeDecodeError as error:
         raise InputError(f"is not text in UTF-8 ({one_line(error)}); save it as UTF-8") from error

@@ -1,7 +1,7 @@
 """Reads CSV and Parquet files.
 
-Every column of numbers is a series. Columns of times and labels, delimiter, decimal sign and compression are recognized
-or named by the user. Rows keep the file's order; gaps, repeated and backward time stamps are reported, not repaired.
+Every numeric column is a series. Time and label columns, delimiter, decimal sign and compression are detected or named
+by the user. Rows keep the file's order; gaps, repeated and backward time stamps are reported, not repaired.
 """
 
 import bz2
@@ -28,7 +28,7 @@ from spear_jax.data.tables.rows import RowParser, Rows
 from spear_jax.errors import InputError, one_line
 
 CHUNK_ROWS = 1 << 16
-_HEAD_ROWS = 1000  # by which columns are chosen
+_HEAD_ROWS = 1000  # rows from which columns are chosen
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
@@ -39,7 +39,7 @@ UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.
 
 
 def strip_suffixes(name: str) -> str:
-    """Removes the endings of a CSV or Parquet file from its name."""
+    """Removes the suffixes of a CSV or Parquet file from its name."""
     for suffix in (*_OPENERS, *_TEXT, *_PARQUET):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
@@ -47,7 +47,7 @@ def strip_suffixes(name: str) -> str:
 
 
 def name_series(table: str, columns: Columns) -> list[str]:
-    """Names the series of a table, one per value column: as the table, with '/column' if there are several."""
+    """Names the series of a table, one per value column: the table's name, plus '/column' if there are several."""
     several = len(columns.values) > 1
     return [f"{table}/{column}" if several else table for column in columns.values]
 
@@ -57,12 +57,12 @@ class TableFile:
 
     Attributes:
       path: the file.
-      name: of the table, in the names of its series.
-      size: bytes of the file.
+      name: name of the table, used in the names of its series.
+      size: size of the file in bytes.
       bytes_read: bytes read up to the current chunk, for a progress bar.
       columns: the roles of the columns.
       series_names: a name per value column.
-      remarks: on the rows that `chunks` has yielded since it was last called.
+      remarks: remarks on the rows that the last call of `chunks` has yielded so far.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class TableFile:
         usual: Columns = UNNAMED,
         labelled: bool = True,
     ) -> None:
-        """Examines the beginning of a file, and all its times if nothing there distinguishes days from months.
+        """Examines the beginning of a file, and all its times if days and months cannot be told apart there.
 
         Args:
           path: the file.
-          name: of the table.
+          name: name of the table.
           named: see `choose_columns`.
           usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may hold anything.
+          labelled: whether labels are read; if not, their column may contain anything.
 
         Raises:
           InputError: it is neither CSV nor Parquet, or lacks a column.
@@ -136,7 +136,7 @@ class TableFile:
 
     @contextmanager
     def _errors(self, problem: str) -> Iterator[None]:
-        """Turns errors into ones that name the file."""
+        """Turns errors into an InputError that names the file."""
         try:
             yield
         except InputError as error:
@@ -162,14 +162,14 @@ class TableFile:
                 return
             for batch in pa.parquet.ParquetFile(raw).iter_batches(batch_size=rows):
                 self.bytes_read = raw.tell()
-                # Without the metadata of pandas, an index is a column like any other.
+                # Without pandas metadata, an index is an ordinary column.
                 frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
                 index = [name for name in frame if str(name).startswith("__index_level_")]
                 yield frame.drop(columns=[name for name in index if frame[name].dtype.kind != "M"])
 
     def _narrow_down(self, time_formats: list[str]) -> list[str]:
-        """Returns those of the formats that fit further rows too, until one is left."""
-        with suppress(*UNREADABLE):  # `chunks` reports it
+        """Returns the formats that fit all rows, reading on until only one is left."""
+        with suppress(*UNREADABLE):  # `chunks` reports these errors
             for frame in self._frames(CHUNK_ROWS):
                 stamps = self._parser.stamps(frame)
                 fitting = [form for form in time_formats if parse_times(stamps, form).notna().all()]

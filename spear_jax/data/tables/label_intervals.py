@@ -1,4 +1,4 @@
-"""Labels series by a CSV of anomaly intervals, in rows or in times."""
+"""Labels series from a CSV of anomaly intervals, given as rows or times."""
 
 import dataclasses
 import re
@@ -22,12 +22,12 @@ Times: TypeAlias = Mapping[str, pd.Timestamp]  # by the cell's text
 
 
 def label_by_intervals(recorded: Sequence[Series], path: str) -> tuple[list[Series], list[str]]:
-    """Labels series by the intervals in a CSV.
+    """Labels series from the intervals in a CSV.
 
     Args:
       recorded: the series.
-      path: a CSV with the columns start and end (rows from 0, or times; both belong to the interval) and, if there are
-        several groups of series, series (a name, group or column).
+      path: a CSV with the columns start and end (rows from 0, or times; both inclusive) and, if there are several
+        groups of series, series (a name, group or column).
 
     Returns:
       The labelled series, and remarks on the file.
@@ -70,7 +70,7 @@ def _read(file: epath.Path) -> pd.DataFrame:
 
 
 def _label_by_table(recorded: Sequence[Series], table: pd.DataFrame) -> tuple[list[Series], bool]:
-    """Labels series by the order of day and month under which all intervals are valid; the day first if both are.
+    """Labels series, using the order of day and month for which all intervals are valid; day first if both are.
 
     Returns:
       The labelled series, and whether the other order would give other labels.
@@ -90,7 +90,7 @@ def _label_by_table(recorded: Sequence[Series], table: pd.DataFrame) -> tuple[li
 
 
 def _parse_times(table: pd.DataFrame) -> list[Times]:
-    """Parses the cells that are not row numbers, once for each order of day and month that fits all of them."""
+    """Parses the cells that are times, once for each order of day and month that fits all of them."""
     times_by_order: dict[str, dict[str, pd.Timestamp]] = {_DAY_FIRST: {}, _MONTH_FIRST: {}}
     for number, row in enumerate(table.to_dict("records"), 1):
         for column in ("start", "end"):
@@ -111,7 +111,7 @@ def _parse_times(table: pd.DataFrame) -> list[Times]:
         month_first, day_first = (
             next(text for text in texts if text not in times) for times in times_by_order.values()
         )
-        raise InputError(f"{month_first!r} has the month first and {day_first!r} the day; needed is one order")
+        raise InputError(f"{month_first!r} has the month first and {day_first!r} the day first; use one order")
     return list(complete)
 
 
@@ -149,8 +149,8 @@ def _find_row(series: Series, text: str, times: Times, column: Literal["start", 
       series: the series.
       text: the cell.
       times: the cells that are times.
-      column: of the cell.
-      number: the row of the cell, for messages.
+      column: column of the cell.
+      number: row of the cell, for messages.
 
     Returns:
       The row in the series; -1 for a time outside it.

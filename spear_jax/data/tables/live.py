@@ -20,17 +20,17 @@ _WAKE_SECONDS = 1.0
 
 
 class LiveTable:
-    """A CSV that is still being written: rows are parsed as they arrive, those that arrive together at once.
+    """A CSV that is still being written; its rows are parsed as they arrive, together if they arrive together.
 
-    A row is a line. Delimiter, columns and time format are recognized by the first row. If that does not distinguish
-    days from months, the first later row that does decides.
+    A row is a line. Delimiter, columns and time format are detected from the first row. If days and months cannot be
+    told apart there, the first row in which they can decides.
 
     Attributes:
       path: 'standard input', for messages.
-      name: of the table, in the names of its series.
+      name: name of the table, used in the names of its series.
       columns: the roles of the columns.
       series_names: a name per value column.
-      error: why `chunks` ended before the end of the input, if it did.
+      error: the error that ended `chunks` before the end of the input, if any.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class LiveTable:
         usual: Columns = UNNAMED,
         labelled: bool = True,
     ) -> None:
-        """Waits for the line of column names and the first row.
+        """Waits for the header line and the first row.
 
         Args:
-          raw: the input; has a file descriptor.
-          report: receives remarks on the rows, as soon as they come up.
+          raw: the input; it must have a file descriptor.
+          report: called with each remark on the rows as soon as it comes up.
           named: see `choose_columns`.
           usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may hold anything.
+          labelled: whether labels are read; if not, their column may contain anything.
 
         Raises:
           InputError: it is not a CSV, or lacks a column.
@@ -92,7 +92,7 @@ class LiveTable:
                 self._report(remark)
 
     def end(self) -> None:
-        """Ends the input behind the last complete line; a signal handler may call this while a row is waited for."""
+        """Ends the input after the last complete line; signal handlers may call this while `chunks` waits for a row."""
         self._ended = True
 
     def _parsed(self) -> Iterator[Rows]:
@@ -126,7 +126,7 @@ class LiveTable:
         return next(self._csv.read(io.BytesIO(self._header + lines), len(lines)))
 
     def _lines(self) -> Iterator[bytes]:
-        """Yields complete lines, those that arrived together at once."""
+        """Yields complete lines, together if they arrived together."""
         begun = b""
         for piece in itertools.chain([self._first_row], self._pieces()):
             complete, newline, begun = (begun + piece).rpartition(b"\n")
@@ -138,7 +138,8 @@ class LiveTable:
     def _pieces(self) -> Iterator[bytes]:
         """Yields bytes as they arrive."""
         while not self._ended:
-            # Wakes without input too: a signal's handler runs in this thread, though another may be interrupted.
+            # Wakes up without input too, since a signal may interrupt another thread while its handler runs in this
+            # one.
             if select.select([self._raw], [], [], _WAKE_SECONDS)[0]:
                 if not (piece := self._raw.read(SNIFFED_BYTES)):
                     return
@@ -148,7 +149,7 @@ class LiveTable:
 
 
 class _LiveRowParser(RowParser):
-    """A parser whose time format is settled by the first row that distinguishes days from months."""
+    """A parser whose time format is decided by the first row that tells days from months."""
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class _LiveRowParser(RowParser):
 
 
 def _read_line(raw: io.RawIOBase) -> bytes:
-    """Reads the next line that is not blank; nothing at the end of the input."""
+    """Reads the next non-blank line; returns nothing at the end of the input."""
     while (line := raw.readline()) and not line.strip():
         pass
     return line

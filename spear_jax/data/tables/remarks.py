@@ -1,4 +1,4 @@
-"""Remarks on what is odd about the rows of a table."""
+"""Collects remarks on oddities in the rows of a table."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,16 +9,16 @@ from jaxtyping import Float, Int
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.rows import Rows
 
-_COUNTER_ROWS = 20  # rows that only rise by whole numbers make a counter
-_USUAL_STEPS = 100  # steps between time stamps whose median is the usual step
+_COUNTER_ROWS = 20  # number of rows from which a column that rises by whole numbers counts as a counter
+_USUAL_STEPS = 100  # number of time steps whose median is the usual step
 _EARLIEST = pd.Timestamp("1980-01-01").value
 
 
 class Remarks:
-    """What is odd about the rows of a table, collected chunk by chunk; iterates over sentences."""
+    """Remarks on the rows of a table, collected chunk by chunk; iterating yields sentences."""
 
     def __init__(self, columns: Columns) -> None:
-        """Starts without a row."""
+        """Starts without rows."""
         self._columns = columns
         self._guesses: list[str] = []
         width = len(columns.values)
@@ -37,7 +37,7 @@ class Remarks:
 
         Args:
           rows: the rows.
-          guesses: remarks of the parser, always in the same order; '' where there is nothing to say.
+          guesses: remarks of the parser, always in the same order; '' for no remark.
         """
         self._guesses = list(guesses)
         self._rows += len(rows)
@@ -65,7 +65,7 @@ class Remarks:
         self._gaps += int((steps > 1.5 * self._usual_step).sum()) if self._usual_step else 0
 
     def _at_any_row(self) -> list[str]:
-        """Returns the remarks that any row may bring up, one per kind; '' where there is nothing to say."""
+        """Returns the remarks that any row may cause, one per kind; '' for no remark."""
         columns, left_out = self._columns, ", ".join(self._columns.left_out)
         counts = (
             (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
@@ -81,7 +81,7 @@ class Remarks:
         ]
 
     def news(self) -> Iterator[str]:
-        """Yields a sentence for each kind of remark that came up since the last call."""
+        """Yields a sentence for each kind of remark that is new since the last call."""
         for kind, remark in enumerate(self._at_any_row()):
             if remark and kind not in self._reported:
                 self._reported.add(kind)

@@ -27,9 +27,9 @@ class Rows:
 
     Attributes:
       first: the number of the first row, from 0.
-      times: in nanoseconds since 1970; empty without a column of times.
+      times: time of each row in nanoseconds since 1970; empty without a time column.
       values: a column per series; NaN where missing, infinite, or beyond `LARGEST`.
-      labels: True where anomalous; None without a column of labels, or if labels are not read.
+      labels: True where anomalous; None without a label column, or if labels are not read.
       infinite: the number of values that were infinite or beyond `LARGEST`.
     """
 
@@ -48,8 +48,8 @@ class RowParser:
 
     Attributes:
       columns: the roles of the table's columns.
-      time_formats: the formats that the times may have: two as long as nothing distinguishes days from months, of which
-        the first is used.
+      time_formats: the possible formats of the times: two as long as days and months cannot be told apart, of which the
+        first is used.
       decimal_remark: a sentence if the decimal sign is a guess, else ''.
     """
 
@@ -62,14 +62,14 @@ class RowParser:
         usual: Columns,
         labelled: bool,
     ) -> None:
-        """Chooses columns and time format by the first rows.
+        """Chooses columns and time format from the first rows.
 
         Args:
           head: the first rows.
           csv_format: the format of a CSV; None for Parquet.
           named: see `choose_columns`.
           usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may hold anything.
+          labelled: whether labels are read; if not, their column may contain anything.
 
         Raises:
           InputError: see `choose_columns`.
@@ -78,26 +78,26 @@ class RowParser:
         self._decimal = csv_format.decimal if csv_format else "."
         self.decimal_remark = csv_format.remark if csv_format else ""
         self.columns = choose_columns(head, named, usual, self._decimal or ".")
-        # One format for all rows: if each cell had its own, 12/01 and 13/01 would be months apart.
+        # One format for all rows: parsed cell by cell, 12/01 and 13/01 would be months apart.
         self.time_formats = find_time_formats(self.stamps(head)) if self.columns.time else []
 
     @property
     def time_remark(self) -> str:
-        """A sentence if nothing distinguishes days from months, else ''."""
+        """Returns a sentence if days and months cannot be told apart, else ''."""
         if len(self.time_formats) < 2:
             return ""
         used, other = self.time_formats
         return f"times are read as {used}; they could be {other} as well (ISO 8601 is never mistaken)"
 
     def stamps(self, frame: pd.DataFrame) -> pd.Series:
-        """Returns the times of a frame as they are written."""
+        """Returns the unparsed times of a frame."""
         columns = self.columns
         if columns.clock:
             return join_dates_and_times(frame[columns.time], frame[columns.clock])
         return frame[columns.time]
 
     def settle_time_format(self, stamps: pd.Series, first: int) -> None:
-        """Called with the times of each frame before they are parsed; may change `time_formats`."""
+        """Updates `time_formats`, given the unparsed times of the next frame; does nothing by default."""
 
     def parse(self, frame: pd.DataFrame, first: int) -> Rows:
         """Parses a frame.
@@ -123,7 +123,7 @@ class RowParser:
         )
 
     def _find_decimal_sign(self, frame: pd.DataFrame) -> None:
-        """Settles the decimal sign if a number in these rows reveals it."""
+        """Sets the decimal sign if a number in these rows reveals it."""
         assert self._csv  # a CSV of which all cells are text
         cells = frame[list(self.columns.values)].fillna("").to_numpy().tolist()
         self._decimal, remark = find_decimal_sign(cells, self._csv.delimiter)
@@ -158,12 +158,12 @@ def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:
     labels = column.astype(str).str.strip().str.lower().map(_LABELS)
     if labels.isna().any():
         row, cell = first_cell(column, labels.isna(), first)
-        raise InputError(f"row {row}, column {column.name!r}: label is {cell}; allowed are 0 and 1")
+        raise InputError(f"row {row}, column {column.name!r}: label is {cell}; allowed: 0 and 1")
     return labels.to_numpy(bool)
 
 
 def first_cell(column: pd.Series, wrong: pd.Series, first: int) -> tuple[int, str]:
-    """Returns the row, counted from 1, and the text of the first cell that is wrong."""
+    """Returns the row, counted from 1, and the text of the first wrong cell."""
     position = int(wrong.to_numpy().argmax())
     cell = column.iloc[position]
     return first + position + 1, repr(cell) if isinstance(cell, str) else str(cell)

@@ -64,7 +64,7 @@ def test_all_splits_of_unlabelled_series_get_labels(labels: str) -> None:
 
 
 def test_missing_labels_are_refused_with_the_choices() -> None:
-    with pytest.raises(InputError, match=r"made has no recorded labels; allowed are rules .* and injected"):
+    with pytest.raises(InputError, match=r"made has no recorded labels; allowed: rules .* and injected"):
         build("recorded", labelled=False)
 
 

@@ -67,7 +67,7 @@ def test_choice(copy: Path, arguments: dict, names: list[str]) -> None:
         ({"groups": ("realX",)}, "config.data.nab.groups: no group is named 'realX'; allowed: artificialNoAnomaly, "),
         (
             {"files": ("disk",)},
-            "config.data.nab.files: no file name contains 'disk'; allowed are parts of realAWSCloudwatch/cpu, ",
+            "config.data.nab.files: no file name contains 'disk'; allowed: parts of realAWSCloudwatch/cpu, ",
         ),
         ({"files": ("quiet",), "unlabelled": "drop"}, "nab: no file is left with config.data.nab.groups="),
     ],

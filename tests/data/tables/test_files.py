@@ -440,18 +440,18 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no file": (lambda path: path.unlink(), "own.csv: no such file or folder"),
     "an empty file": (
         lambda path: path.write_text(""),
-        "own.csv: is empty; needed is a CSV with a line of column names",
+        "own.csv: is empty; expected a CSV with a header line",
     ),
     "blank lines": (lambda path: path.write_text("\n\n"), "own.csv: is empty"),
     "binary": (lambda path: path.write_bytes(b"\x00\x01\x02" * 50), "own.csv: is neither a CSV nor named .parquet"),
     "latin 1": (lambda path: path.write_bytes("time,größe\n1,2\n".encode("latin-1")), "own.csv: is not text in UTF-8"),
     "no header": (
         lambda path: path.write_text("1,2,3\n4,5,6\n"),
-        "own.csv: row 1 is '1,2,3'; needed is a line of column names",
+        "own.csv: row 1 is '1,2,3'; expected a header line",
     ),
     "no header but a time": (
         lambda path: path.write_text("2024-01-01,2,3\n2024-01-02,5,6\n"),
-        "own.csv: row 1 is '2024-01-01,2,3'; needed is a line of column names",
+        "own.csv: row 1 is '2024-01-01,2,3'; expected a header line",
     ),
     "a field too many in every row": (
         lambda path: path.write_text("timestamp,value\n" + "".join(f"{60 * i},{i / 10},7\n" for i in range(99))),
@@ -476,11 +476,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing time": (rewrite(ROW_7, ""), "own.csv: row 7, column 'time': nan is not a time"),
     "label 2": (
         lambda path: path.write_text(path.read_text().replace(",1\n", ",2\n", 1)),
-        "own.csv: row 18, column 'label': label is 2; allowed are 0 and 1",
+        "own.csv: row 18, column 'label': label is 2; allowed: 0 and 1",
     ),
     "a missing label": (
         lambda path: path.write_text(path.read_text().replace(",1\n", ",\n", 1)),
-        "column 'label': label is nan; allowed are 0 and 1",
+        "column 'label': label is nan; allowed: 0 and 1",
     ),
     "nothing but text": (
         lambda path: path.write_text("name,place\na,b\n"),
@@ -499,8 +499,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "compressed Parquet": (
         lambda path: path.rename(path.with_name("own.parquet.gz")),
-        "own.parquet.gz: not a CSV or Parquet file by its name; allowed are .csv, .tsv, .txt, compressed (.gz, "
-        ".bz2, .xz)",
+        "own.parquet.gz: not a CSV or Parquet file by its name; allowed: .csv, .tsv, .txt, compressed (.gz, .bz2, .xz)",
     ),
     "an empty folder": (lambda path: (path.unlink(), path.mkdir()), "own.csv: contains no CSV or Parquet file"),
 }
@@ -546,7 +545,7 @@ def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) 
         ("start,end\nsoon,later\n", "marks.csv: row 1, column 'start': 'soon' is neither a row number nor a time"),
         ("start,end\n--5,6\n", "marks.csv: row 1, column 'start': '--5' is neither a row number nor a time"),
         ("start,end\n²,6\n", "marks.csv: row 1, column 'start': '²' is neither a row number nor a time"),
-        ("start,end\n13/02/2024,02/13/2024\n", "has the month first and '13/02/2024' the day; needed is one order"),
+        ("start,end\n13/02/2024,02/13/2024\n", "has the month first and '13/02/2024' the day first; use one order"),
         ("series,start,end\nb,1,2\n", "marks.csv: row 1: no series is named 'b'; there are own/pump, own/flow"),
         ("", "marks.csv: cannot be read as CSV"),
         ("start,end\n1,2,5\n", "marks.csv: cannot be read as CSV (rows have more fields than there are column names)"),

@@ -60,7 +60,7 @@ def load_nab(
     for part in files:
         if not any(part in file.name for file in chosen):
             raise InputError(
-                f"config.data.nab.files: no file name contains {part!r}; allowed are parts of"
+                f"config.data.nab.files: no file name contains {part!r}; allowed: parts of"
                 f" {', '.join(file.name for file in chosen)}"
             )
     chosen = [file for file in chosen if not files or any(part in file.name for part in files)]
