@@ -1,4 +1,4 @@
-"""How long a live row waits for its score once it is there, and what that costs beside scoring the whole file.
+"""Measures the latency of live scores, and its cost compared with scoring a whole file.
 
     python benchmarks/live_scoring.py DETECTOR [--rows=2000] [--stride=1]
 

@@ -1,4 +1,4 @@
-"""What SPEAR, LoRA and full fine-tuning need of memory, by shape: BERT-base and Gemma-2B.
+"""Estimates the memory of SPEAR, LoRA and full fine-tuning from shapes: BERT-base and Gemma-2B.
 
     python benchmarks/memory.py [--window=128] [--batch=16]
 

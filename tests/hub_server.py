@@ -102,7 +102,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 def place(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment variable HF_ENDPOINT does before huggingface_hub is imported."""
+    """Points the Hub client at an address, like HF_ENDPOINT set before huggingface_hub is imported."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", address)

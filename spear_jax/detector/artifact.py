@@ -45,16 +45,16 @@ class Detector:
       trainable: see `carried_parts`.
       quantizer: the bins.
       typical_width: see `Scaler`.
-      ranges: what is mapped to 0 and 1 for each series that it was trained on, if more of that series may follow.
-      threshold: chosen on the validation split of `trained_on`.
-      alarm_rule: chosen there too.
+      ranges: the values mapped to 0 and 1 for each training series, if more of that series may follow.
+      threshold: threshold chosen on the validation split of `trained_on`.
+      alarm_rule: alarm rule chosen on the same split.
       trained_on: the name of the data set.
       backbone: see `Backbone.description`.
       table_sha256: the digest of the bin embeddings before training.
-      warnings: shown with every output.
+      warnings: warnings to show with every output.
       embedding: describes the origin of the bins' vectors.
       test: metrics on the test split of `trained_on`, of 'spear' and of each control; may be empty.
-      versions: of the packages that it was saved with.
+      versions: versions of the packages that it was saved with.
     """
 
     config: ConfigDict
@@ -85,12 +85,12 @@ class Detector:
         """Makes a detector of a trained model.
 
         Args:
-          config: of the run.
+          config: config of the run.
           dataset: the data it was trained on.
           untrained: the model before training.
           model: the model after training.
-          rule: chosen on the validation split.
-          record: of the run.
+          rule: decision rule chosen on the validation split.
+          record: record of the run.
         """
         return cls(
             config=config,
@@ -117,7 +117,7 @@ class Detector:
             Hugging Face Hub.
 
         Raises:
-          InputError: it is not there, of another schema, or damaged.
+          InputError: it does not exist, has another schema, or is damaged.
         """
         path = hub.find_folder(str(path))
         if path.parent.name == "checkpoints":
@@ -148,7 +148,7 @@ class Detector:
 
     @classmethod
     def _from_content(cls, content: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> "Detector":
-        """Makes a detector of what its files contain.
+        """Makes a detector from the content of its files.
 
         Raises:
           InputError: a value is not allowed.
@@ -203,8 +203,8 @@ class Detector:
         """Writes the detector and README.md, its model card.
 
         Args:
-          folder: is made if it does not exist.
-          versions: of the packages at hand.
+          folder: created if it does not exist.
+          versions: versions of the installed packages.
         """
         self._write(folder, versions, "")
 
@@ -212,7 +212,7 @@ class Detector:
         """Writes the detector, its model card, and its prompt in PEFT's files.
 
         Raises:
-          InputError: PEFT has no such prompt, or no such backbone.
+          InputError: PEFT does not support the prompt or the backbone.
         """
         check_exchange(self.config, "the detector")
         name, prompt = self.backbone["name"], self.trainable["prompt"]["vectors"]
@@ -245,10 +245,10 @@ class Detector:
         write_files(folder, content, blob)
 
     def range_of(self, series: str, column: str) -> tuple[float, float] | None:
-        """Returns what is mapped to 0 and 1 for a series that this detector was trained on, else None.
+        """Returns the values mapped to 0 and 1 for a series that this detector was trained on; None for other series.
 
-        A series is recognized by its name, unless that belonged to another column, or by its column, if only one series
-        in training had that.
+        A series is recognized by its name, unless that belonged to another column, or by its column, if only one
+        training series had it.
         """
         by_column = [limits for limits in self.ranges.values() if limits.column == column]
         by_name = self.ranges.get(series)
@@ -261,7 +261,7 @@ class Detector:
         """Builds the model with this detector's parameters, on all devices.
 
         Raises:
-          InputError: the backbone's weights, or the bin embeddings made of them, are not those of training.
+          InputError: the backbone's weights, or the bin embeddings made from them, are not those used in training.
         """
         if backbone.sha256 != self.backbone["sha256"]:
             raise InputError(
@@ -282,7 +282,7 @@ class Detector:
         return model.with_parts(self.trainable)
 
     def remarks(self, backbone: Backbone) -> list[str]:
-        """Returns the warnings that scores of this detector need, with a backbone as it was loaded."""
+        """Returns warnings about this detector's scores with a loaded backbone."""
         remarks = [f"the detector: {warning}" for warning in self.warnings]
         then, now = _number_format(self.backbone), _number_format(vars(backbone))
         if now != then:
@@ -308,7 +308,7 @@ def load_detector(path: str) -> tuple[Detector, dict[str, str]]:
 
 
 def carried_parts(model: PlacedModel, trained: Params) -> Params:
-    """Returns the parameters that a detector carries: those that a backbone does not give again, on any machine.
+    """Returns the parameters that a detector carries: those that cannot be rebuilt exactly from the backbone.
 
     Args:
       model: the model before training.
@@ -336,7 +336,7 @@ def _number_format(backbone: Mapping[str, Any]) -> str:
 
 def _finite(name: str, number: object) -> float:
     if type(number) not in (int, float) or not math.isfinite(number):  # type: ignore[arg-type]
-        raise InputError(f"{name} is {number!r}; needed is a finite number")
+        raise InputError(f"{name} is {number!r}; expected a finite number")
     return number  # type: ignore[return-value]
 
 
@@ -349,5 +349,5 @@ def _threshold(fields: Mapping[str, Any]) -> Threshold:
 def _alarm_rule(fields: Mapping[str, Any]) -> Rule:
     rule = Rule(**fields)
     if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
-        raise InputError(f"alarms is {rule._asdict()}; needed are merge_gap of at least 0 and min_length of at least 1")
+        raise InputError(f"alarms is {rule._asdict()}; expected merge_gap of at least 0 and min_length of at least 1")
     return rule

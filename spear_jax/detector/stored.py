@@ -65,7 +65,7 @@ def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np
         infinite = int((~np.isfinite(array)).sum())
         if array.dtype != np.float32 or infinite:
             raise InputError(
-                f"{path}: {name} is {array.dtype}, {infinite} of {array.size} not finite; needed is float32"
+                f"{path}: {name} is {array.dtype}, {infinite} of {array.size} not finite; expected float32"
             )
     return content, tensors
 

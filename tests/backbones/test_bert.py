@@ -197,7 +197,7 @@ def test_gradient_of_the_embeddings_matches_torch(golden_tiny):
 
 
 def embedding_stage(params, embeddings, **kwargs):
-    """What comes out of the embedding LayerNorm, each time that it is called."""
+    """Returns the output of the embedding LayerNorm at each call."""
     one_layer = Bert(dataclasses.replace(CONFIG, layers=1))
     first = {name: part for name, part in params.items() if name != "layers"}
     _, state = apply(

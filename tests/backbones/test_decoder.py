@@ -403,7 +403,7 @@ def test_padding_never_shifts_what_a_real_step_sees(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["gemma2", "llama", "modernbert", "distilbert"])
 def test_the_attention_can_be_told_to_look_one_way_or_both(name: str, tmp_path: Path) -> None:
-    """What a change at step 10 reaches: nothing before it if causal, everything near it if not."""
+    """A change at step 10 affects only later steps if attention is causal, else all steps nearby."""
     ids, _ = inputs()
     mask = np.ones_like(ids, bool)
     other = ids.copy()

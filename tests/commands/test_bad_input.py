@@ -327,7 +327,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-# What tensorstore still writes when Orbax has given up.
+# Lines that tensorstore still writes after Orbax has failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", ["16k", "100k"])
 def test_full_disk_is_reported_and_the_same_command_resumes(

@@ -136,7 +136,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a list for a number": (change("config.quantizer.bins", [1]), ["detector.json"]),
     "threshold in words": (change("threshold.value", "high"), ["detector.json"]),
     "a gap in words": (change("alarms.merge_gap", "two"), ["alarms is {'merge_gap': 'two'"]),
-    "a gap below 0": (change("alarms.merge_gap", -1), ["expected a merge_gap of at least 0"]),
+    "a gap below 0": (change("alarms.merge_gap", -1), ["expected merge_gap of at least 0"]),
     "a range in words": (change("ranges", {"a": "low"}), ["ranges of 'a' is 'o'; expected a finite number"]),
     "a threshold of True": (change("threshold.value", True), ["threshold is True; expected a finite number"]),
     "threshold is NaN": (change("threshold.value", float("nan")), ["threshold is nan"]),

@@ -290,7 +290,7 @@ def test_what_makes_no_difference_live_is_refused(spear: Spear, finished: Run, f
 
 
 def warnings(outcome: Outcome) -> list[str]:
-    """What was said of standard input."""
+    """Returns the warnings about standard input."""
     head = "WARNING: standard input: "
     return [line.removeprefix(head) for line in outcome.err.splitlines() if line.startswith(head)]
 

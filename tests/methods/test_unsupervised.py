@@ -134,7 +134,7 @@ def test_a_sample_of_references_suffices_and_depends_on_the_seed(
 @every_method
 @pytest.mark.parametrize("window", [-1, 1])
 def test_an_impossible_window_is_refused(method: Callable, window: int) -> None:
-    with pytest.raises(InputError, match=f"window is {window}"):
+    with pytest.raises(InputError, match=f"window={window}"):
         method(telemetry(), window, seed=0)
 
 

@@ -107,7 +107,7 @@ def windows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def hidden_here(folder: Path, backbone: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What the head of a detector reads, and the bins' vectors."""
+    """Returns the inputs of a detector's head, and the bins' vectors."""
     model = Detector.load(epath.Path(folder)).assemble(load_backbone(str(backbone)))
     bins, mask = windows()
     variables = merge(model.trainable, model.frozen)
@@ -116,7 +116,7 @@ def hidden_here(folder: Path, backbone: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hidden_there(model: Any, steps: np.ndarray) -> np.ndarray:
-    """What torch and PEFT make of the same vectors, behind the prompt."""
+    """Returns the hidden states of torch and PEFT for the same vectors, after the prompt."""
     import torch
 
     mask = torch.tensor(windows()[1]).long()

@@ -1,4 +1,4 @@
-"""What training prints: a line per epoch, and warnings about what is wrong."""
+"""The lines that training prints: one per epoch, and warnings."""
 
 import pytest
 
