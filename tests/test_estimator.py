@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spear_jax import SpearDetector
 from spear_jax.errors import InputError
+from spear_jax.training.log import Log
 
 TINY: dict[str, Any] = {"window": 16, "prompt_length": 2, "epochs": 2, "batch_size": 8, "verbose": False}
 
@@ -223,6 +224,22 @@ def test_control_c_keeps_the_best_prompt_so_far(spear: Spear) -> None:
     assert len(detector.history_) == 2
     shorter = tiny(epochs=2).fit(*make())
     np.testing.assert_allclose(detector.decision_scores_, shorter.decision_scores_, atol=1e-6)
+
+
+def test_control_c_before_the_first_evaluation_keeps_the_prompt_so_far(
+    spear: Spear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Log.write
+
+    def interrupt(log: Log, line: dict[str, Any]) -> None:
+        write(log, line)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Log, "write", interrupt)
+    with pytest.warns(UserWarning, match="the best prompt so far is kept"):
+        detector = tiny(batch_size=1).fit(*make())
+    assert detector.history_ == []
+    assert detector.decision_scores_.shape == (300,)
 
 
 def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:

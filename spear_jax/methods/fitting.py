@@ -88,7 +88,8 @@ def fit(
         record.throughput["training_windows_per_second"] = round(result.windows_per_second, 2)
     if result.stopped == "signal" and not keep_stopped:
         return result
-    parallel.say(f"scoring with the best step ({result.progress.best['step']}) ...")
+    if best := result.progress.best:  # none if training was stopped before its first evaluation
+        parallel.say(f"scoring with the best step ({best['step']}) ...")
     with record.timed("scoring"):
         scores = score_model(config, result.model, dataset, untrained=started.model)
     rule = choose_rule(config, dataset, scores.steps["validation"])
