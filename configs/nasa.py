@@ -2,7 +2,7 @@
 
 python -m spear_jax.main --config=configs/nasa.py --workdir=runs/nasa
 
-An epoch of :minilm takes 80 to 120 s on 2 CPU cores, the evaluation with all controls 4 minutes. Expected of :minilm
+An epoch of :minilm takes 80 to 120 s on 2 CPU cores, the evaluation with all controls 4 minutes. Expected with :minilm
 --config.train.epochs=3 --config.train.decay_steps=400 on the test split: AUROC .69, AUPR .28 (base rate .10);
 with --config.data.split=random .83 and .52 (base rate .12). docs/results/single_runs.md has the rest.
 """

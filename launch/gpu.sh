@@ -7,9 +7,9 @@
 #          package index. PYTHON and VENV are those of local.sh; CUDA_VISIBLE_DEVICES=0,1 picks GPUs.
 # Creates  .venv-gpu, once (some GB: CUDA comes with JAX's wheels).
 # Results  in --workdir; a gs:// one needs EXTRA=gpu,gcs.
-# Resumes  with the same command, whatever stopped it. Exit code: 0 done, 1 stopped, 2 bad input.
+# Resumes  with the same command, whatever interrupted it. Exit code: 0 done, 1 stopped, 2 bad input.
 #
-# One process per GPU instead: processes.sh. That the wheels fit together is checked; no GPU was at hand to run on.
+# For one process per GPU, use processes.sh. The wheels were checked for compatibility; this has not run on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ dry=
 if [ "${1:-}" = --dry-run ]; then dry=1 && shift; fi
 if [ $# -eq 0 ]; then sed -n '2,/^set/p' launch/gpu.sh | sed '$d; s/^# \{0,1\}//'; exit 2; fi
 
-# JAX_PLATFORMS names the GPU, so that JAX fails where it finds none: without it the run would go on, slowly, on the CPU.
+# JAX_PLATFORMS names the GPU, so that JAX fails if it finds none, instead of running slowly on the CPU.
 command=(env "JAX_PLATFORMS=cuda,cpu" EXTRA="${EXTRA:-gpu}" VENV="${VENV:-.venv-gpu}"
   bash launch/local.sh python -m spear_jax.main "$@")
 if [ -n "$dry" ]; then

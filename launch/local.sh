@@ -18,7 +18,7 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
   exit 2
 fi
 
-# The stamp names what was installed, so that a second start installs nothing.
+# The stamp records what was installed, so that a second start installs nothing.
 stamp="$venv/.installed-$extra-$(cat pyproject.toml requirements.lock | cksum | tr -d ' ')"
 if [ ! -e "$stamp" ]; then
   echo "setting up $venv with $("$python" --version) ..."
@@ -47,7 +47,7 @@ case $1 in
     ruff format --check .
     mypy
     lint-imports
-    # A file's tests stay in one process: they share what it set up.
+    # The tests of a file run in one process, since they share fixtures.
     exec python -m pytest -n auto --maxprocesses=4 --dist=loadfile "$@"
     ;;
   *) exec "$@" ;;

