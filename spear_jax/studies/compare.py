@@ -50,7 +50,9 @@ def compare_runs(workdir: Path) -> str:
     rows = pd.DataFrame(
         [row for path, content in contents if _is_results(content) for row in result_rows(str(path), content)]
     )
-    rows = pd.concat([rows, *(table[table["error"] == ""] for table in read_tables(workdir).values())])
+    tables = [table[table["error"] == ""] for table in read_tables(workdir).values()]
+    if tables:  # studies share runs
+        rows = pd.concat([rows, pd.concat(tables).drop_duplicates(["run", "split", "control"])])
     if not len(rows):
         raise InputError(f"--workdir={workdir}: no results.json in it; expected a folder with finished runs")
     test = rows[rows["split"] == "test"]
