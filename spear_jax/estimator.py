@@ -28,7 +28,7 @@ from spear_jax.data import (
     is_list_of_series,
     make_series,
     read_arrays,
-    read_labels_of,
+    read_table_labels,
 )
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream
 from spear_jax.errors import InputError
@@ -334,7 +334,7 @@ def _config_fields() -> dict[str, str]:
 
 def _labelled_series(tables: list[Table], labels: Any, prefix: str = "") -> list[Series]:
     """Returns a series per column of the tables, with the labels of its rows if there are any."""
-    row_labels = None if labels is None else read_labels_of(labels, tables, f"{prefix}labels")
+    row_labels = None if labels is None else read_table_labels(labels, tables, f"{prefix}labels")
     return make_series(tables, row_labels, prefix)
 
 

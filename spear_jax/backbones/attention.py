@@ -25,7 +25,7 @@ class Linear(nn.Module):
 
     Attributes:
       features: size of the output.
-      dtype: of the product.
+      dtype: dtype of the product.
       use_bias: whether to add b.
       int8: 'none', 'channel' or 'grouped'.
       lora_rank: r of a low-rank update x A B of the product (Hu et al., 2021, arXiv:2106.09685); 0 means none. A is

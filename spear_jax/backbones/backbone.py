@@ -155,7 +155,7 @@ class Backbone:
         """Computes the logits of some tokens as the next token, in float32.
 
         Args:
-          states: from a decoder's `encode`.
+          states: hidden states from a decoder's `encode`.
           token_ids: the tokens; only their rows are read.
 
         Raises:

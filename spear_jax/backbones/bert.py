@@ -89,15 +89,15 @@ class BertConfig:
         for name, supported in ({"activation": "gelu"} if distilled else _ONLY_SUPPORTED).items():
             fields.choice(name, (supported,), default=supported)
         config = cls(
-            hidden_size=fields.whole("hidden_size"),
-            layers=fields.whole("num_hidden_layers"),
-            heads=fields.whole("num_attention_heads"),
-            intermediate_size=fields.whole("hidden_dim" if distilled else "intermediate_size"),
-            vocabulary_size=fields.whole("vocab_size"),
-            positions=fields.whole("max_position_embeddings"),
-            type_vocabulary_size=0 if distilled else fields.whole("type_vocab_size"),
+            hidden_size=fields.integer("hidden_size"),
+            layers=fields.integer("num_hidden_layers"),
+            heads=fields.integer("num_attention_heads"),
+            intermediate_size=fields.integer("hidden_dim" if distilled else "intermediate_size"),
+            vocabulary_size=fields.integer("vocab_size"),
+            positions=fields.integer("max_position_embeddings"),
+            type_vocabulary_size=0 if distilled else fields.integer("type_vocab_size"),
             layer_norm_eps=1e-12 if distilled else fields.number("layer_norm_eps", below=1),
-            first_position=fields.whole("pad_token_id", least=0) + 1 if family in ("roberta", "xlm-roberta") else 0,
+            first_position=fields.integer("pad_token_id", least=0) + 1 if family in ("roberta", "xlm-roberta") else 0,
             tied=fields.get("tie_word_embeddings", True),
         )
         if config.hidden_size % config.heads:
@@ -113,7 +113,7 @@ class BertLayer(nn.Module):
 
     Attributes:
       config: the model's shape.
-      dtype: of the matrix products.
+      dtype: dtype of the matrix products.
       int8: see `Linear`.
       lora_rank: rank of the update of queries and values, see `Linear`.
       span: positions to compute, if they are the same in all windows; None means all.
@@ -166,7 +166,7 @@ class Bert(nn.Module):
 
     Attributes:
       config: the model's shape.
-      dtype: of the matrix products and the hidden states, float32 or bfloat16; LayerNorm and softmax are always
+      dtype: dtype of the matrix products and hidden states, float32 or bfloat16; LayerNorm and softmax are always
         float32.
       int8: how int8 kernels are scaled, see `Linear`.
       causal: whether each position attends only to itself and to earlier ones; no BERT was trained this way.

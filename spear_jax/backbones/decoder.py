@@ -180,7 +180,7 @@ class DecoderLayer(nn.Module):
 
     Attributes:
       config: the model's shape.
-      dtype: of the matrix products.
+      dtype: dtype of the matrix products.
       int8: see `Linear`.
       lora_rank: rank of the update of queries and values, see `Linear`.
       last: whether this is the last layer, which computes only keys and values of a prefix.
@@ -279,8 +279,8 @@ class Decoder(nn.Module):
 
     Attributes:
       config: the model's shape.
-      dtype: of the matrix products and the hidden states, float32 or bfloat16; norms, rotations and softmax are always
-        float32.
+      dtype: dtype of the matrix products and hidden states, float32 or bfloat16; norms, rotations and softmax are
+        always float32.
       int8: how int8 kernels are scaled, see `Linear`.
       causal: whether each position attends only to itself and to earlier ones.
       remat: whether the backward pass recomputes each layer instead of keeping its activations.

@@ -5,12 +5,12 @@ from spear_jax.config.checks import check_length, check_scheme, load_valid_confi
 from spear_jax.config.fields import FIELDS, default_config, own_data_config
 from spear_jax.config.methods import METHODS, Method
 from spear_jax.config.reading import (
+    fill_from_environment,
     find_file,
     flatten,
     load_config,
     override,
     packaged_configs,
-    take_environment,
     to_json,
 )
 from spear_jax.config.reuse import (
@@ -42,6 +42,7 @@ __all__ = [
     "choose_backbone",
     "default_config",
     "differences",
+    "fill_from_environment",
     "find_file",
     "flatten",
     "load_config",
@@ -50,7 +51,6 @@ __all__ = [
     "own_data_config",
     "packaged_configs",
     "read_stored",
-    "take_environment",
     "to_json",
     "validate",
     "variants",

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
-from spear_jax.config.reading import flatten, load_config, override, suggest, take_environment
+from spear_jax.config.reading import fill_from_environment, flatten, load_config, override, suggest
 from spear_jax.errors import InputError
 
 
@@ -43,7 +43,7 @@ def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     for name, text in overrides.items():
         override(config, name, text)
     validate(config)
-    take_environment(config)
+    fill_from_environment(config)
     return config
 
 

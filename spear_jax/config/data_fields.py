@@ -1,4 +1,4 @@
-"""Declares the fields that describe data: where series come from, their labels, windows and bins."""
+"""Declares the fields that describe data: sources, labels, windows and bins."""
 
 from spear_jax.config.field import Field, Limits, section
 

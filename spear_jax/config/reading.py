@@ -103,7 +103,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
     if kind is str:
         return text
     try:
-        # float() also reads nan and inf, which `validate` refuses by name.
+        # float() also reads nan and inf, which `validate` rejects.
         value = float(text) if kind is float else ast.literal_eval(text.capitalize() if kind is bool else text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
@@ -114,7 +114,7 @@ def _parse(name: str, text: str, default: Any) -> Any:
     return value
 
 
-def take_environment(config: ConfigDict) -> None:
+def fill_from_environment(config: ConfigDict) -> None:
     """Fills in fields that affect results but come from the environment: the model of an API endpoint."""
     if config.method == "zero_shot_api" and not config.zero_shot.model:
         config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()

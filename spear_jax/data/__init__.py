@@ -20,7 +20,7 @@ from spear_jax.data.sources import (
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
-from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_arrays, read_labels_of
+from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_arrays, read_table_labels
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
 from spear_jax.data.tables.live import LiveTable
@@ -65,7 +65,7 @@ __all__ = [
     "order_digest",
     "prepare_dataset",
     "read_arrays",
-    "read_labels_of",
+    "read_table_labels",
     "scores_by_split",
     "scoring_batches",
     "series_offsets",

@@ -120,7 +120,7 @@ def training_calls(
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
-    batches = _deal(order[np.argsort(-lengths[order], kind="stable")], lengths, batch_size)
+    batches = _fill_batches(order[np.argsort(-lengths[order], kind="stable")], lengths, batch_size)
     chunks: list[list[Batch]] = []
     for batch in batches:
         if not chunks or len(chunks[-1]) == steps_per_call or chunks[-1][-1].length != batch.length:
@@ -137,10 +137,12 @@ def training_calls(
 
 def scoring_batches(lengths: Int[np.ndarray, "windows"], batch_size: int) -> list[Batch]:
     """Returns batches with every window once, longest first; the last batch is filled up with -1."""
-    return _deal(np.argsort(-lengths, kind="stable"), lengths, batch_size)
+    return _fill_batches(np.argsort(-lengths, kind="stable"), lengths, batch_size)
 
 
-def _deal(rows: Int[np.ndarray, "windows"], lengths: Int[np.ndarray, "windows"], batch_size: int) -> list[Batch]:
+def _fill_batches(
+    rows: Int[np.ndarray, "windows"], lengths: Int[np.ndarray, "windows"], batch_size: int
+) -> list[Batch]:
     filled = np.full(-(-len(rows) // batch_size) * batch_size, -1)
     filled[: len(rows)] = rows
     return [Batch(batch, int(lengths[batch[0]])) for batch in filled.reshape(-1, batch_size)]

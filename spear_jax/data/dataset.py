@@ -107,7 +107,7 @@ def build_dataset(
     }
     training = examples["train"]
     if config.tsmote.enabled:
-        stretches = labels.cut_again(recorded, parts["train"])
+        stretches = labels.recut_stretches(recorded, parts["train"])
         part, values, notes["tsmote"] = labels.resample(
             config, scaler, stretches, names, windows["train"], scaled["train"]
         )

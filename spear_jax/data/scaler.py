@@ -48,7 +48,7 @@ class Scaler:
     ) -> "Scaler":
         """Fits the ranges.
 
-        The reference stretch of scale='train' is chosen alike for series seen in training and for new ones, so that
+        The reference stretch of scale='train' is chosen in the same way for training series and new ones, so that
         scaling does not differ between training and use: `Series.reference` if the source has an anomaly-free past;
         else the stretches in the training split if series are cut in time; else the first steps.
 

@@ -80,24 +80,24 @@ def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.ran
     groups = list(by_group.values())
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     ordered = sorted(shuffled, key=_anomalous_share)
-    dealt: list[list[list[Series]]] = [[] for _ in fractions]
-    owed = rng.permuted(1e-6 * np.arange(1, len(fractions) + 1))
+    assigned: list[list[list[Series]]] = [[] for _ in fractions]
+    deficit = rng.permuted(1e-6 * np.arange(1, len(fractions) + 1))
     for group in ordered:
-        owed = owed + fractions
-        split = int(np.argmax(owed))
-        owed[split] -= 1
-        dealt[split].append(group)
-    for groups in dealt:  # no split stays empty if there are enough groups
-        largest = max(dealt, key=len)
+        deficit = deficit + fractions
+        split = int(np.argmax(deficit))
+        deficit[split] -= 1
+        assigned[split].append(group)
+    for groups in assigned:  # no split stays empty if there are enough groups
+        largest = max(assigned, key=len)
         if not groups and len(largest) > 1:
             groups.append(largest.pop())
-    return [[item for group in groups for item in group] for groups in dealt]
+    return [[item for group in groups for item in group] for groups in assigned]
 
 
 def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> dict[str, list[Series]]:
     """Divides recorded series into train and validation, so that both have anomalies where possible.
 
-    Whole series are held out where both parts then have anomalies, or where none is anomalous and there are several;
+    Whole series are held out if both parts then have anomalies, or if there are several series and none is anomalous;
     else the end of each series.
 
     Args:
@@ -127,14 +127,14 @@ def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> 
 
 def _find_cut(labels: Bool[np.ndarray, "time"], share: float) -> int:
     """Returns the step at which to cut a series: outside anomalies, with at least one on each side if it has two."""
-    usual = round((1 - share) * len(labels))
+    target = round((1 - share) * len(labels))
     starts, ends = find_runs(labels)
     if not len(starts):
-        return usual
+        return target
     if len(starts) == 1:  # belongs to the train part
-        return max(usual, int(ends[0])) if ends[0] < (len(labels) + usual) / 2 else usual
-    between = np.clip(usual, ends[:-1], starts[1:])
-    return int(between[np.argmin(np.abs(between - usual))])
+        return max(target, int(ends[0])) if ends[0] < (len(labels) + target) / 2 else target
+    between = np.clip(target, ends[:-1], starts[1:])
+    return int(between[np.argmin(np.abs(between - target))])
 
 
 def _anomalous_share(group: Sequence[Series]) -> float:

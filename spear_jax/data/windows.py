@@ -11,7 +11,7 @@ from spear_jax.data.series import Series, series_offsets
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows of one split, padded on the right where a stretch is shorter than a window.
+    """Windows of one split, padded on the right if a stretch is shorter than a window.
 
     Attributes:
       values: values in the source's own unit; NaN where nothing was recorded, and in padding.

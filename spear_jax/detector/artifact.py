@@ -329,7 +329,7 @@ def table_sha256(model: PlacedModel) -> str:
 
 
 def _number_format(backbone: Mapping[str, Any]) -> str:
-    """Returns the type of the numbers in which a backbone is held."""
+    """Returns the number format of a backbone's weights."""
     int8 = backbone.get("int8", "none")
     return str(backbone["dtype"]) + ("" if int8 == "none" else f" and int8 by {int8}")
 

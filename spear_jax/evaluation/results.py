@@ -97,13 +97,13 @@ def compose_results(config: ConfigDict, dataset: Dataset, evaluation: Evaluation
 
 def versions() -> dict[str, str]:
     """Returns the versions of the software and the kind of device behind the numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            found[package] = "not installed"
-    return found | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
+            installed[package] = "not installed"
+    return installed | {"device": jax.devices()[0].device_kind, "devices": str(jax.device_count())}
 
 
 def per_series(evaluation: Evaluation) -> pd.DataFrame:

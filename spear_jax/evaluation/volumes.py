@@ -101,7 +101,7 @@ def default_window(labels: Flags) -> int:
 
     The authors of VUS recommend the median for labelled data. It depends on the labels alone, so that all detectors
     face the same tolerance on a series, and it follows the sampling rate; a fixed 100 would put 50 lenient steps on
-    both sides of an anomaly of 5. The limit reflects that borders are no less exact where anomalies are long.
+    both sides of an anomaly of 5. The limit reflects that the borders of long anomalies are no less exact.
 
     Args:
       labels: True where anomalous.

@@ -28,7 +28,7 @@ class _StoppedError(Exception):
     """The run is ending, so no further request is sent."""
 
 
-class _Pace:
+class _RateLimiter:
     """Sends requests, retries included, at equal intervals, whichever thread they come from."""
 
     def __init__(self, per_minute: int) -> None:
@@ -69,8 +69,8 @@ class ChatClient:
         Raises:
           InputError: openai is not installed, or an environment variable is missing or cannot be used.
         """
-        self._pace = _Pace(requests_per_minute)
-        self._client = _connect(self._pace)
+        self._rate_limiter = _RateLimiter(requests_per_minute)
+        self._client = _connect(self._rate_limiter)
         self.host = self._client.base_url.host
         self.model = _printable("OPENAI_MODEL", model, "the name of a model, as the endpoint knows it")
 
@@ -107,7 +107,7 @@ class ChatClient:
 
     def stop(self) -> None:
         """Ends all waiting; no further requests are sent."""
-        self._pace.stopped.set()
+        self._rate_limiter.stopped.set()
 
     def _request(self, text: str) -> dict[str, Any]:
         return {"model": self.model, "messages": [{"role": "user", "content": text}], **PARAMETERS}
@@ -137,7 +137,7 @@ class ChatClient:
         return " ".join(text.replace(self._client.api_key, "***").split())[:300]
 
 
-def _connect(pace: _Pace) -> "openai.OpenAI":
+def _connect(rate_limiter: _RateLimiter) -> "openai.OpenAI":
     """Returns a client of the endpoint that the environment names."""
     try:
         import openai
@@ -160,7 +160,7 @@ def _connect(pace: _Pace) -> "openai.OpenAI":
         timeout=timeout,
         follow_redirects=False,
         trust_env=not _is_local(url.host),
-        event_hooks={"request": [pace]},
+        event_hooks={"request": [rate_limiter]},
     )
     return client.with_options(http_client=transport)
 

@@ -35,7 +35,7 @@ def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
       config: a complete config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries
         and
         values.
-      backbone: with its parameters in host memory.
+      backbone: a backbone with its parameters in host memory.
 
     Returns:
       The model, whose trainable parts are {'head', 'backbone'}; bin embeddings are treated as in `assemble_model`.

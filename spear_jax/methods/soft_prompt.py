@@ -37,7 +37,8 @@ def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trai
 def _with_trained_parts(config: ConfigDict, model: PlacedModel, backbone: Backbone, record: RunRecord) -> PlacedModel:
     """Returns the model with a detector's prompt, head and trained embeddings; the config decides what is trained.
 
-    A head that is trained alone starts afresh, and embeddings that the detector did not train come from the config.
+    A head that is trained alone starts from scratch, and embeddings that the detector did not train come from the
+    config.
     """
     field = f"config.train.init_from={config.train.init_from!r}"
     try:

@@ -110,7 +110,7 @@ def nearest_neighbours(series: Series, window: int = 0, *, neighbours: int = 1, 
       series: the series to score; its labels are not read.
       window: steps in a window; 0 is the default, see above.
       neighbours: k.
-      seed: of the sample of references, in series of more than `MAX_REFERENCES` windows.
+      seed: seed of the sample of references, for series of more than `MAX_REFERENCES` windows.
 
     Returns:
       A score per step, 1 on average over windows; 0 if there are fewer than k neighbours.
@@ -135,14 +135,14 @@ def matrix_profile(series: Series, window: int = 0, *, seed: int) -> Float[np.nd
     result is the minimum of the series' profiles with itself and with its past.
 
     The distances come from a matrix product rather than from stumpy, which would add 208 MB (numba, llvmlite), 2 s of
-    import and 20 s of compilation in each process, or aeon, which refuses pandas 3.1 and numpy 2.5.
+    import and 20 s of compilation in each process, or from aeon, which excludes pandas 3.1 and numpy 2.5.
 
     The cost is that of `nearest_neighbours`.
 
     Args:
       series: the series to score; its labels are not read.
       window: steps in a window; 0 is the default, see above.
-      seed: of the sample of references, in series of more than `MAX_REFERENCES` windows, whose distances are
+      seed: seed of the sample of references, for series of more than `MAX_REFERENCES` windows, whose distances are
         then upper bounds.
 
     Returns:

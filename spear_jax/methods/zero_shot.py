@@ -195,7 +195,7 @@ def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, 
         ]
         for split, examples in dataset.examples.items()
     }
-    all_ids = [text.ids for of_split in texts.values() for text in of_split]
+    all_ids = [text.ids for split_texts in texts.values() for text in split_texts]
     backbone.word_rows(np.unique(np.concatenate(all_ids)))  # raises if the tokenizer belongs to a larger model
     longest = max(map(len, all_ids))
     record.notes["zero_shot"] = {**note, "longest": longest}

@@ -99,7 +99,7 @@ class _Survey:
 def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
     """Prepares a question per window, and checks everything that can be checked before the first request.
 
-    config.zero_shot.model (see `take_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.
+    config.zero_shot.model (see `fill_from_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.
 
     Args:
       config: a complete config.
@@ -169,7 +169,7 @@ def _prepare(config: ConfigDict, dataset: Dataset) -> _Survey:
         ]
         for split, examples in dataset.examples.items()
     }
-    distinct = {question.file: question for of_split in questions.values() for question in of_split}
+    distinct = {question.file: question for split_questions in questions.values() for question in split_questions}
     cached = {file: _read_cached(question) for file, question in distinct.items()}
     answers = {file: answer for file, answer in cached.items() if answer is not None}
     unanswered = [question for file, question in distinct.items() if file not in answers]
@@ -265,16 +265,16 @@ def parse_answer(text: str, steps: int) -> list[Anomaly] | None:
     Returns:
       The anomalies; None if the answer does not have the requested form, or an interval is outside the window.
     """
-    decoder, found, position = json.JSONDecoder(), None, text.find("{")
+    decoder, answer, position = json.JSONDecoder(), None, text.find("{")
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
             end = position + 1
         else:
-            found = value if "anomalies" in value else found
+            answer = value if "anomalies" in value else answer
         position = text.find("{", end)
-    return _anomalies(found, steps)
+    return _anomalies(answer, steps)
 
 
 def _anomalies(value: Any, steps: int) -> list[Anomaly] | None:
@@ -287,7 +287,7 @@ def _anomalies(value: Any, steps: int) -> list[Anomaly] | None:
             return None
         fields: list[Any] = [item.get(field) for field in Anomaly._fields]
         first, last, confidence = fields
-        # Not isinstance, for which true and false are integers.
+        # Not isinstance, since it accepts true and false as integers.
         if type(first) is not int or type(last) is not int or type(confidence) not in (int, float):
             return None
         if not (0 <= first <= last < steps and 0 <= confidence <= 1):
@@ -324,7 +324,7 @@ def _warnings(config: ConfigDict, survey: _Survey, answers: Mapping[epath.Path, 
         f" {survey.client.host} (which calls itself {', '.join(names) or 'nothing'}) to the prompt {template} (sha256"
         f" {digest}), which is not the paper's; they say nothing about other models, GPT-4 or not"
     ]
-    windows = [question for of_split in survey.questions.values() for question in of_split]
+    windows = [question for split_questions in survey.questions.values() for question in split_questions]
     without = sum(question.file not in answers for question in windows)
     if without:
         warnings.append(

@@ -14,7 +14,7 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.model import PlacedModel, count_parameters
 from spear_jax.report.labels import shortened
 
-_FATE = {"frozen": "frozen", "trained": "all weights trained", "adapted": "frozen except for low-rank updates"}
+_WEIGHTS = {"frozen": "frozen", "trained": "all weights trained", "adapted": "frozen except for low-rank updates"}
 
 
 def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: PlacedModel | None) -> None:
@@ -29,8 +29,8 @@ def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: Pl
     if backbone := record.backbone:
         weights = f"pretrained, sha256 {backbone['sha256'][:12]}" if backbone["pretrained"] else "RANDOM WEIGHTS"
         dtype = backbone["dtype"] if backbone["int8"] == "none" else f"{backbone['dtype']}, int8 by {backbone['int8']}"
-        fate = _FATE[METHODS[config.method].backbone]
-        parallel.say(f"backbone {backbone['name']} ({weights}, {dtype}, {backbone['attention']}): {fate}")
+        treatment = _WEIGHTS[METHODS[config.method].backbone]
+        parallel.say(f"backbone {backbone['name']} ({weights}, {dtype}, {backbone['attention']}): {treatment}")
     if model is None:
         parallel.say(f"{METHODS[config.method].title}: not trained step by step")
     else:
@@ -66,8 +66,8 @@ def describe_embedding(notes: Mapping[str, Any], trained: bool) -> str:
         origin = "random, with the mean and standard deviation of the vocabulary"
     else:
         origin = f"a smooth function of the bin (length scale {notes['length_scale']:g})"
-    fate = "trained from there" if trained else "frozen"
-    return f"{origin}; {fate}; missing values use the row of {notes['missing']}"
+    treatment = "trained from there" if trained else "frozen"
+    return f"{origin}; {treatment}; missing values use the row of {notes['missing']}"
 
 
 def describe_notes(notes: Mapping[str, Any]) -> list[str]:

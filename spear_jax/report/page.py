@@ -29,7 +29,7 @@ from spear_jax.storage import write_whole
 
 EXTREMES = 5  # series shown at either end of the ranking
 
-_FATE = {
+_WEIGHTS = {
     "frozen": "frozen",
     "trained": "all of whose weights were trained",
     "adapted": "frozen except for low-rank updates",
@@ -147,7 +147,7 @@ def _score_pictures(config: ConfigDict, content: Mapping[str, Any], evaluation: 
         "Values and scores over time, with labelled and predicted intervals, of a few test series",
         "A few test series, those with anomalies first. Above: recorded values with labelled anomalies (red). Below:"
         " the score of every step with predicted anomalies (orange) and the threshold."
-        + (" Where several columns share one score, the first column's values are shown." if combined else ""),
+        + (" If several columns share one score, the first column's values are shown." if combined else ""),
     )
     if content["test"]["auroc"] is not None:
         method = METHODS[content["method"]].title
@@ -160,7 +160,7 @@ def _score_pictures(config: ConfigDict, content: Mapping[str, Any], evaluation: 
             "curves",
             figures.draw_ranking_curves(scores, metrics, content["test"]["base_rate"]),
             "Precision-recall and ROC curves of the method and its controls on the test split",
-            "All thresholds at once, over all test steps: a method is useful where its curve lies above those of the"
+            "All thresholds at once, over all test steps: a method is useful where its curve is above those of the"
             " controls. Dotted lines: scores without information.",
         )
     if steps.score.min() >= 0 and steps.score.max() <= 1:
@@ -220,8 +220,8 @@ def _introduction(config: ConfigDict, content: Mapping[str, Any]) -> list[str]:
         sentences.append("Not trained step by step.")
     if backbone:
         weights = "pretrained" if backbone["pretrained"] else "RANDOM weights"
-        fate = _FATE[METHODS[content["method"]].backbone]
-        sentences.append(f"Backbone: {backbone['name']} ({weights}, {backbone['dtype']}), {fate}.")
+        treatment = _WEIGHTS[METHODS[content["method"]].backbone]
+        sentences.append(f"Backbone: {backbone['name']} ({weights}, {backbone['dtype']}), {treatment}.")
         if not backbone["pretrained"]:
             warnings.insert(
                 0,

@@ -89,16 +89,18 @@ def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str,
 
 def run_name(config: ConfigDict) -> str:
     """Returns a name that is the same for equal configs only; fields added later do not change it."""
-    usual = _usual()
+    defaults = _default_values()
     changed = {
-        field: value for field, value in _resolved(config).items() if field not in IRRELEVANT and value != usual[field]
+        field: value
+        for field, value in _resolved(config).items()
+        if field not in IRRELEVANT and value != defaults[field]
     }
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
     return f"{config.data.name}-{config.method}-{digest}"
 
 
 @functools.cache
-def _usual() -> dict[str, Any]:
+def _default_values() -> dict[str, Any]:
     return _resolved(default_config())
 
 

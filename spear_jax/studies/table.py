@@ -26,7 +26,7 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     speed = content.get("throughput", {}).get("training_windows_per_second")
     memory = content.get("memory", {})
-    of_run = {
+    shared = {
         "run": run,
         "seed": content["seed"],
         "dataset": content["dataset"],
@@ -51,7 +51,7 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         metrics = content["controls"][control] if control else content
         nab_scores = content.get("nab_score", {}).get(control or content["method"], {})
         for split in _SPLITS:
-            row = {**of_run, "split": split, "control": control, **content["splits"][split], **metrics[split]}
+            row = {**shared, "split": split, "control": control, **content["splits"][split], **metrics[split]}
             for metric, ends in content["confidence_intervals"].get(split, {}).items() if not control else ():
                 row[f"{metric}_low"], row[f"{metric}_high"] = ends or (None, None)
             row |= {f"nab_{profile}": scores[split] for profile, scores in nab_scores.items() if split in scores}

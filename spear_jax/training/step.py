@@ -110,8 +110,8 @@ def make_train_call(
         def body(i: Array, carry: Any) -> Any:
             trainable, state, metrics = carry
             batch = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, i, keepdims=False), batches)
-            trainable, state, of_step = take_step(trainable, state, frozen, batch)
-            return trainable, state, jax.tree.map(lambda column, value: column.at[i].set(value), metrics, of_step)
+            trainable, state, step_metrics = take_step(trainable, state, frozen, batch)
+            return trainable, state, jax.tree.map(lambda column, value: column.at[i].set(value), metrics, step_metrics)
 
         zeros = jnp.zeros(len(batches["inputs"]), jnp.float32)
         metrics = StepMetrics(*[zeros] * len(StepMetrics._fields))

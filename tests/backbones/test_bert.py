@@ -320,10 +320,10 @@ def test_fields_have_the_defaults_of_transformers():
         ),
         ({"hidden_size": "16"}, "Field 'hidden_size' expected int, got str (value: '16')"),
         ({"hidden_size": None}, "Field 'hidden_size' expected int, got NoneType"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers = 0, must be a whole number from 1 up"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers = 0, must be a whole number of at least 1"),
         ({"vocab_size": True}, "Field 'vocab_size' expected int, got bool"),
         ({"layer_norm_eps": -1.0}, "layer_norm_eps = -1.0, must be between 0 and 1"),
-        ({"model_type": "roberta", "pad_token_id": -1}, "pad_token_id = -1, must be a whole number from 0 up"),
+        ({"model_type": "roberta", "pad_token_id": -1}, "pad_token_id = -1, must be a whole number of at least 0"),
     ],
 )
 def test_impossible_fields_are_refused(change, message):

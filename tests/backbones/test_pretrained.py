@@ -316,7 +316,7 @@ def test_folders_that_are_not_models(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"model_type": "gpt2"}))
     refusal(tmp_path, tmp_path / "config.json", "model_type 'gpt2'", "supported: bert, roberta")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG_JSON | {"vocab_size": "20"}))
-    refusal(tmp_path, tmp_path / "config.json", "transformers refuses it", "'vocab_size' expected int")
+    refusal(tmp_path, tmp_path / "config.json", "transformers rejects it", "'vocab_size' expected int")
 
 
 @pytest.mark.parametrize("name", ["bert", "./no/folder", "/no/folder", "a/b/c", "", "random:", "a/b@"])

@@ -66,20 +66,20 @@ def map_checkpoint(
     shapes = traverse_util.flatten_dict(param_shapes(module, table[1]), sep="/")
     wanted: dict[str, tuple[int, ...]] = {naming.word_table: table}
     sources = {path: naming.sources(path, layers) for path in shapes if not path.endswith("kernel_scale")}
-    for path, of_layers in sources.items():
+    for path, layer_sources in sources.items():
         shape = shapes[path].shape[1:] if path.startswith("layers/") else shapes[path].shape
         if path.endswith("kernel"):
             shape = (shape[-1], *shape[:-1])  # a checkpoint holds (out, in)
-        for source in of_layers:
+        for source in layer_sources:
             if source.module:
                 wanted[source.module] = (shape[0] * source.parts, *shape[1:])
     _check_tensors(tensors, wanted, checkpoint)
 
     params = {}
-    for path, of_layers in sources.items():
+    for path, layer_sources in sources.items():
         values = np.empty(shapes[path].shape, shapes[path].dtype)
         scales = np.empty(shapes[f"{path}_scale"].shape, np.float32) if f"{path}_scale" in shapes else None
-        for i, source in enumerate(of_layers):
+        for i, source in enumerate(layer_sources):
             where: Any = i if path.startswith("layers/") else ...
             if not source.module:
                 values[where] = 1  # a norm that the first layer lacks; it is never used

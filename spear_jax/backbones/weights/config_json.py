@@ -73,14 +73,14 @@ class Fields:
             with quiet_transformers() as transformers:
                 return cls(transformers.AutoConfig.for_model(**content), source)
         except Exception as error:  # its checks raise exceptions of many kinds
-            raise InputError(f"{source}: transformers refuses it: {one_line(error)}") from error
+            raise InputError(f"{source}: transformers rejects it: {one_line(error)}") from error
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns a field unchecked; the default if it is absent or null."""
         value = getattr(self._config, name, None)
         return default if value is None else value
 
-    def whole(self, name: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
         """Returns a whole number.
 
         Raises:
@@ -88,7 +88,7 @@ class Fields:
         """
         value = self.get(name, default)
         if type(value) is not int or value < least:
-            raise InputError(f"{self.source}: {name} = {value!r}, must be a whole number from {least} up")
+            raise InputError(f"{self.source}: {name} = {value!r}, must be a whole number of at least {least}")
         return value
 
     def number(self, name: str, below: float = float("inf")) -> float:

@@ -144,29 +144,29 @@ class DecoderConfig:
 def _common(fields: Fields) -> dict[str, Any]:
     """Reads the fields that all families share."""
     hidden_size, layers, heads = (
-        fields.whole(name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
+        fields.integer(name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
     )
     if fields.get("head_dim") is None and hidden_size % heads:
         raise InputError(
             f"{fields.source}: hidden_size = {hidden_size} is not divisible by num_attention_heads = {heads}"
         )
-    head_size = fields.whole("head_dim", hidden_size // heads)
+    head_size = fields.integer("head_dim", hidden_size // heads)
     sliding = _sliding_layers(fields, layers)
     bias = fields.get("attention_bias", False)
     return {
         "hidden_size": hidden_size,
         "layers": layers,
         "heads": heads,
-        "key_value_heads": fields.whole("num_key_value_heads", heads),
+        "key_value_heads": fields.integer("num_key_value_heads", heads),
         "head_size": head_size,
-        "intermediate_size": fields.whole("intermediate_size"),
-        "vocabulary_size": fields.whole("vocab_size"),
-        "max_positions": fields.whole("max_position_embeddings"),
+        "intermediate_size": fields.integer("intermediate_size"),
+        "vocabulary_size": fields.integer("vocab_size"),
+        "max_positions": fields.integer("max_position_embeddings"),
         "query_scale": head_size**-0.5,
         "rotary": _rotary(fields, "full_attention"),
         "local_rotary": _rotary(fields, "sliding_attention"),
         "sliding": sliding,
-        "window": fields.whole("sliding_window") if any(sliding) else 0,
+        "window": fields.integer("sliding_window") if any(sliding) else 0,
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": fields.get("mlp_bias", False),
@@ -187,7 +187,7 @@ def _rotary(fields: Fields, kind_of_layer: str) -> Rotary:
     low, high = parameters.number("low_freq_factor"), parameters.number("high_freq_factor")
     if low >= high:
         raise InputError(f"{parameters.source}: low_freq_factor = {low} must be below high_freq_factor = {high}")
-    return Rotary(base, factor, low, high, parameters.whole("original_max_position_embeddings"))
+    return Rotary(base, factor, low, high, parameters.integer("original_max_position_embeddings"))
 
 
 def _sliding_layers(fields: Fields, layers: int) -> tuple[bool, ...]:
@@ -212,7 +212,7 @@ def _gemma(fields: Fields) -> dict[str, Any]:
         "norm_eps": fields.number("rms_norm_eps", below=1),
         "activation": "gelu_tanh",
         "norm": "rms_plus_one",
-        "embedding_scale": math.sqrt(fields.whole("hidden_size")),
+        "embedding_scale": math.sqrt(fields.integer("hidden_size")),
     }
 
 
@@ -250,7 +250,7 @@ def _modernbert(fields: Fields) -> dict[str, Any]:
     return {
         "norm_eps": fields.number("norm_eps", below=1),
         "activation": _activation(fields, "hidden_activation"),
-        "window": fields.whole("local_attention") // 2 + 1,
+        "window": fields.integer("local_attention") // 2 + 1,
         "causal": False,
         "norm": "layer",
         "norm_bias": fields.get("norm_bias", False),

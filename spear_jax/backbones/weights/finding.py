@@ -12,7 +12,7 @@ from spear_jax.errors import InputError
 
 
 class WeightPackage(NamedTuple):
-    """A Python package that carries a model's files, so that pip can stand in for the Hub."""
+    """A Python package with a model's files, so that pip can replace the Hub."""
 
     module: str
     subfolder: str

@@ -3,17 +3,17 @@
 from spear_jax.data.labels.ablations import keep_labelled_share, shuffle_targets
 from spear_jax.data.labels.context_rules import apply_rules
 from spear_jax.data.labels.injection import KINDS, draw_intervals, reflect
-from spear_jax.data.labels.labelling import cut_again, label_by_injection, label_by_rules, relabelled_splits
+from spear_jax.data.labels.labelling import label_by_injection, label_by_rules, recut_stretches, relabelled_splits
 from spear_jax.data.labels.tsmote import resample
 
 __all__ = [
     "KINDS",
     "apply_rules",
-    "cut_again",
     "draw_intervals",
     "keep_labelled_share",
     "label_by_injection",
     "label_by_rules",
+    "recut_stretches",
     "reflect",
     "relabelled_splits",
     "resample",

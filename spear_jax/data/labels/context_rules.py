@@ -168,7 +168,7 @@ def _median(
 
 
 def _correct(p: Float[np.ndarray, "windows"], correction: str) -> Float[np.ndarray, "windows"]:
-    """Corrects p-values for the number of tests; NaN stands for no test."""
+    """Corrects p-values for the number of tests; NaN means no test."""
     tested = np.flatnonzero(np.isfinite(p))
     if correction == "none" or not len(tested):
         return p

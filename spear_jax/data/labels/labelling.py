@@ -51,7 +51,7 @@ def label_by_injection(
         changed[stretch.name].values[steps] = stretch.values
         changed[stretch.name].labels[steps] = stretch.labels
     series_now = list(changed.values())
-    return series_now, {split: cut_again(series_now, part) for split, part in parts.items()}
+    return series_now, {split: recut_stretches(series_now, part) for split, part in parts.items()}
 
 
 def label_by_rules(
@@ -60,7 +60,7 @@ def label_by_rules(
     windows: Mapping[str, Windows],
     scaled: Mapping[str, Float[np.ndarray, "_windows _time"]],
 ) -> tuple[list[Series], dict[str, Windows], dict[str, Any]]:
-    """Labels windows by the context rules; where windows overlap, a step is anomalous if it is in any of them.
+    """Labels windows by the context rules; a step in several windows is anomalous if any of them labels it so.
 
     Args:
       data: `config.data`.
@@ -101,7 +101,7 @@ def label_by_rules(
     return relabelled, {split: _with_labels(part, labels[steps[split]]) for split, part in windows.items()}, fired
 
 
-def cut_again(recorded: Sequence[Series], stretches: Sequence[Series]) -> list[Series]:
+def recut_stretches(recorded: Sequence[Series], stretches: Sequence[Series]) -> list[Series]:
     """Cuts the same stretches out of series whose values or labels have changed."""
     by_name = {series.name: series for series in recorded}
     return [by_name[stretch.name].stretch(stretch.start, stretch.start + len(stretch)) for stretch in stretches]
@@ -109,6 +109,6 @@ def cut_again(recorded: Sequence[Series], stretches: Sequence[Series]) -> list[S
 
 def _with_labels(windows: Windows, labels: np.ndarray) -> Windows:
     """Returns windows with new labels for all real steps, in order."""
-    of_steps = np.zeros(windows.real.shape, bool)
-    of_steps[windows.real] = labels
-    return dataclasses.replace(windows, labels=of_steps)
+    step_labels = np.zeros(windows.real.shape, bool)
+    step_labels[windows.real] = labels
+    return dataclasses.replace(windows, labels=step_labels)

@@ -116,7 +116,7 @@ def _size(path: Path) -> int:
 
 def _request(url: str, part: Path, begin: int) -> None:
     """Appends the bytes after the first `begin` ones, with one request."""
-    headers = {"User-Agent": "spear_jax"}  # some networks refuse Python's own
+    headers = {"User-Agent": "spear_jax"}  # some networks block Python's default
     if begin:
         headers["Range"] = f"bytes={begin}-"
     try:

@@ -69,9 +69,9 @@ def _split_times(data: Any, name: str) -> tuple[Int[np.ndarray, "stamps"], Any]:
     if isinstance(data, pd.DataFrame | pd.Series) and isinstance(data.index, pd.DatetimeIndex):
         stamps.append(data.index.to_series())
     if isinstance(data, pd.DataFrame):
-        of_times = [column for column in data if pd.api.types.is_datetime64_any_dtype(data[column])]
-        stamps += [data[column] for column in of_times]
-        data = data[[column for column in data if column not in of_times]]
+        time_columns = [column for column in data if pd.api.types.is_datetime64_any_dtype(data[column])]
+        stamps += [data[column] for column in time_columns]
+        data = data[[column for column in data if column not in time_columns]]
     if len(stamps) > 1:
         raise InputError(f"{name}: has {len(stamps)} columns of times; at most one is allowed")
     return _nanoseconds(stamps[0], name) if stamps else np.zeros(0, np.int64), data
@@ -116,7 +116,7 @@ def read_arrays(data: Any, name: str) -> list[Table]:
     return [read_array(data, name)]
 
 
-def read_labels_of(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "_rows"]]:
+def read_table_labels(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "_rows"]]:
     """Reads the labels of tables, one per row of each; see `read_labels`.
 
     Args:

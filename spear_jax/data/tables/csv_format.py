@@ -104,7 +104,7 @@ def _decode(start: bytes) -> str:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("is text in UTF-16; save it as UTF-8")
     if b"\0" in start:
-        raise InputError("is neither a CSV nor named .parquet (it holds zero bytes)")
+        raise InputError("is neither a CSV nor named .parquet (it contains null bytes)")
     try:
         # The last character may be cut in two.
         return start.decode("utf-8-sig", errors="strict" if len(start) < SNIFFED_BYTES else "ignore")

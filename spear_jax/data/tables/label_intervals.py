@@ -49,7 +49,7 @@ def label_by_intervals(recorded: Sequence[Series], path: str) -> tuple[list[Seri
         labelled, ambiguous = _label_by_table(recorded, table)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    remark = f"{file}: days are taken to stand before months; the other way around would fit as well"
+    remark = f"{file}: dates are read day first; month first would fit as well"
     return labelled, [remark] if ambiguous else []
 
 

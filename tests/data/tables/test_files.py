@@ -385,7 +385,7 @@ def test_intervals_have_one_order_of_day_and_month(
     (tmp_path / "marks.csv").write_text(f"start,end\n{begin},{end}\n")
     found = files.load_files(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
     assert np.flatnonzero(found.series[0].labels)[[0, -1]].tolist() == list(rows)
-    assert any("days are taken to stand before months" in said for said in found.warnings) == odd
+    assert any("dates are read day first" in said for said in found.warnings) == odd
 
 
 def test_intervals_of_several_series(tmp_path: Path) -> None:

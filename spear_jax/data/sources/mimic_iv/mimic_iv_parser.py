@@ -70,7 +70,7 @@ class Stay:
       stay: number of the stay.
       signal: index into `SIGNALS` of each measurement; measurements are sorted by it, then by time.
       time: time of each measurement, in seconds since 1970 of the shifted calendar.
-      value: in the signal's unit; the mean where a signal was charted twice at one time.
+      value: value of each measurement, in the signal's unit; the mean if a signal was charted twice at one time.
     """
 
     subject: int

@@ -72,7 +72,7 @@ def _read_labels(path: epath.Path) -> dict[str, list[Any]]:
     if not path.exists():
         raise InputError(f"{path}: no such file; expected {LAYOUT}")
     labels = read_json(path)
-    if not all(isinstance(of_file, list) for of_file in labels.values()):
+    if not all(isinstance(file_labels, list) for file_labels in labels.values()):
         raise InputError(f"{path}: expected a list of labels for each file")
     return labels
 

@@ -69,7 +69,7 @@ def parse_nasa(source: epath.PathLike) -> list[Channel]:
 
 
 def _find_files(source: epath.Path) -> tuple[Folder, Folder]:
-    """Returns the folder that holds train/ and test/, and the path of the labels."""
+    """Returns the folder with train/ and test/, and the path of the labels."""
     archive = source if source.suffix == ".zip" else source / "data.zip"
     root: Folder = source
     if archive.exists() and not archive.is_dir():
@@ -77,7 +77,7 @@ def _find_files(source: epath.Path) -> tuple[Folder, Folder]:
             opened = zipfile.ZipFile(io.BytesIO(_read(archive)))
         except (NotImplementedError, zipfile.BadZipFile) as error:
             raise InputError(f"{archive}: not a complete zip file ({one_line(error)})") from error
-        opened.filename = str(archive)  # appears in the paths below it, hence in messages
+        opened.filename = str(archive)  # appears in the paths below it, and so in messages
         root = zipfile.Path(opened)
     elif not source.is_dir():
         raise InputError(f"{source}: no such folder; expected {LAYOUT}")
