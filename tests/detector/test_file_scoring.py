@@ -1,4 +1,4 @@
-"""Scoring files: the same scores as scoring in one piece, whatever the pieces, and nothing half-written."""
+"""Scoring files: the scores do not depend on the chunks, and nothing is left half-written."""
 
 import dataclasses
 import os
@@ -53,7 +53,9 @@ def write(path: Path, rows: int, columns: int = 2, late: int = 0) -> Path:
     return path
 
 
-def test_scores_go_to_a_bucket(spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_written_to_a_bucket(
+    spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = fsspec.filesystem("memory")
     monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", lambda self, name: memory)
     table = write(tmp_path / "t.csv", 300)
@@ -65,15 +67,15 @@ def test_scores_go_to_a_bucket(spear: Spear, finished: Run, tmp_path: Path, monk
     assert memory.exists("gs://bucket/scored/scores.parquet")
 
 
-def by_hand(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.ndarray:
-    """The scores of a file from all of its windows at once, without anything of streaming; a column per series."""
+def score_all_at_once(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.ndarray:
+    """Scores all windows of a file at once, without a stream; returns a column per series."""
     values, names = file.read().values, file.series_names
-    every = [Series(name, one, np.zeros(len(one), bool)) for name, one in zip(names, values.T, strict=True)]
-    windows, detector = cut_windows(every, names, 32, stride), scorer.detector
+    recorded = [Series(name, column, np.zeros(len(column), bool)) for name, column in zip(names, values.T, strict=True)]
+    windows, detector = cut_windows(recorded, names, 32, stride), scorer.detector
     quantizer = detector.config.quantizer
     scaler = Scaler.fit(
         quantizer.scale,
-        every,
+        recorded,
         [],
         reference_steps=quantizer.reference_steps,
         margin=quantizer.margin,
@@ -87,11 +89,13 @@ def by_hand(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.nd
     )
     scores = scorer.model.score(examples)
     if overlap == "mean":
-        return stitch(windows, scores, every).score.reshape(len(names), -1).T
-    found = np.full(values.shape, np.nan)
-    for start, column, one, real in reversed([*zip(windows.start, windows.series, scores, windows.real, strict=True)]):
-        found[start : start + real.sum(), column] = one[real]
-    return found
+        return stitch(windows, scores, recorded).score.reshape(len(names), -1).T
+    first = np.full(values.shape, np.nan)
+    for start, column, window_scores, real in reversed(
+        [*zip(windows.start, windows.series, scores, windows.real, strict=True)]
+    ):
+        first[start : start + real.sum(), column] = window_scores[real]
+    return first
 
 
 @pytest.mark.parametrize("overlap", ["mean", "first"])
@@ -103,64 +107,64 @@ def by_hand(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.nd
     stride=st.integers(3, 32),
     late=st.sampled_from((0, 0, 1, 70, 150, 300)),
 )
-def test_pieces_give_the_scores_of_the_whole(
+def test_scores_do_not_depend_on_the_chunks(
     scorer: Scorer, tmp_path: Path, scale: str, overlap: str, rows: int, chunk: int, stride: int, late: int
 ) -> None:
     config = scorer.detector.config.copy_and_resolve_references()
     config.quantizer.scale, config.quantizer.reference_steps = scale, 64
     scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
     file = TableFile(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
-    expected = by_hand(scorer, file, stride, overlap)
-    whole = file.chunks
-    file.chunks = lambda size=chunk: whole(chunk)  # type: ignore[method-assign]
-    found = pd.concat(list(score_table(scorer, file, Scoring(stride, overlap))))
-    assert len(found) == 2 * rows
+    expected = score_all_at_once(scorer, file, stride, overlap)
+    chunks = file.chunks
+    file.chunks = lambda rows=chunk: chunks(chunk)  # type: ignore[method-assign]
+    scored = pd.concat(list(score_table(scorer, file, Scoring(stride, overlap))))
+    assert len(scored) == 2 * rows
     for i, name in enumerate("ab"):
-        one = found[found["series"] == f"t/{name}"]
-        assert one["step"].tolist() == list(range(rows))
-        np.testing.assert_allclose(one["score"], expected[:, i], atol=1e-6)
-        np.testing.assert_allclose(one["value"], pd.read_csv(tmp_path / "t.csv")[name])
+        series = scored[scored["series"] == f"t/{name}"]
+        assert series["step"].tolist() == list(range(rows))
+        np.testing.assert_allclose(series["score"], expected[:, i], atol=1e-6)
+        np.testing.assert_allclose(series["value"], pd.read_csv(tmp_path / "t.csv")[name])
 
 
 @pytest.mark.parametrize("how", ["max", "mean"])
 def test_columns_are_combined(spear: Spear, finished: Run, tmp_path: Path, how: str) -> None:
     table = write(tmp_path / "t.csv", 100)
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
-    told = spear(*common, f"--workdir={tmp_path / 'apart'}")
-    assert told.code == 0 and "\n100 rows of 2 series scored, " in told.out
-    told = spear(*common, f"--workdir={tmp_path / 'one'}", f"--config.data.combine={how}")
-    assert told.code == 0 and "\n100 rows of 1 series scored, " in told.out
+    outcome = spear(*common, f"--workdir={tmp_path / 'apart'}")
+    assert outcome.code == 0 and "\n100 rows of 2 series scored, " in outcome.out
+    outcome = spear(*common, f"--workdir={tmp_path / 'combined'}", f"--config.data.combine={how}")
+    assert outcome.code == 0 and "\n100 rows of 1 series scored, " in outcome.out
     apart = pd.read_parquet(tmp_path / "apart" / "scores.parquet").pivot(index="step", columns="series", values="score")
-    one = pd.read_parquet(tmp_path / "one" / "scores.parquet")
-    assert one["series"].unique().tolist() == ["t"]
-    np.testing.assert_allclose(one["score"], getattr(apart, how)(axis=1), atol=1e-6)
-    assert one["timestamp"].is_monotonic_increasing
+    combined = pd.read_parquet(tmp_path / "combined" / "scores.parquet")
+    assert combined["series"].unique().tolist() == ["t"]
+    np.testing.assert_allclose(combined["score"], getattr(apart, how)(axis=1), atol=1e-6)
+    assert combined["timestamp"].is_monotonic_increasing
 
 
-def test_the_batch_size_is_followed_and_changes_no_score(
+def test_the_batch_size_does_not_change_scores(
     spear: Spear, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write(tmp_path / "t.csv", 400)
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={table}")
-    asked = []
+    batch_sizes = []
 
     score = PlacedModel.score
 
     def watched(model: PlacedModel, examples: Examples) -> Any:
-        asked.append(model.batch_size)
+        batch_sizes.append(model.batch_size)
         return score(model, examples)
 
     monkeypatch.setattr(PlacedModel, "score", watched)
     assert spear(*common, f"--workdir={tmp_path / 'own'}").code == 0
-    assert max(asked) > 3
-    asked.clear()
+    assert max(batch_sizes) > 3
+    batch_sizes.clear()
     assert spear(*common, f"--workdir={tmp_path / 'other'}", "--config.score.batch_size=3").code == 0
-    assert max(asked) == 3
+    assert max(batch_sizes) == 3
     own, other = (pd.read_parquet(tmp_path / name / "scores.parquet")["score"] for name in ("own", "other"))
     np.testing.assert_allclose(own, other, atol=1e-6)
 
 
-def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path: Path) -> None:
+def test_remarks_on_files_are_printed(spear: Spear, finished: Run, tmp_path: Path) -> None:
     rows = CHUNK_ROWS + 50
     times = pd.date_range("2024-01-01", periods=rows, freq="s").to_numpy().copy()
     times[CHUNK_ROWS:] += np.timedelta64(60, "s")  # the gap lies between two chunks
@@ -168,20 +172,20 @@ def test_what_is_odd_about_a_file_is_said(spear: Spear, finished: Run, tmp_path:
     values[[7, -1]] = np.inf
     table = pd.DataFrame({"time": times, "a": values, "level": 1.5, "note": "x"})
     table.to_csv(tmp_path / "t.csv", index=False)
-    told = spear(
+    outcome = spear(
         "--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}"
     )
-    assert told.code == 0
+    assert outcome.code == 0
     for remark in (
         "t.csv: columns that are left out (no numbers, or another label): note",
         "t.csv: 2 infinite values (beyond 1e100) are taken as missing",
         "t.csv: column 'level' is constant (1.5)",
         "t.csv: 1 gaps, where the usual step is 1 s",
     ):
-        assert f"WARNING: {tmp_path}/{remark}" in told.out
+        assert f"WARNING: {tmp_path}/{remark}" in outcome.out
 
 
-def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> None:
+def test_bad_input_leaves_no_files(spear: Spear, finished: Run, tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", 50)
     out = tmp_path / "out"
     common = ("--mode=score", f"--detector={finished.workdir}", f"--workdir={out}")
@@ -220,78 +224,79 @@ def test_refusals_leave_nothing(spear: Spear, finished: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_stride_beyond_the_window_of_whole_series_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
+def test_a_stride_longer_than_the_longest_window_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
     assert spear(*quick(tmp_path / "run", {"data.window": 0})).code == 0
-    most = load_backbone("random:tiny").max_positions - 4 - 1
-    write(tmp_path / "t.csv", 2 * most)
+    longest = load_backbone("random:tiny").max_positions - 4 - 1
+    write(tmp_path / "t.csv", 2 * longest)
     where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")
     common = ("--mode=score", f"--detector={tmp_path / 'run'}", *where)
     check_refusal(
-        spear(*common, f"--config.score.stride={most + 1}"),
-        f"config.score.stride={most + 1} must be at most {most}, the steps in the detector's window",
+        spear(*common, f"--config.score.stride={longest + 1}"),
+        f"config.score.stride={longest + 1} must be at most {longest}, the steps in the detector's window",
     )
     assert not (tmp_path / "o").exists()
     if not live:
-        assert spear(*common, f"--config.score.stride={most}").code == 0
+        assert spear(*common, f"--config.score.stride={longest}").code == 0
         assert np.isfinite(pd.read_parquet(tmp_path / "o" / "scores.parquet")["score"]).all()
 
 
-def test_a_stream_refuses_a_stride_beyond_its_window(scorer: Scorer) -> None:
+def test_a_stream_refuses_a_stride_longer_than_its_window(scorer: Scorer) -> None:
     with pytest.raises(InputError, match=r"^config\.score\.stride=33 must be at most 32"):
         Stream(scorer, [Column("t", "a")], stride=33)
 
 
-def test_a_series_that_was_trained_on_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:
+def test_a_series_seen_in_training_keeps_its_scale(spear: Spear, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"level": np.linspace(0, 8, 1000) + rng.normal(0, 0.1, 1000), "flow": rng.normal(size=1000)})
     table["label"] = ((table.index % 300) > 280).astype(int)
     table.to_csv(tmp_path / "first.csv", index=False)
     fields = {"backbone.name": "random:tiny", "data.dir": tmp_path / "first.csv", "train.epochs": 1, "data.gap": 0}
-    own = TINY | {name: str(value) for name, value in fields.items()}
-    trained = spear(*command("files", own, workdir=tmp_path / "run"))
+    overrides = TINY | {name: str(value) for name, value in fields.items()}
+    trained = spear(*command("files", overrides, workdir=tmp_path / "run"))
     assert trained.code == 0, trained.err
-    later = table.iloc[608:].rename(columns={"flow": "new"}).reset_index(drop=True)
-    later.drop(columns="label").to_csv(tmp_path / "later.csv", index=False)
+    new = table.iloc[608:].rename(columns={"flow": "new"}).reset_index(drop=True)
+    new.drop(columns="label").to_csv(tmp_path / "later.csv", index=False)
     common = ("--mode=score", f"--detector={tmp_path / 'run'}")
-    told = spear(*common, f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
-    assert told.code == 0, told.err
-    assert "scaled as in training: later/level\nscaled by their own first 256 rows: later/new\n" in told.out
+    outcome = spear(*common, f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
+    assert outcome.code == 0, outcome.err
+    assert "scaled as in training: later/level\nscaled by their own first 256 rows: later/new\n" in outcome.out
     again = spear(*common, f"--input={tmp_path / 'first.csv'}", f"--workdir={tmp_path / 'p'}")
     assert "scaled as in training: first/level first/flow\n" in again.out
-    now, then = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("o", "p"))
-    now, then = now[now["series"] == "later/level"], then[(then["series"] == "first/level") & (then["step"] >= 608)]
+    later, first = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("o", "p"))
+    later = later[later["series"] == "later/level"]
+    first = first[(first["series"] == "first/level") & (first["step"] >= 608)]
     # Windows of 32 begin at the same rows, 608 being 19 of them; the last ones end with the file.
-    np.testing.assert_allclose(now["score"].to_numpy()[:352], then["score"].to_numpy()[:352], atol=1e-6)
+    np.testing.assert_allclose(later["score"].to_numpy()[:352], first["score"].to_numpy()[:352], atol=1e-6)
 
 
-def test_alarms_and_figure_stand_beside_the_scores(spear: Spear, finished: Run, tmp_path: Path) -> None:
+def test_alarms_and_figure_are_written(spear: Spear, finished: Run, tmp_path: Path) -> None:
     write(tmp_path / "t.csv", 400)
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}")
-    own = ("--config.alarms.merge_gap=2", "--config.alarms.min_length=3", "--config.score.format=csv")
-    told = spear(*common, f"--workdir={tmp_path / 'o'}", *own)
-    assert told.code == 0, told.err
-    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 dropped)" in told.out
+    overrides = ("--config.alarms.merge_gap=2", "--config.alarms.min_length=3", "--config.score.format=csv")
+    outcome = spear(*common, f"--workdir={tmp_path / 'o'}", *overrides)
+    assert outcome.code == 0, outcome.err
+    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 dropped)" in outcome.out
     scores = pd.read_csv(tmp_path / "o" / "scores.csv", parse_dates=["timestamp"])
     alarms = pd.read_csv(tmp_path / "o" / "alarms.csv", parse_dates=["start_time", "end_time", "peak_time"])
     assert len(scores) == 800 and len(alarms) > 0
     above = f"{scores['predicted'].sum()} scores at or above the threshold"
-    assert f"400 rows of 2 series scored, {above}" in told.out
+    assert f"400 rows of 2 series scored, {above}" in outcome.out
     assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
     expected = []
-    for name, one in scores.groupby("series", sort=False):
-        found = find_alarms(one["score"].to_numpy(), one["predicted"].to_numpy(), Rule(2, 3))
-        expected += [(name, a.start, a.end, a.peak) for a in found]
+    for name, series in scores.groupby("series", sort=False):
+        series_alarms = find_alarms(series["score"].to_numpy(), series["predicted"].to_numpy(), Rule(2, 3))
+        expected += [(name, alarm.start, alarm.end, alarm.peak) for alarm in series_alarms]
     columns = ["series", "start", "end", "peak"]
     assert list(alarms[columns].itertuples(index=False, name=None)) == expected
     at = scores.set_index(["series", "step"])["timestamp"]
     for end in ("start", "end", "peak"):
         assert alarms[f"{end}_time"].tolist() == [at[pair] for pair in zip(alarms["series"], alarms[end], strict=True)]
-    told = spear(*common, f"--workdir={tmp_path / 'p'}")
+    outcome = spear(*common, f"--workdir={tmp_path / 'p'}")
     rule = results(finished.workdir)["alarms"]
-    assert f"(gaps of up to {rule['merge_gap']} rows closed, alarms of fewer than {rule['min_length']}" in told.out
+    assert f"(gaps of up to {rule['merge_gap']} rows closed, alarms of fewer than {rule['min_length']}" in outcome.out
 
 
-def test_the_envelope_of_a_long_series_keeps_its_extremes() -> None:
+def test_an_envelope_keeps_the_extremes_of_a_long_series() -> None:
     rng = np.random.default_rng(0)
     values, scores = rng.normal(size=50_001), rng.random(50_001)
     envelope = Envelope()

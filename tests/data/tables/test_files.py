@@ -1,4 +1,4 @@
-"""Own files: what is understood by itself, what is said, and what is refused in one line."""
+"""Own files: what is recognized, what is remarked on, and what is refused in one line."""
 
 import bz2
 import gzip
@@ -46,13 +46,13 @@ def check(path: Path, **arguments: object) -> None:
     loaded = files.load_files(str(path), **arguments)
     expected = frame()
     stem = path.name.split(".")[0]
-    assert [one.name for one in loaded.series] == [f"{stem}/pump", f"{stem}/flow"]
-    for one, column in zip(loaded.series, ("pump", "flow"), strict=True):
-        np.testing.assert_allclose(one.values, expected[column])
-        np.testing.assert_array_equal(one.labels, expected["label"] == 1)
-        np.testing.assert_array_equal(one.timestamps, expected["time"].to_numpy("datetime64[ns]"))
-        assert one.group == stem  # columns of one file stay together
-        assert one.labelled
+    assert [series.name for series in loaded.series] == [f"{stem}/pump", f"{stem}/flow"]
+    for series, column in zip(loaded.series, ("pump", "flow"), strict=True):
+        np.testing.assert_allclose(series.values, expected[column])
+        np.testing.assert_array_equal(series.labels, expected["label"] == 1)
+        np.testing.assert_array_equal(series.timestamps, expected["time"].to_numpy("datetime64[ns]"))
+        assert series.group == stem  # columns of one file stay together
+        assert series.labelled
 
 
 FORMATS: dict[str, Callable[[Path], Path]] = {
@@ -86,19 +86,19 @@ def test_times_as_numbers(tmp_path: Path, unit: str, divisor: int) -> None:
     check(tmp_path / "own.csv")
 
 
-def test_columns_may_be_named(tmp_path: Path) -> None:
+def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
     table = frame().rename(columns={"time": "when seen", "label": "bad", "pump": "1"}).assign(note="x")
     table.to_csv(tmp_path / "own.csv", index=False)
     loaded = files.load_files(
         str(tmp_path / "own.csv"), timestamp_column="when seen", value_columns=("flow",), label_column="bad"
     )
-    (one,) = loaded.series
-    assert one.name == "own"  # a single column needs no name of its own
-    assert one.labels.sum() == frame()["label"].sum()
-    assert str(one.timestamps[1]).startswith("2024-03-01T00:05")
-    found = files.load_files(str(tmp_path / "own.csv"), label_column="bad")
-    assert [one.name for one in found.series] == ["own/1", "own/flow"]  # the time was found, the text left out
-    assert "columns that are left out (no numbers, or another label): note" in found.warnings[0]
+    (series,) = loaded.series
+    assert series.name == "own"  # a single column needs no name of its own
+    assert series.labels.sum() == frame()["label"].sum()
+    assert str(series.timestamps[1]).startswith("2024-03-01T00:05")
+    loaded = files.load_files(str(tmp_path / "own.csv"), label_column="bad")
+    assert [series.name for series in loaded.series] == ["own/1", "own/flow"]  # the time was found, the text left out
+    assert "columns that are left out (no numbers, or another label): note" in loaded.warnings[0]
 
 
 def test_a_second_label_is_never_a_value(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_a_second_label_is_never_a_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M"])
-def test_days_and_months_are_not_told_apart_cell_by_cell(tmp_path: Path, form: str) -> None:
+def test_all_cells_have_the_same_order_of_day_and_month(tmp_path: Path, form: str) -> None:
     table = frame()
     days = pd.date_range("2020-01-10", periods=ROWS, freq="D")  # the first three could be months as well
     table.assign(time=days.strftime(form)).to_csv(tmp_path / "own.csv", index=False)
-    (one, _) = files.load_files(str(tmp_path / "own.csv")).series
-    np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
+    (series, _) = files.load_files(str(tmp_path / "own.csv")).series
+    np.testing.assert_array_equal(series.timestamps, days.to_numpy("datetime64[ns]"))
 
 
 def days_that_could_be_months(tmp_path: Path, *more: str) -> Path:
@@ -125,27 +125,29 @@ def days_that_could_be_months(tmp_path: Path, *more: str) -> Path:
     return tmp_path / "own.csv"
 
 
-def test_a_time_of_another_form_than_the_first_ones_is_named(tmp_path: Path) -> None:
+def test_a_time_in_another_format_is_reported_by_row(tmp_path: Path) -> None:
     path = days_that_could_be_months(tmp_path, "25/03/2020 10:00", "03/25/2020 10:00")
-    said = r"row 1202, column 'time': '03/25/2020 10:00' is not a time of the form %d/%m/%Y %H:%M, as in the first rows"
-    with pytest.raises(InputError, match=said):
+    message = (
+        r"row 1202, column 'time': '03/25/2020 10:00' is not a time of the form %d/%m/%Y %H:%M, as in the first rows"
+    )
+    with pytest.raises(InputError, match=message):
         files.load_files(str(path), labels="rules")
 
 
-@pytest.mark.parametrize(("last", "day", "odd"), [("25/03", 1, False), ("03/25", 3, False), ("05/03", 1, True)])
-def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, odd: bool) -> None:
+@pytest.mark.parametrize(("last", "day", "ambiguous"), [("25/03", 1, False), ("03/25", 3, False), ("05/03", 1, True)])
+def test_any_row_can_distinguish_days_from_months(tmp_path: Path, last: str, day: int, ambiguous: bool) -> None:
     path = days_that_could_be_months(tmp_path, f"{last}/2020 10:00")
-    found = files.load_files(str(path), labels="rules")
-    (one,) = found.series
-    assert pd.Timestamp(one.timestamps[0]).day == day
-    said = (
+    loaded = files.load_files(str(path), labels="rules")
+    (series,) = loaded.series
+    assert pd.Timestamp(series.timestamps[0]).day == day
+    message = (
         f"{path}: times are read as %d/%m/%Y %H:%M; they could be %m/%d/%Y %H:%M as well (ISO 8601 is never mistaken)"
     )
-    assert (said in found.warnings) == odd
+    assert (message in loaded.warnings) == ambiguous
 
 
 @pytest.mark.parametrize(
-    ("text", "expected", "said"),
+    ("text", "expected", "message"),
     [
         ("a;b\n999;50,1\n1.001;50,2\n1.002.003,5;50,3", [999, 1001, 1002003.5], ""),  # b tells the decimal sign
         ("a;b\n1,001;50.1\n999;50.2\n1,500.5;50.3", [1001, 999, 1500.5], ""),
@@ -162,47 +164,49 @@ def test_any_row_may_tell_days_from_months(tmp_path: Path, last: str, day: int, 
         ("a,b\n1e300,1\n-1e308,2\n5,3", [np.nan, np.nan, 5], "2 infinite values (beyond 1e100) are taken as missing"),
     ],
 )
-def test_numbers_are_read_by_one_decimal_sign(tmp_path: Path, text: str, expected: list[float], said: str) -> None:
+def test_all_numbers_have_the_same_decimal_sign(tmp_path: Path, text: str, expected: list[float], message: str) -> None:
     path = tmp_path / "own.csv"
     path.write_text(text + "\n")
-    found = files.load_files(str(path), labels="rules")
-    np.testing.assert_allclose(found.series[0].values, expected)
-    doubts = [warning for warning in found.warnings if "numbers like" in warning or "infinite" in warning]
-    assert doubts == ([f"{path}: {said}"] if said else [])
+    loaded = files.load_files(str(path), labels="rules")
+    np.testing.assert_allclose(loaded.series[0].values, expected)
+    doubts = [warning for warning in loaded.warnings if "numbers like" in warning or "infinite" in warning]
+    assert doubts == ([f"{path}: {message}"] if message else [])
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ("Fehler;1", "row 12, column 'a': 'Fehler' is not a number (the decimal sign is ',')"),
         ("1.5;1", "'1.5' is not a number"),
     ],
 )
-def test_one_cell_that_is_no_number_does_not_drop_its_column(tmp_path: Path, row: str, said: str) -> None:
+def test_a_cell_that_is_not_a_number_is_an_error(tmp_path: Path, row: str, message: str) -> None:
     (tmp_path / "own.csv").write_text("a;b\n" + "20,5;1\n" * 11 + f"{row}\n" + "20,5;1\n" * 9)
     with pytest.raises(InputError) as raised:
         files.load_files(str(tmp_path / "own.csv"), labels="rules")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ({"id": np.arange(40) + 7, "a": np.sin(np.arange(40))}, "column 'id' only rises, by whole numbers"),
         ({"time": np.arange(40), "a": np.sin(np.arange(40))}, "the times end in 1970: are they seconds since 1970?"),
     ],
 )
-def test_counters_and_times_of_1970_are_asked_about(tmp_path: Path, table: dict, said: str) -> None:
+def test_counters_and_times_in_1970_are_remarked_on(tmp_path: Path, table: dict, message: str) -> None:
     pd.DataFrame(table).to_csv(tmp_path / "own.csv", index=False)
-    assert sum(said in warning for warning in files.load_files(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
+    assert (
+        sum(message in warning for warning in files.load_files(str(tmp_path / "own.csv"), labels="rules").warnings) == 1
+    )
 
 
 @pytest.mark.parametrize("form", ["%d.%m.%y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M", "%d.%m.%Y "])
-def test_short_years_and_twelve_hours(tmp_path: Path, form: str) -> None:
+def test_years_of_two_digits_and_twelve_hours(tmp_path: Path, form: str) -> None:
     days = pd.date_range("2025-01-10", periods=40, freq="D")
     pd.DataFrame({"time": days.strftime(form), "a": np.sin(np.arange(40))}).to_csv(tmp_path / "own.csv", index=False)
-    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
-    np.testing.assert_array_equal(one.timestamps, days.to_numpy("datetime64[ns]"))
+    (series,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
+    np.testing.assert_array_equal(series.timestamps, days.to_numpy("datetime64[ns]"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -225,11 +229,11 @@ def test_dates_and_times_in_two_columns(
     path = tmp_path / f"own.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     check(path)
-    (said,) = (warning for warning in files.load_files(str(path)).warnings if warning.endswith("together"))
-    assert all(repr(name) in said for name in names)
+    (message,) = (warning for warning in files.load_files(str(path)).warnings if warning.endswith("together"))
+    assert all(repr(name) in message for name in names)
 
 
-def test_dates_and_times_of_parquet_are_joined_too(tmp_path: Path) -> None:
+def test_dates_and_times_in_parquet(tmp_path: Path) -> None:
     table, times = frame(), frame()["time"]
     for dates in (times.dt.normalize(), times.dt.date):
         table.assign(time=times.dt.time, date=dates).to_parquet(tmp_path / "own.parquet")
@@ -246,10 +250,10 @@ def test_dates_and_times_of_parquet_are_joined_too(tmp_path: Path) -> None:
         ("13/04/2024 ", " 9:05", "2024-04-13 09:05"),
     ],
 )
-def test_forms_of_dates_and_times(tmp_path: Path, date: str, clock: str, time: str) -> None:
+def test_formats_of_dates_and_times(tmp_path: Path, date: str, clock: str, time: str) -> None:
     (tmp_path / "own.csv").write_text(f"date;time;a\n{date};{clock};1.5\n")
-    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
-    assert one.timestamps.tolist() == [pd.Timestamp(time).value]
+    (series,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
+    assert series.timestamps.tolist() == [pd.Timestamp(time).value]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ def test_forms_of_dates_and_times(tmp_path: Path, date: str, clock: str, time: s
         (("timestamp", "clock"), ("2024-01-02 09:00,06:32:00", "2024-01-02 10:00,06:32:00"), "2024-01-02 09:00"),
     ],
 )
-def test_columns_that_are_not_dates_and_their_times_are_not_joined(
+def test_unrelated_columns_are_not_joined(
     tmp_path: Path, names: tuple[str, str], rows: tuple[str, str], time: str
 ) -> None:
     lines = (f"{','.join(names)},a", *(f"{row},{i}.5" for i, row in enumerate(rows)))
@@ -274,38 +278,38 @@ def test_columns_that_are_not_dates_and_their_times_are_not_joined(
     assert any(f"left out (no numbers, or another label): {names[1]}" in warning for warning in loaded.warnings)
 
 
-def test_a_column_of_dates_that_is_named_stays_alone(tmp_path: Path) -> None:
+def test_a_named_column_of_dates_is_not_joined(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("date,time,a\n2024-01-02,00:45:30,1.5\n")  # how long something took
-    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules", timestamp_column="date").series
-    assert one.timestamps[0] == np.datetime64("2024-01-02")
+    (series,) = files.load_files(str(tmp_path / "own.csv"), labels="rules", timestamp_column="date").series
+    assert series.timestamps[0] == np.datetime64("2024-01-02")
 
 
-def test_other_dates_are_not_the_times_date(tmp_path: Path) -> None:
+def test_the_column_called_date_belongs_to_the_time(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("calibrated,ip,time,date,a\n2019-01-01,10.0.0.1,09:05,2024-01-02,1.5\n")
-    (one,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
-    assert one.timestamps[0] == np.datetime64("2024-01-02T09:05")
+    (series,) = files.load_files(str(tmp_path / "own.csv"), labels="rules").series
+    assert series.timestamps[0] == np.datetime64("2024-01-02T09:05")
 
 
-def test_a_time_that_is_missing_beside_its_date_is_named(tmp_path: Path) -> None:
+def test_a_missing_time_of_day_is_reported_by_row(tmp_path: Path) -> None:
     rows = [f"2024-01-02,{i // 60:02d}:{i % 60:02d},{i % 7}.5" for i in range(1200)]
     rows[1100] = "2024-01-02,,1.5"
     (tmp_path / "own.csv").write_text("\n".join(["date,time,a", *rows]))
-    said = "row 1101, column 'date' with 'time': nan is not a time; data.timestamp_column=date takes the dates alone"
-    with pytest.raises(InputError, match=said):
+    message = "row 1101, column 'date' with 'time': nan is not a time; data.timestamp_column=date takes the dates alone"
+    with pytest.raises(InputError, match=message):
         files.load_files(str(tmp_path / "own.csv"), labels="rules")
 
 
 @pytest.mark.parametrize("sign", [",", ";"])
 def test_intervals_of_a_column(table: Path, tmp_path: Path, sign: str) -> None:
     (tmp_path / "marks.csv").write_text("series,start,end\nflow,3,5\n".replace(",", sign))
-    found = files.load_files(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
-    assert [np.flatnonzero(one.labels).tolist() for one in found] == [[], [3, 4, 5]]
+    loaded = files.load_files(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
+    assert [np.flatnonzero(series.labels).tolist() for series in loaded] == [[], [3, 4, 5]]
 
 
-def test_a_delimiter_within_quotes_is_none(tmp_path: Path) -> None:
+def test_a_delimiter_in_quotes_does_not_divide(tmp_path: Path) -> None:
     table = frame().rename(columns={"pump": "pump, bar, left"})
     table.to_csv(tmp_path / "own.csv", index=False, sep=";")
-    assert [one.name for one in files.load_files(str(tmp_path / "own.csv")).series] == [
+    assert [series.name for series in files.load_files(str(tmp_path / "own.csv")).series] == [
         "own/pump, bar, left",
         "own/flow",
     ]
@@ -316,7 +320,7 @@ def test_an_index_of_times_is_a_column(tmp_path: Path) -> None:
     check(tmp_path / "own.PARQUET")
 
 
-def test_text_and_european_numbers_are_no_times(tmp_path: Path) -> None:
+def test_text_is_not_a_time(tmp_path: Path) -> None:
     table = frame().drop(columns="time").assign(sensor="T1")
     table.to_csv(tmp_path / "own.csv", index=False)
     assert not len(files.load_files(str(tmp_path / "own.csv")).series[0].timestamps)
@@ -329,10 +333,10 @@ def test_folder(tmp_path: Path) -> None:
     (tmp_path / "all" / "README.md").write_text("no data")
     (tmp_path / "all" / ".hidden.csv").write_text("")
     loaded = files.load_files(str(tmp_path / "all"))
-    assert [one.name for one in loaded.series] == ["b/pump", "b/flow", "deep/a/pump", "deep/a/flow"]
+    assert [series.name for series in loaded.series] == ["b/pump", "b/flow", "deep/a/pump", "deep/a/flow"]
 
 
-def test_what_is_odd_is_said(tmp_path: Path) -> None:
+def test_remarks(tmp_path: Path) -> None:
     table = frame().assign(still=3.0, nothing=np.nan)
     table.loc[3, "pump"], table.loc[4, "pump"] = np.inf, np.nan
     table.loc[8, "time"] = table.loc[7, "time"]
@@ -340,7 +344,7 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     table.loc[30:, "time"] += pd.Timedelta(days=1)
     table.to_csv(tmp_path / "own.csv", index=False)
     loaded = files.load_files(str(tmp_path / "own.csv"))
-    said = " ".join(loaded.warnings)
+    message = " ".join(loaded.warnings)
     for remark in (
         "1 infinite values (beyond 1e100) are taken as missing",
         "column 'still' is constant (3)",
@@ -349,7 +353,7 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
         "1 time stamps step back",
         "gaps, where the usual step is 300 s",
     ):
-        assert remark in said
+        assert remark in message
     assert np.isnan(loaded.series[0].values[[3, 4]]).all()
 
 
@@ -357,19 +361,19 @@ def test_an_empty_file_among_others_is_left_out(tmp_path: Path) -> None:
     written(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("time,pump,flow,label\n")
     loaded = files.load_files(str(tmp_path))
-    assert {one.group for one in loaded.series} == {"a"}
+    assert {series.group for series in loaded.series} == {"a"}
     assert loaded.warnings == (f"{tmp_path / 'b.csv'}: no rows: left out",)
 
 
 def test_intervals(table: Path, tmp_path: Path) -> None:
     marks = tmp_path / "marks.txt"
     marks.write_text("start,end\n3,5\n2024-03-01 01:00,2024-03-01 01:12\n")
-    for one in files.load_files(str(table), labels="intervals", intervals=str(marks)).series:
-        assert np.flatnonzero(one.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
+    for series in files.load_files(str(table), labels="intervals", intervals=str(marks)).series:
+        assert np.flatnonzero(series.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
 
 
 @pytest.mark.parametrize(
-    ("begin", "end", "rows", "odd"),
+    ("begin", "end", "rows", "ambiguous"),
     [
         ("01/02/2024 00:00", "02/13/2024 00:00", (1, 43), False),  # the end tells that the month is first
         ("05/02/2024 00:00", "06/02/2024 00:00", (35, 36), False),  # outside the series, with the month first
@@ -377,15 +381,15 @@ def test_intervals(table: Path, tmp_path: Path) -> None:
         ("2024-01-05", "7 Jan 2024", (4, 6), False),
     ],
 )
-def test_intervals_have_one_order_of_day_and_month(
-    tmp_path: Path, begin: str, end: str, rows: tuple[int, int], odd: bool
+def test_intervals_have_the_same_order_of_day_and_month(
+    tmp_path: Path, begin: str, end: str, rows: tuple[int, int], ambiguous: bool
 ) -> None:
     table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=60, freq="D"), "a": np.arange(60.0)})
     table.to_csv(tmp_path / "own.csv", index=False)
     (tmp_path / "marks.csv").write_text(f"start,end\n{begin},{end}\n")
-    found = files.load_files(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
-    assert np.flatnonzero(found.series[0].labels)[[0, -1]].tolist() == list(rows)
-    assert any("dates are read day first" in said for said in found.warnings) == odd
+    loaded = files.load_files(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
+    assert np.flatnonzero(loaded.series[0].labels)[[0, -1]].tolist() == list(rows)
+    assert any("dates are read day first" in message for message in loaded.warnings) == ambiguous
 
 
 def test_intervals_of_several_series(tmp_path: Path) -> None:
@@ -394,11 +398,11 @@ def test_intervals_of_several_series(tmp_path: Path) -> None:
     written(tmp_path / "data" / "b.csv")
     marks = tmp_path / "marks.csv"
     marks.write_text("series,start,end\na,1,2\nb/flow,4,4\n")
-    found = {
-        one.name: one
-        for one in files.load_files(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
+    loaded = {
+        series.name: series
+        for series in files.load_files(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
     }
-    assert {name: np.flatnonzero(one.labels).tolist() for name, one in found.items()} == {
+    assert {name: np.flatnonzero(series.labels).tolist() for name, series in loaded.items()} == {
         "a/pump": [1, 2],
         "a/flow": [1, 2],
         "b/pump": [],
@@ -418,25 +422,25 @@ def rewrite(old: str, new: str) -> Callable[[Path], object]:
 def compressed(opener: Callable, keep: float = 0.5) -> Callable[[Path], Path]:
     def damage(path: Path) -> Path:
         suffix = {gzip.open: ".gz", bz2.open: ".bz2", lzma.open: ".xz"}[opener]
-        whole = path.with_name(path.name + suffix)
-        with opener(whole, "wb") as file:
+        damaged = path.with_name(path.name + suffix)
+        with opener(damaged, "wb") as file:
             file.write(path.read_bytes())
-        whole.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * keep)])
+        damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * keep)])
         path.unlink()
-        return whole
+        return damaged
 
     return damage
 
 
 def parquet(path: Path) -> Path:
-    whole = path.with_suffix(".parquet")
-    frame().to_parquet(whole)
-    whole.write_bytes(whole.read_bytes()[:-20])
-    return whole
+    damaged = path.with_suffix(".parquet")
+    frame().to_parquet(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    return damaged
 
 
 ROW_7 = "2024-03-01 00:30:00"
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no file": (lambda path: path.unlink(), "own.csv: no such file or folder"),
     "an empty file": (
         lambda path: path.write_text(""),
@@ -505,9 +509,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_malformed_files_are_one_line(table: Path, fault: str) -> None:
-    damage, message = FAULTS[fault]
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_files_are_refused_in_one_line(table: Path, case: str) -> None:
+    damage, message = MALFORMED[case]
     path = damage(table)
     with pytest.raises(InputError) as raised:
         files.load_files(str(path if isinstance(path, Path) else table))
@@ -525,7 +529,7 @@ def test_malformed_files_are_one_line(table: Path, fault: str) -> None:
         ({"labels": "intervals", "intervals": "nowhere.csv"}, "nowhere.csv: cannot be read as CSV"),
     ],
 )
-def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) -> None:
+def test_missing_columns_are_refused(table: Path, arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as raised:
         files.load_files(str(table), **arguments)
     assert message in str(raised.value)
@@ -552,7 +556,7 @@ def test_columns_that_are_not_there(table: Path, arguments: dict, message: str) 
         ("start,end,start\n1,2,1\n", "marks.csv: two columns are named 'start'"),
     ],
 )
-def test_intervals_that_cannot_be(table: Path, tmp_path: Path, text: str, message: str) -> None:
+def test_impossible_intervals_are_refused(table: Path, tmp_path: Path, text: str, message: str) -> None:
     marks = tmp_path / "marks.csv"
     marks.write_text(text)
     with pytest.raises(InputError) as raised:
@@ -566,7 +570,7 @@ def load(path: Path, text: str, **named: Any) -> list[Series]:
     return files.load_files(str(path), labels="injected", **named).series
 
 
-def test_a_comma_behind_every_row_makes_no_difference(tmp_path: Path) -> None:
+def test_a_comma_at_the_end_of_every_row_is_ignored(tmp_path: Path) -> None:
     rows = [f"{1_700_000_000 + 60 * i},{i / 10}" for i in range(99)]
     (plain,) = load(tmp_path / "a.csv", "\n".join(["timestamp,value", *rows]))
     (behind,) = load(tmp_path / "a.csv", ",\n".join(["timestamp,value", *rows]).replace("value,", "value") + ",\n")
@@ -575,51 +579,49 @@ def test_a_comma_behind_every_row_makes_no_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("padding", range(0, 28, 2))
-def test_a_number_that_is_cut_in_two_where_looking_ends_tells_nothing(tmp_path: Path, padding: int) -> None:
+def test_a_number_cut_at_the_end_of_the_sniffed_bytes_does_not_count(tmp_path: Path, padding: int) -> None:
     rows = "".join(f'2024-01-01 00:00:00,"{1 + i % 9},{i % 900 + 100}"\n' for i in range(3000))
-    (one,) = load(tmp_path / "a.csv", f"time,count{padding * 'x'}\n{rows}")
-    assert one.values[:2].tolist() == [1100, 2101]
+    (series,) = load(tmp_path / "a.csv", f"time,count{padding * 'x'}\n{rows}")
+    assert series.values[:2].tolist() == [1100, 2101]
 
 
-def test_columns_of_text_do_not_tell_the_decimal_sign(tmp_path: Path) -> None:
-    (one,) = load(tmp_path / "a.csv", 'v,note\n"1,234",x\n"2,345","1,5"\n"3,000",y\n')
-    assert one.values.tolist() == [1234, 2345, 3000]
+def test_columns_of_text_do_not_reveal_the_decimal_sign(tmp_path: Path) -> None:
+    (series,) = load(tmp_path / "a.csv", 'v,note\n"1,234",x\n"2,345","1,5"\n"3,000",y\n')
+    assert series.values.tolist() == [1234, 2345, 3000]
 
 
 @pytest.mark.parametrize(
     ("late", "value"), [("1,250", 1.25), ("1,25", 1.25), ("1.250,5", 1250.5), ("1,250.5", 1250.5), ("1.25", 1.25)]
 )
-def test_the_first_number_that_tells_decides_the_decimal_sign_however_late(
-    tmp_path: Path, late: str, value: float
-) -> None:
+def test_a_late_number_can_reveal_the_decimal_sign(tmp_path: Path, late: str, value: float) -> None:
     first, second = load(tmp_path / "a.csv", "a;b\n" + "10;1\n" * 20_000 + f"{late};2\n")
     assert first.values[[0, -1]].tolist() == [10, value] and second.values[-1] == 2
 
 
-def test_a_column_that_is_named_as_a_value_is_not_the_time(tmp_path: Path) -> None:
+def test_a_named_value_column_is_not_the_time(tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=9).astype(str)
     text = "stamp,ts\n" + "".join(f"{day},{20 + i / 10}\n" for i, day in enumerate(days))
-    (one,) = load(tmp_path / "a.csv", text, value_columns=("ts",))
-    assert one.values[1] == 20.1 and str(one.timestamps[0])[:10] == "2024-01-01"
+    (series,) = load(tmp_path / "a.csv", text, value_columns=("ts",))
+    assert series.values[1] == 20.1 and str(series.timestamps[0])[:10] == "2024-01-01"
 
 
-def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"p": [1.0, 2.0]}).to_csv(tmp_path / "m.csv")
     pd.DataFrame({"r": [1.0, 2.0]}).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(InputError, match="two files are named 'm'"):
         files.load_files(str(tmp_path), labels="injected")
 
 
-def test_a_link_to_its_own_folder_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_to_its_own_folder_is_ignored(tmp_path: Path) -> None:
     load(tmp_path / "a.csv", "v\n1\n2.5\n")
     (tmp_path / "latest").symlink_to(tmp_path)
-    assert [one.name for one in files.load_files(str(tmp_path), labels="injected").series] == ["a"]
+    assert [series.name for series in files.load_files(str(tmp_path), labels="injected").series] == ["a"]
 
 
 # Through the command line
 
 
-def test_what_was_named_in_training_is_known_in_scoring(spear: Spear, tmp_path: Path) -> None:
+def test_scoring_prefers_the_columns_named_in_training(spear: Spear, tmp_path: Path) -> None:
     table = big(tmp_path / "t.csv")
     frame = pd.read_csv(table).rename(columns={"label": "fault"})
     frame.assign(extra=1.5).to_csv(table, index=False)
@@ -633,7 +635,7 @@ def test_what_was_named_in_training_is_known_in_scoring(spear: Spear, tmp_path: 
     assert outcome.code == 0, outcome.err
 
 
-def test_a_file_of_the_same_name_with_another_column_has_a_scale_of_its_own(spear: Spear, tmp_path: Path) -> None:
+def test_another_column_in_a_file_of_the_same_name_has_its_own_scale(spear: Spear, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     frame = pd.read_csv(big(tmp_path / "a" / "export.csv"))
@@ -642,18 +644,18 @@ def test_a_file_of_the_same_name_with_another_column_has_a_scale_of_its_own(spea
     fields = QUICK | {"data.dir": tmp_path / "a" / "export.csv"}
     assert spear(*command("files:debug", fields, workdir=tmp_path / "run")).code == 0
     score = ("--mode=score", f"--detector={tmp_path / 'run'}")
-    for folder, said in (("a", "scaled as in training: export"), ("b", "scaled by their own first")):
+    for folder, message in (("a", "scaled as in training: export"), ("b", "scaled by their own first")):
         outcome = spear(*score, f"--input={tmp_path / folder / 'export.csv'}", f"--workdir={tmp_path / folder / 'o'}")
-        assert said in outcome.out, outcome.err
+        assert message in outcome.out, outcome.err
 
 
 @pytest.mark.parametrize("where", ["https://example.org/t.csv", "foo://x"])
 def test_other_urls_are_refused(spear: Spear, tmp_path: Path, where: str) -> None:
-    said = f"{where} must be a local path or begin with gs://"
+    message = f"{where} must be a local path or begin with gs://"
     score = ("--mode=score", f"--workdir={tmp_path / 'o'}")
-    check_refusal(spear(*score, "--detector=run", f"--input={where}"), f"--input={said}")
-    check_refusal(spear(*score, f"--detector={where}", "--input=t.csv"), f"--detector={said}")
-    check_refusal(spear(*command("files:debug", {"data.dir": where}, mode="preview")), f"config.data.dir={said}")
+    check_refusal(spear(*score, "--detector=run", f"--input={where}"), f"--input={message}")
+    check_refusal(spear(*score, f"--detector={where}", "--input=t.csv"), f"--detector={message}")
+    check_refusal(spear(*command("files:debug", {"data.dir": where}, mode="preview")), f"config.data.dir={message}")
 
 
 def test_own_files_need_no_preparation(spear: Spear, tmp_path: Path) -> None:
@@ -709,19 +711,19 @@ def test_own_file_from_preview_to_scores(spear: Spear, tmp_path: Path) -> None:
     scored = spear(*score, f"--workdir={tmp_path / 'scored'}", "--config.data.combine=none")
     assert scored.code == 0, scored.err
     assert "1,600 rows of 2 series scored" in scored.out
-    found = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
-    assert list(found.columns) == ["series", "step", "timestamp", "value", "score", "predicted"]
-    assert found.groupby("series").size().to_dict() == {"telemetry/t1": 1600, "telemetry/t2": 1600}
+    loaded = pd.read_parquet(tmp_path / "scored" / "scores.parquet")
+    assert list(loaded.columns) == ["series", "step", "timestamp", "value", "score", "predicted"]
+    assert loaded.groupby("series").size().to_dict() == {"telemetry/t1": 1600, "telemetry/t2": 1600}
 
 
-def test_what_is_odd_is_said_before_a_split_is_refused(spear: Spear, tmp_path: Path) -> None:
+def test_remarks_come_before_a_refused_split(spear: Spear, tmp_path: Path) -> None:
     frame().assign(pump=1.5).to_csv(tmp_path / "own.csv", index=False)
     shown = spear(*command("files:debug", {"data.dir": tmp_path / "own.csv", "data.window": "128"}, mode="preview"))
     assert "column 'pump' is constant (1.5)" in shown.out
     assert shown.code == 2 and shown.err.startswith("error: data.split='time'")
 
 
-def test_without_labels_the_choices_are_named(spear: Spear, tmp_path: Path) -> None:
+def test_without_labels_the_error_names_the_choices(spear: Spear, tmp_path: Path) -> None:
     table = big(tmp_path / "telemetry.csv")
     pd.read_csv(table).drop(columns="label").to_csv(table, index=False)
     arguments = command("files:debug", QUICK | {"data.dir": table}, workdir=tmp_path / "run")
@@ -732,12 +734,3 @@ def test_without_labels_the_choices_are_named(spear: Spear, tmp_path: Path) -> N
     )
     assert outcome.code == 0, outcome.err
     check_scores(tmp_path / "run")
-
-
-def test_two_files_of_one_name_are_refused(spear: Spear, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    written(tmp_path / "data" / "own.csv")
-    frame().to_parquet(tmp_path / "data" / "own.parquet")
-    arguments = command("files:debug", {"data.dir": tmp_path / "data"}, workdir=tmp_path / "run")
-    check_refusal(spear(*arguments), "two files are named 'own'")
-    assert not (tmp_path / "run").exists()
