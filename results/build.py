@@ -45,7 +45,7 @@ HEADLINE_ROWS = (
     "control: prompt of vocabulary rows, untrained",
     "control: head only (m = 0), by gradient descent",
     "control: random backbone (one draw)",
-    "LSTM, both ways",
+    "bidirectional LSTM",
     "gradient boosting",
     "isolation forest (no labels)",
     "1-nearest neighbour (no labels)",

@@ -33,8 +33,8 @@ METHODS = {
     "spear": Method(
         "SPEAR", "soft_prompt.start_spear", labels=True, backbone="frozen", trains=r"(prompt|head)/.*", prompt=True
     ),
-    "lstm": Method("LSTM, both ways", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
-    "lstm_causal": Method("LSTM, causal", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "lstm": Method("bidirectional LSTM", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
+    "lstm_causal": Method("causal LSTM", "lstm.start_lstm", labels=True, trains=r"network/.*", heads=("step",)),
     "fine_tuning": Method(
         "fine-tuning", "fine_tuning.start_fine_tuning", labels=True, backbone="trained", trains=r"(head|backbone)/.*"
     ),

@@ -1,4 +1,4 @@
-"""The trained artifact: everything that scoring needs but the backbone."""
+"""The trained artifact: everything scoring needs except the backbone."""
 
 import dataclasses
 import hashlib
