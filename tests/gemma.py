@@ -1,4 +1,4 @@
-"""A small Gemma without training: config.json and a tokenizer that writes numbers digit by digit, as Gemma's does."""
+"""A small untrained Gemma: config.json and a tokenizer that splits numbers into digits, as Gemma's does."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ CONFIG = {
 
 
 def write(folder: Path) -> Path:
-    """Writes both files; 'random:<folder>' is the model."""
+    """Writes the files of the model 'random:<folder>'."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
@@ -34,6 +34,6 @@ def write(folder: Path) -> Path:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Digits(individual_digits=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    about["tokenizer_class"] = "PreTrainedTokenizerFast"  # as tokenizer.json has it, not made anew as Gemma's
+    about["tokenizer_class"] = "PreTrainedTokenizerFast"  # or transformers would rebuild it as Gemma's own
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     return folder

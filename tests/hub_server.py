@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as a download and an upload of small files need, on this machine."""
+"""A local Hugging Face Hub, with the part of its API that downloads and uploads of small files use."""
 
 import base64
 import contextlib
@@ -14,18 +14,18 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
 TOKEN = "hf_of_this_test"
-NOWHERE = "http://127.0.0.1:9"  # nobody listens there
+NOWHERE = "http://127.0.0.1:9"  # a port without a server
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves the files of `folder` as the repository some/model, and takes new ones from whoever has the token.
+    """Serves the files of `folder` as the repository some/model, and accepts new ones from clients with the token.
 
-    What it is to get wrong is set on the class.
+    Failures are switched on in the class.
     """
 
     folder: Path
     gated = False
-    cut = False  # files break off in the middle
+    cut = False  # transfers of files break off in the middle
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -57,19 +57,19 @@ class Hub(http.server.BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else b""
         if self.headers["Transfer-Encoding"] == "chunked":
             content = b"".join(iter(self.chunk, b""))
-        known = self.headers["Authorization"] == f"Bearer {TOKEN}"
+        authorised = self.headers["Authorization"] == f"Bearer {TOKEN}"
         if self.path == "/api/validate-yaml":
             self.answer(200, b'{"warnings": [], "errors": []}')
-        elif not known:
+        elif not authorised:
             self.answer(401, b"", {"X-Error-Message": "Invalid username or password."})
         elif self.path == "/api/repos/create":
-            asked = json.loads(content)
-            assert (asked["organization"], asked["name"]) == ("some", "model")
+            request = json.loads(content)
+            assert (request["organization"], request["name"]) == ("some", "model")
             self.answer(200, json.dumps({"url": f"http://{self.headers['Host']}/some/model"}).encode())
         elif self.path == "/api/models/some/model/preupload/main":
             modes = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in json.loads(content)["files"]
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(content)["files"]
             ]
             self.answer(200, json.dumps({"files": modes}).encode())
         elif self.path == "/api/models/some/model/commit/main":
@@ -82,7 +82,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
 
     def chunk(self) -> bytes:
-        """The next part of a body that is sent in parts; nothing after the last."""
+        """Reads the next chunk of a chunked body; empty after the last."""
         part = self.rfile.read(int(self.rfile.readline(), 16))
         self.rfile.readline()
         return part
@@ -111,7 +111,7 @@ def place(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cache in a folder, and a Hub at a port where nobody listens."""
+    """Sets an empty cache in a folder, and a Hub at a port without a server."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
@@ -122,7 +122,7 @@ def leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def serve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    """A Hub with the files of a folder."""
+    """Runs a Hub with the files of a folder."""
     handler = type("ThisHub", (Hub,), {"folder": folder})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01])

@@ -1,4 +1,4 @@
-"""Writes the golden files of test_bert.py: what torch and transformers compute on a CPU.
+"""Writes the golden files of test_bert.py: results of torch and transformers on a CPU.
 
     python tests/backbones/make_golden.py
 

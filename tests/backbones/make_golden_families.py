@@ -1,8 +1,8 @@
-"""Writes golden/families.npz: what torch and transformers compute for the small checkpoints of test_decoder.py.
+"""Writes golden/families.npz: results of torch and transformers for the small checkpoints of test_decoder.py.
 
     python tests/backbones/make_golden_families.py
 
-Kept are each checkpoint's config.json, its tensors' names and shapes, and the hidden states; the weights follow from
+Stored are each checkpoint's config.json, its tensors' names and shapes, and the hidden states; the weights follow from
 the names. Made with torch 2.13.0, transformers 5.23.0.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
             stored = safetensors.numpy.load_file(Path(folder, "model.safetensors"))
         tensors = []
         for key, tensor in stored.items():
-            path = next(path for path, one in parameters.items() if np.array_equal(one.detach(), tensor))
+            path = next(path for path, parameter in parameters.items() if np.array_equal(parameter.detach(), tensor))
             tensors.append([key, path, list(tensor.shape)])
         about[name] = {"config": config, "tensors": tensors}
         hidden[name] = torch_hidden(model, mask, input_ids=ids)

@@ -43,7 +43,7 @@ CONFIG = BertConfig.from_fields(Fields.parse(CONFIG_JSON, "config.json"))
 
 @pytest.fixture(scope="module")
 def params():
-    """Random ones in which no bias is 0 and no norm 1."""
+    """Random parameters in which no bias is 0 and no norm is 1."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: (0.1 + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32),
@@ -60,8 +60,8 @@ def apply(params, embeddings, mask, module=None, **kwargs):
     return (module or Bert(CONFIG)).apply({"params": params}, jnp.asarray(embeddings), jnp.asarray(mask), **kwargs)
 
 
-def largest_difference(found, expected, mask):
-    return np.abs(np.asarray(found, np.float32) - expected)[mask].max()
+def largest_difference(actual, expected, mask):
+    return np.abs(np.asarray(actual, np.float32) - expected)[mask].max()
 
 
 # --- Parity -------------------------------------------------------------
@@ -169,8 +169,8 @@ def test_random_checkpoint_matches_torch(tmp_path, hidden, layers, heads, length
     backbone = load_backbone(str(tmp_path))
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     ids = np.random.default_rng(layers).integers(0, 50, mask.shape)
-    found = backbone.encode(backbone.embed(ids), mask)
-    assert largest_difference(found, torch_hidden_states(model, ids, mask), mask) <= TOLERANCE
+    actual = backbone.encode(backbone.embed(ids), mask)
+    assert largest_difference(actual, torch_hidden_states(model, ids, mask), mask) <= TOLERANCE
 
 
 def test_gradient_of_the_embeddings_matches_torch(golden_tiny):
@@ -193,7 +193,7 @@ def test_gradient_of_the_embeddings_matches_torch(golden_tiny):
     assert largest_difference(gradient, leaf.grad.numpy(), mask) <= 1e-4 * scale
 
 
-# --- What is applied, and once ------------------------------------------
+# --- Each part is applied once ------------------------------------------
 
 
 def embedding_stage(params, embeddings, **kwargs):
@@ -218,10 +218,10 @@ def layer_norm(x, norm):
 
 
 def test_positions_types_and_norm_are_applied_once(params, embeddings):
-    (found,) = embedding_stage(params, embeddings)
+    (actual,) = embedding_stage(params, embeddings)
     total = embeddings + params["position_embeddings"][:9] + params["type_embeddings"][0]
     expected = layer_norm(total, params["embedding_norm"])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_positions_can_be_given(params, embeddings):
@@ -241,10 +241,10 @@ def test_too_long_a_sequence_is_refused(params):
 
 def test_padding_does_not_matter(params, embeddings):
     mask = np.arange(9) < np.array([[9], [4], [1]])
-    other = np.where(mask[..., None], embeddings, 1e4)
+    padded = np.where(mask[..., None], embeddings, 1e4)
     encode = jax.jit(apply)
-    found, expected = encode(params, other, mask), encode(params, embeddings, mask)
-    np.testing.assert_array_equal(found[mask], expected[mask])
+    actual, expected = encode(params, padded, mask), encode(params, embeddings, mask)
+    np.testing.assert_array_equal(actual[mask], expected[mask])
     cut = encode(params, embeddings[1:2, :4], mask[1:2, :4])
     np.testing.assert_allclose(cut, expected[1:2, :4], atol=1e-5)
 
@@ -344,9 +344,9 @@ def test_random_params():
     assert (params["last_layer"]["output_norm"]["scale"] == 1).all()
     again, same = random_params(module, 64, seed=5)
     jax.tree.map(np.testing.assert_array_equal, params, again)
-    other, another = random_params(module, 64, seed=6)
-    assert not np.array_equal(params["position_embeddings"], other["position_embeddings"])
-    assert sha256 == same != another
-    half, also = random_params(Bert(module.config, jnp.bfloat16), 64, seed=5)
+    reseeded, reseeded_sha256 = random_params(module, 64, seed=6)
+    assert not np.array_equal(params["position_embeddings"], reseeded["position_embeddings"])
+    assert sha256 == same != reseeded_sha256
+    half, half_sha256 = random_params(Bert(module.config, jnp.bfloat16), 64, seed=5)
     assert half["last_layer"]["query"]["kernel"].dtype == jnp.bfloat16
-    assert also == sha256
+    assert half_sha256 == sha256

@@ -42,7 +42,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 
-# name -> (configuration and model in transformers, fields beside SMALL)
+# name -> (class of the config and of the model in transformers, fields in addition to SMALL)
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", "GemmaForCausalLM", {"head_dim": 8}),
     "gemma-one-key": (
@@ -151,17 +151,17 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter's values by its name alone: no norm is the identity, no bias 0, and caps have something to bite."""
+    """Draws a parameter, seeded by its name: no norm is the identity, no bias is 0, and logits reach the soft caps."""
     return (0.05 + 0.3 * np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)).astype(np.float32)
 
 
 def write_checkpoint(name: str, folder: Path, **saving: Any) -> Any:
-    """A small random checkpoint by save_pretrained; returns the torch model."""
+    """Writes a small random checkpoint with save_pretrained; returns the torch model."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    configuration, whole, fields = CASES[name]
-    known = {key: value for key, value in (SMALL | fields).items() if value is not None}
-    model = getattr(transformers, whole)(getattr(transformers, configuration)(**known)).eval()
+    config_class, model_class, fields = CASES[name]
+    fields = {key: value for key, value in (SMALL | fields).items() if value is not None}
+    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**fields)).eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             parameter.copy_(torch.tensor(drawn(path, tuple(parameter.shape))))
@@ -169,17 +169,17 @@ def write_checkpoint(name: str, folder: Path, **saving: Any) -> Any:
     return model
 
 
-def torch_hidden(model: Any, mask: np.ndarray, **given: np.ndarray) -> np.ndarray:
+def torch_hidden(model: Any, mask: np.ndarray, **inputs: np.ndarray) -> np.ndarray:
     import torch
 
-    tensors = {key: torch.tensor(value) for key, value in given.items()}
+    tensors = {key: torch.tensor(value) for key, value in inputs.items()}
     bare = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
         return bare(attention_mask=torch.tensor(mask).long(), **tensors).last_hidden_state.numpy()
 
 
-def largest_difference(found: Any, expected: np.ndarray, mask: np.ndarray) -> float:
-    return float(np.abs(np.asarray(found, np.float32) - expected)[mask].max())
+def largest_difference(actual: Any, expected: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.abs(np.asarray(actual, np.float32) - expected)[mask].max())
 
 
 # --- Parity -------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_prompt_in_front_gives_the_hidden_states_of_torch(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str, tmp_path: Path) -> None:
-    """The same without torch: shapes, config.json and hidden states were kept, weights follow from their names."""
+    """Without torch: shapes, config.json and hidden states are stored, weights follow from their names."""
     golden = np.load(GOLDEN / "families.npz")
     about = json.loads(str(golden["about"]))[name]
     (tmp_path / "config.json").write_text(json.dumps(about["config"]))
@@ -229,7 +229,7 @@ def decoder_config(content: dict[str, Any], source: str = "config.json") -> Deco
 
 
 def spelled_as_in_4(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json as transformers 4.x wrote it."""
+    """Respells a config.json as transformers 4.x wrote it."""
     config = dict(config)
     rope = config.pop("rope_parameters")
     kinds = config.pop("layer_types", None)
@@ -271,8 +271,8 @@ def test_token_logits_match_torch(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long()).logits.numpy()
     wanted = np.array([3, 59, 17])
-    found = backbone.token_logits(backbone.encode(backbone.embed(ids), mask), wanted)
-    assert largest_difference(found, expected[..., wanted], mask) <= 10 * TOLERANCE  # sums of 24 such states
+    actual = backbone.token_logits(backbone.encode(backbone.embed(ids), mask), wanted)
+    assert largest_difference(actual, expected[..., wanted], mask) <= 10 * TOLERANCE  # sums of 24 such states
 
 
 def test_an_encoder_predicts_no_token() -> None:
@@ -285,9 +285,9 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     write_checkpoint("gemma2", tmp_path / "one")
     write_checkpoint("gemma2", tmp_path / "many", max_shard_size="20KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    one, many = load_backbone(str(tmp_path / "one")), load_backbone(str(tmp_path / "many"))
-    jax.tree.map(np.testing.assert_array_equal, one.params, many.params)
-    np.testing.assert_array_equal(one.word_rows(np.arange(60)), many.word_rows(np.arange(60)))
+    single, sharded = load_backbone(str(tmp_path / "one")), load_backbone(str(tmp_path / "many"))
+    jax.tree.map(np.testing.assert_array_equal, single.params, sharded.params)
+    np.testing.assert_array_equal(single.word_rows(np.arange(60)), sharded.word_rows(np.arange(60)))
 
 
 @pytest.mark.parametrize("spelling", ["today", "4.x"])
@@ -321,7 +321,7 @@ def test_the_text_model_is_taken_out_of_a_multimodal_checkpoint(tmp_path: Path, 
     assert largest_difference(hidden, expected, mask) <= TOLERANCE
 
 
-def test_published_multimodal_files_leave_out_the_defaults() -> None:
+def test_published_multimodal_files_rely_on_defaults() -> None:
     """text_config of google/gemma-3-4b-it, as published."""
     text = {
         "hidden_size": 2560,
@@ -339,7 +339,7 @@ def test_published_multimodal_files_leave_out_the_defaults() -> None:
     assert config.sliding[:6] == (True, True, True, True, True, False)
 
 
-# --- What a prompt needs -------------------------------------------------
+# --- Prompts -------------------------------------------------
 
 CAUSAL = ["gemma", "gemma2", "gemma3", "llama3", "qwen2-sliding", "qwen3"]
 
@@ -406,13 +406,13 @@ def test_the_attention_can_be_told_to_look_one_way_or_both(name: str, tmp_path: 
     """A change at step 10 affects only later steps if attention is causal, else all steps nearby."""
     ids, _ = inputs()
     mask = np.ones_like(ids, bool)
-    other = ids.copy()
-    other[:, 10] = (ids[:, 10] + 1 - 3) % 57 + 3
+    changed = ids.copy()
+    changed[:, 10] = (ids[:, 10] + 1 - 3) % 57 + 3
 
     def reached(attention: str) -> np.ndarray:
         backbone = load_backbone(golden_folder(name, tmp_path), attention=attention)
-        one, two = (np.asarray(backbone.encode(backbone.embed(x), mask)) for x in (ids, other))
-        return np.abs(one - two).max(axis=(0, 2)) > 1e-6
+        before, after = (np.asarray(backbone.encode(backbone.embed(x), mask)) for x in (ids, changed))
+        return np.abs(before - after).max(axis=(0, 2)) > 1e-6
 
     causal, both = reached("causal"), reached("bidirectional")
     assert not causal[:10].any()
@@ -437,13 +437,13 @@ def test_bfloat16_is_close(name: str, tmp_path: Path) -> None:
 def test_remat_and_unroll_change_nothing_but_cost(tmp_path: Path) -> None:
     ids, mask = inputs()
     folder = golden_folder("gemma3", tmp_path)
-    one, other = load_backbone(folder), load_backbone(folder, remat=True, unroll=True)
+    plain, rematerialised = load_backbone(folder), load_backbone(folder, remat=True, unroll=True)
 
     def gradient(backbone: Any) -> np.ndarray:
         steps = backbone.embed(ids)
         return np.asarray(jax.jit(jax.grad(lambda x: (backbone.encode(x, mask)[mask] ** 2).sum()))(steps))
 
-    np.testing.assert_allclose(gradient(one), gradient(other), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(gradient(plain), gradient(rematerialised), rtol=1e-3, atol=1e-4)
 
 
 # --- config.json ----------------------------------------------------------
@@ -491,6 +491,6 @@ def test_unsupported_fields_are_refused(change: dict[str, Any], message: str) ->
 
 
 def test_the_first_gemma_means_the_tanh_approximation_by_gelu() -> None:
-    """google/gemma-2b's file says hidden_act 'gelu'; its authors' code uses the approximation."""
+    """The config of google/gemma-2b says hidden_act 'gelu'; its authors' code uses the approximation."""
     gemma = PLAIN_LLAMA | {"model_type": "gemma", "head_dim": 8, "hidden_act": "gelu", "hidden_activation": None}
     assert decoder_config(gemma).activation == "gelu_tanh"

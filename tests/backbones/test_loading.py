@@ -1,4 +1,4 @@
-"""Loading a large checkpoint in little memory, int8 weights, and what a damaged decoder's files get."""
+"""Loading: memory of a large checkpoint, int8 weights, and damaged files of a decoder."""
 
 import importlib.util
 import json
@@ -71,7 +71,7 @@ backbone = load_backbone(sys.argv[1], "bfloat16")
 rows = backbone.word_rows(np.arange(0, 256_000, 2560))
 done = True
 thread.join()
-print(json.dumps({"peak": peak - before, "kept": memory.byte_count(backbone.params), "rows": rows.shape,
+print(json.dumps({"peak": peak - before, "result": memory.byte_count(backbone.params), "rows": rows.shape,
                   "sum": float(np.asarray(backbone.params["last_layer"]["down"]["kernel"][:, 5], np.float32).sum())}))
 """
 
@@ -107,21 +107,24 @@ def write_large(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux'")
-def test_a_large_checkpoint_takes_little_more_than_what_is_kept(tmp_path: Path) -> None:
+def test_loading_a_large_checkpoint_takes_little_more_memory_than_the_result(tmp_path: Path) -> None:
     written = write_large(tmp_path / "large")
     assert written >= 2e9
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(tmp_path / "large")], capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stdout)
+    memory_use = json.loads(done.stdout)
     print(
-        f"{written / 2**20:.0f} MiB on disk, {told['kept'] / 2**20:.0f} MiB kept, peak {told['peak'] / 2**20:.0f} MiB"
+        f"{written / 2**20:.0f} MiB on disk, {memory_use['result'] / 2**20:.0f} MiB in the result,"
+        f" peak {memory_use['peak'] / 2**20:.0f} MiB"
     )
-    assert told["rows"] == [100, 2048]
-    assert told["kept"] < written - 2 * 256_000 * 2048 + 2**20  # the word table stays in its file
-    assert told["peak"] <= told["kept"] + 300e6
+    assert memory_use["rows"] == [100, 2048]
+    assert memory_use["result"] < written - 2 * 256_000 * 2048 + 2**20  # the word table stays in its file
+    assert memory_use["peak"] <= memory_use["result"] + 300e6
     block = (np.random.default_rng(0).standard_normal(1 << 20) * 0.02).astype(ml_dtypes.bfloat16)
-    assert told["sum"] == pytest.approx(float(np.resize(block, (2048, 16384))[5].astype(np.float32).sum()), rel=1e-3)
+    assert memory_use["sum"] == pytest.approx(
+        float(np.resize(block, (2048, 16384))[5].astype(np.float32).sum()), rel=1e-3
+    )
 
 
 def test_parameters_go_straight_to_the_devices(tmp_path: Path) -> None:
@@ -129,10 +132,10 @@ def test_parameters_go_straight_to_the_devices(tmp_path: Path) -> None:
     mesh = parallel.make_mesh()
     sharding = NamedSharding(mesh, PartitionSpec())
     placed, held = load_backbone(folder, "bfloat16", sharding=sharding), load_backbone(folder, "bfloat16")
-    for one, other in zip(jax.tree.leaves(placed.params), jax.tree.leaves(held.params), strict=True):
-        assert one.sharding == sharding
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+    for on_device, on_host in zip(jax.tree.leaves(placed.params), jax.tree.leaves(held.params), strict=True):
+        assert on_device.sharding == sharding
+        assert on_device.dtype == on_host.dtype
+        np.testing.assert_array_equal(on_device, on_host)
     again = parallel.place(placed.params, sharding)
     assert all(a is b for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(placed.params), strict=True))
 
@@ -183,7 +186,7 @@ def test_int8_in_every_kind_of_layer(name: str, int8: str, tmp_path: Path) -> No
     assert np.linalg.norm(error) <= 0.05 * np.linalg.norm(golden[mask])
 
 
-# --- What is damaged ----------------------------------------------------------
+# --- Damaged files ------------------------------------------------------------
 
 
 def change(folder: Path, edit: Any) -> None:
@@ -223,7 +226,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path, edit: Any, parts: list[str]) ->
     assert "\n" not in str(caught.value)
 
 
-def test_an_architecture_that_is_not_built(tmp_path: Path) -> None:
+def test_an_unsupported_architecture_is_refused(tmp_path: Path) -> None:
     folder = Path(golden_folder("gemma", tmp_path))
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"model_type": "mamba2"}))
@@ -239,12 +242,12 @@ def test_an_architecture_that_is_not_built(tmp_path: Path) -> None:
         ({"attention": "left"}, "backbone.attention = 'left', must be one of 'own', 'causal', 'bidirectional'"),
     ],
 )
-def test_fields_that_cannot_be(fields: dict[str, str], message: str) -> None:
+def test_impossible_fields_are_refused(fields: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         load_backbone("random:tiny", **fields)
 
 
-def test_a_dtype_that_the_device_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dtype_that_the_device_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unable:
         def ones(self, *_: object) -> None:
             raise NotImplementedError("no bf16 on this chip")
@@ -255,7 +258,7 @@ def test_a_dtype_that_the_device_cannot_do(monkeypatch: pytest.MonkeyPatch) -> N
         load_backbone("random:tiny", "bfloat16")
 
 
-def test_what_is_drawn_does_not_depend_on_dtype_or_int8() -> None:
-    one, other = load_backbone("random:tiny"), load_backbone("random:tiny", "bfloat16", int8="grouped")
-    assert one.sha256 == other.sha256
-    assert other.params["last_layer"]["query"]["kernel"].dtype == jnp.int8
+def test_random_weights_do_not_depend_on_dtype_or_int8() -> None:
+    plain, quantized = load_backbone("random:tiny"), load_backbone("random:tiny", "bfloat16", int8="grouped")
+    assert plain.sha256 == quantized.sha256
+    assert quantized.params["last_layer"]["query"]["kernel"].dtype == jnp.int8

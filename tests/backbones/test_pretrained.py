@@ -1,4 +1,4 @@
-"""Finding, checking and loading of backbones: every door and every known fault, offline."""
+"""Finding, checking and loading backbones: every source of weights and every kind of damage, offline."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ CONFIG_JSON = {
 
 
 def checkpoint():
-    """A BERT's tensors under today's names."""
+    """Returns a BERT's tensors under today's names."""
     shapes = {
         "embeddings.word_embeddings.weight": (V, H),
         "embeddings.position_embeddings.weight": (POSITIONS, H),
@@ -86,7 +86,7 @@ def write_vocabulary(folder):
 
 
 def refusal(name, *parts, **kwargs):
-    """Loading is refused in one line that has all the parts."""
+    """Checks that loading is refused in one line with all the parts; returns the line."""
     with pytest.raises(InputError) as caught:
         load_backbone(str(name), **kwargs)
     message = str(caught.value)
@@ -96,15 +96,15 @@ def refusal(name, *parts, **kwargs):
     return message
 
 
-def assert_same_weights(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+def assert_same_weights(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual.params, expected.params)
     ids = np.arange(expected.vocabulary_size)
-    np.testing.assert_array_equal(found.word_rows(ids), expected.word_rows(ids))
+    np.testing.assert_array_equal(actual.word_rows(ids), expected.word_rows(ids))
 
 
 @pytest.fixture(autouse=True)
 def no_hub(tmp_path, monkeypatch):
-    """An empty cache, and a Hub at a port where nobody listens."""
+    """An empty cache, and a Hub at a port without a server."""
     hub_server.leave(tmp_path, monkeypatch)
 
 
@@ -182,10 +182,10 @@ def test_mixed_spellings(plain, tmp_path_factory, choices):
     assert_same_weights(load_backbone(str(folder)), plain)
 
 
-@pytest.mark.parametrize("other", [respell(NORM, False, True), respell(NORM, True, False)])
-def test_two_spellings_of_one_parameter_are_refused(tmp_path, other):
-    folder = write(tmp_path / "model", TENSORS | {other: TENSORS[NORM]})
-    refusal(folder, folder, NORM, other, "two spellings")
+@pytest.mark.parametrize("spelling", [respell(NORM, False, True), respell(NORM, True, False)])
+def test_two_spellings_of_one_parameter_are_refused(tmp_path, spelling):
+    folder = write(tmp_path / "model", TENSORS | {spelling: TENSORS[NORM]})
+    refusal(folder, folder, NORM, spelling, "two spellings")
 
 
 def test_missing_unexpected_and_wrong_tensors_are_named(tmp_path):
@@ -228,11 +228,11 @@ def test_integer_weights_are_refused(tmp_path):
     refusal(folder, QUERY, "int8", "not float16, float32 or bfloat16")
 
 
-@pytest.mark.parametrize("kept", [0, 5, 100, -1])
-def test_truncated_file(tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 5, 100, -1])
+def test_truncated_file(tmp_path, size):
     file = write(tmp_path / "model") / "model.safetensors"
     content = file.read_bytes()
-    file.write_bytes(content[:kept])
+    file.write_bytes(content[:size])
     refusal(file.parent, file, "truncated")
 
 
@@ -356,7 +356,7 @@ def test_tokenizer_from_json_neither_pads_nor_cuts(tmp_path):
     assert (backbone.special_ids["cls"], backbone.special_ids["sep"]) == (5, 6)
 
 
-def test_tokenizer_faults(plain, tmp_path):
+def test_missing_and_damaged_tokenizers_are_refused(plain, tmp_path):
     with pytest.raises(InputError, match="no tokenizer") as caught:
         plain.tokenize("one")
     assert str(plain.weights_folder) in str(caught.value)
@@ -412,7 +412,7 @@ def test_random_tiny():
     tokens = [backbone.tokenize(str(number)) for number in range(500)]
     assert all(len(token) == 1 for token in tokens)
     assert len({token[0] for token in tokens} | set(backbone.special_ids.values())) == 505
-    assert load_backbone("random:tiny", "bfloat16").sha256 == backbone.sha256  # of what was drawn
+    assert load_backbone("random:tiny", "bfloat16").sha256 == backbone.sha256  # of the numbers drawn
 
 
 def test_random_weights_in_the_shape_of_a_folder(plain, tmp_path):
@@ -453,8 +453,8 @@ def test_wrong_checksum_of_a_weight_package(package):
     expected = finding.WEIGHT_PACKAGES["some/model"].sha256
     file = package / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    refusal("some/model", file, expected, found)
+    actual = hashlib.sha256(file.read_bytes()).hexdigest()
+    refusal("some/model", file, expected, actual)
 
 
 def test_weight_package_that_is_not_installed(monkeypatch):
@@ -481,7 +481,7 @@ def test_cache(plain, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["some/model", "google-bert/bert-base-uncased"])
-def test_unreachable_hub_is_said_at_once(tmp_path, name):
+def test_unreachable_hub_is_reported_at_once(tmp_path, name):
     start = time.monotonic()
     refusal(name, name, tmp_path / "hub", "the Hub http://127.0.0.1:9", "ConnectError", "local folder")
     assert time.monotonic() - start < 10

@@ -1,4 +1,4 @@
-"""The vocabulary's logits against transformers: of masked tokens, and of the next one."""
+"""Heads: logits of masked tokens and of the next token match those of transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from spear_jax.backbones import vocabulary
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.errors import InputError
 
-# name -> (what stands before Config and ForMaskedLM in transformers, fields beside SMALL)
+# name -> (prefix of the classes in transformers, fields in addition to SMALL)
 MASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
     "bert-untied": ("Bert", {"tie_word_embeddings": False, "layer_norm_eps": 1e-5}),
@@ -22,13 +22,13 @@ MASKED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_masked(name: str, folder: Path, whole: str = "ForMaskedLM") -> Any:
-    """A small random checkpoint by save_pretrained; returns the torch model."""
+def write_masked(name: str, folder: Path, suffix: str = "ForMaskedLM") -> Any:
+    """Writes a small random checkpoint with save_pretrained; returns the torch model."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     family, fields = MASKED[name]
-    known = {key: value for key, value in (SMALL | fields).items() if key != "num_key_value_heads"}
-    model = getattr(transformers, family + whole)(getattr(transformers, f"{family}Config")(**known)).eval()
+    fields = {key: value for key, value in (SMALL | fields).items() if key != "num_key_value_heads"}
+    model = getattr(transformers, family + suffix)(getattr(transformers, f"{family}Config")(**fields)).eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             parameter.copy_(torch.tensor(drawn(path, tuple(parameter.shape))))
@@ -50,15 +50,20 @@ def test_masked_logits_match_torch(name: str, tmp_path: Path) -> None:
     ids, mask = inputs()
     states = backbone.encode(backbone.embed(ids), mask)
     expected = torch_logits(model, ids, mask)
-    found = np.asarray(backbone.vocabulary.logits(states, np.arange(60)))
-    difference = np.abs(found - expected.numpy())[mask].max()
-    print(f"{name}: masked logits {difference:.1e} apart, the largest {np.abs(found[mask]).max():.1f}")
+    actual = np.asarray(backbone.vocabulary.logits(states, np.arange(60)))
+    difference = np.abs(actual - expected.numpy())[mask].max()
+    print(f"{name}: masked logits {difference:.1e} apart, the largest {np.abs(actual[mask]).max():.1f}")
     assert difference <= TOLERANCE
     some = np.array([59, 3])
-    np.testing.assert_allclose(backbone.vocabulary.logits(states, some)[mask], found[mask][:, some], atol=1e-5)
-    likely = np.asarray(backbone.vocabulary.log_probabilities(states, ids))
-    all_of_them = expected.log_softmax(-1).numpy()
-    assert np.abs(likely - np.take_along_axis(all_of_them, ids[..., None], -1)[..., 0])[mask].max() <= TOLERANCE
+    np.testing.assert_allclose(backbone.vocabulary.logits(states, some)[mask], actual[mask][:, some], atol=1e-5)
+    log_probabilities = np.asarray(backbone.vocabulary.log_probabilities(states, ids))
+    expected_log_probabilities = expected.log_softmax(-1).numpy()
+    assert (
+        np.abs(log_probabilities - np.take_along_axis(expected_log_probabilities, ids[..., None], -1)[..., 0])[
+            mask
+        ].max()
+        <= TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("name", ["gemma", "gemma2-tight-caps", "llama", "qwen3"])
@@ -71,14 +76,14 @@ def test_log_probabilities_match_torch(name: str, chunk: int, tmp_path: Path, mo
     ids, mask = inputs()
     expected = torch_logits(model, ids, mask).log_softmax(-1)[:, :-1]
     expected = expected.gather(-1, torch.tensor(ids)[:, 1:, None])[..., 0].numpy()
-    found = backbone.vocabulary.log_probabilities(backbone.encode(backbone.embed(ids), mask)[:, :-1], ids[:, 1:])
-    difference = np.abs(np.asarray(found) - expected)[mask[:, 1:]].max()
+    actual = backbone.vocabulary.log_probabilities(backbone.encode(backbone.embed(ids), mask)[:, :-1], ids[:, 1:])
+    difference = np.abs(np.asarray(actual) - expected)[mask[:, 1:]].max()
     print(f"{name}, chunks of {chunk}: log-probabilities {difference:.1e} apart, the least {expected.min():.1f}")
     assert difference <= TOLERANCE
 
 
-def test_a_file_without_a_head_is_an_encoder_and_nothing_more(tmp_path: Path) -> None:
-    model = write_masked("bert", tmp_path, whole="Model")
+def test_a_file_without_a_head_is_only_an_encoder(tmp_path: Path) -> None:
+    model = write_masked("bert", tmp_path, suffix="Model")
     backbone = load_backbone(str(tmp_path))
     ids, mask = inputs()
     states = np.asarray(backbone.encode(backbone.embed(ids), mask))
@@ -87,20 +92,20 @@ def test_a_file_without_a_head_is_an_encoder_and_nothing_more(tmp_path: Path) ->
         _ = backbone.vocabulary
 
 
-def test_a_classifiers_head_is_not_taken_for_it(tmp_path: Path) -> None:
-    """ModernBERT's classifiers have a head.dense and a head.norm, too."""
-    write_masked("modernbert", tmp_path, whole="ForSequenceClassification")
+def test_the_head_of_a_classifier_is_not_used(tmp_path: Path) -> None:
+    """Its head.dense and head.norm are named like those of ModernBERT's masked model."""
+    write_masked("modernbert", tmp_path, suffix="ForSequenceClassification")
     with pytest.raises(InputError, match=r": decoder\.bias missing"):
         _ = load_backbone(str(tmp_path)).vocabulary
 
 
 def test_a_random_head_is_the_same_each_time() -> None:
-    one, other = (load_backbone("random:tiny").vocabulary for _ in range(2))
+    first, second = (load_backbone("random:tiny").vocabulary for _ in range(2))
     states = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
     ids = np.array([5, 700])
-    found = np.asarray(one.logits(states, ids))
-    np.testing.assert_array_equal(found, other.logits(states, ids))
-    assert len(np.unique(found)) == 6
+    actual = np.asarray(first.logits(states, ids))
+    np.testing.assert_array_equal(actual, second.logits(states, ids))
+    assert len(np.unique(actual)) == 6
     every = np.broadcast_to(np.arange(1000), (3, 1000))
-    likely = one.log_probabilities(np.broadcast_to(states[:, None], (3, 1000, 32)), every)
-    np.testing.assert_allclose(np.exp(likely).sum(axis=1), 1, rtol=1e-4)
+    log_probabilities = first.log_probabilities(np.broadcast_to(states[:, None], (3, 1000, 32)), every)
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(axis=1), 1, rtol=1e-4)

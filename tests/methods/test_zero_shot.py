@@ -67,7 +67,7 @@ def write(folder: Path, model_type: str, kind: str, **fields: object) -> Path:
     folder.mkdir()
     tokenizer = make_tokenizer(kind)
     tokenizer.save(str(folder / "tokenizer.json"))
-    # Of this class a tokenizer is read as it is; as one of the model's own class it would be made anew.
+    # With this class tokenizer.json is read as it is; the model's own class would rebuild the tokenizer.
     (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL | {"tokenizer_class": "PreTrainedTokenizerFast"}))
     about = SHAPE | {"model_type": model_type, "vocab_size": tokenizer.get_vocab_size()} | fields
     (folder / "config.json").write_text(json.dumps(about))
