@@ -3,11 +3,11 @@
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from spear_jax.data import find_runs
 
-Flags: TypeAlias = Bool[np.ndarray, "steps"] | Int[np.ndarray, "steps"]
+Flags: TypeAlias = Bool[np.ndarray, "steps"] | Integer[np.ndarray, "steps"]
 
 MAX_DEFAULT_WINDOW = 500
 

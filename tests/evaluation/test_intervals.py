@@ -3,6 +3,7 @@
 import itertools
 import time
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -408,6 +409,8 @@ def test_a_long_series_takes_no_time():
         lambda: vus(np.ones(3), np.ones(3), 3, 1),
     ],
 )
-def test_what_makes_no_sense_is_refused(call):
+def test_what_makes_no_sense_is_refused(call, monkeypatch):
+    # As outside the tests, where annotations are not checked before the functions check their arguments.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"shape|=|NaN"):
         call()
