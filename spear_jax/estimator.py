@@ -40,7 +40,7 @@ HELD_OUT = 0.25  # share of the series used for validation, unless validation da
 
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "_time"]]
 
-Flags = Int[np.ndarray, "time"] | list[Int[np.ndarray, "_time"]]
+Predictions = Int[np.ndarray, "time"] | list[Int[np.ndarray, "_time"]]
 
 EpochCallback = Callable[[dict[str, Any]], object]
 
@@ -170,7 +170,7 @@ class SpearDetector(BaseEstimator):
         scores = [self._score(table) for table in self._tables(series)]
         return scores if is_list_of_series(series) else scores[0]
 
-    def predict(self, series: Any) -> Flags:
+    def predict(self, series: Any) -> Predictions:
         """Returns 1 for each row whose score is at least the threshold, else 0; a list for a list.
 
         Args:
@@ -182,7 +182,7 @@ class SpearDetector(BaseEstimator):
         """
         return self._predicted(self.decision_function(series))
 
-    def fit_predict(self, series: Any, labels: Any = None) -> Flags:
+    def fit_predict(self, series: Any, labels: Any = None) -> Predictions:
         """Fits to series and returns the predictions for them, see `fit` and `predict`."""
         return self.fit(series, labels).labels_
 
@@ -320,7 +320,7 @@ class SpearDetector(BaseEstimator):
         # A detector trained on the command line may have config.data.combine='none'.
         return scores.mean(axis=1) if config.data.combine == "mean" else scores.max(axis=1)
 
-    def _predicted(self, scores: Scores) -> Flags:
+    def _predicted(self, scores: Scores) -> Predictions:
         if isinstance(scores, list):
             return [(series_scores >= self.threshold_).astype(int) for series_scores in scores]
         return (scores >= self.threshold_).astype(int)

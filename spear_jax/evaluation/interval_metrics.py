@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from spear_jax.data import find_runs
-from spear_jax.evaluation.volumes import Flags, as_flags, vus
+from spear_jax.evaluation.volumes import StepFlags, as_flags, vus
 
 Bias: TypeAlias = Literal["flat", "front", "back", "middle"]
 Cardinality: TypeAlias = Literal["reciprocal", "one"]
@@ -36,8 +36,8 @@ class PrecisionRecall(NamedTuple):
 
 
 def range_based(
-    labels: Flags,
-    predicted: Flags,
+    labels: StepFlags,
+    predicted: StepFlags,
     *,
     alpha: float = 0.0,
     bias: Bias = "flat",
@@ -68,7 +68,7 @@ def range_based(
     )
 
 
-def event_wise(labels: Flags, predicted: Flags) -> PrecisionRecall:
+def event_wise(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     """Computes recall over events, precision over steps (Garg et al., 2021, arXiv:2109.11428: composite F-score).
 
     An event, i.e. a true interval, is detected if any of its steps is predicted. TSB-AD calls this F1 event-based.
@@ -86,7 +86,7 @@ def event_wise(labels: Flags, predicted: Flags) -> PrecisionRecall:
     return _with_f1(_mean(labels[predicted]), _mean(_count(predicted, starts, ends) > 0))
 
 
-def point_adjusted_at_k(labels: Flags, predicted: Flags, k: float) -> PrecisionRecall:
+def point_adjusted_at_k(labels: StepFlags, predicted: StepFlags, k: float) -> PrecisionRecall:
     """Computes point-wise metrics after adjusting well-detected intervals: PA%K (Kim et al., 2022, arXiv:2109.05257).
 
     All steps of a true interval count as predicted if more than k % of them are. k = 0 is plain point adjustment, which
@@ -110,7 +110,7 @@ def point_adjusted_at_k(labels: Flags, predicted: Flags, k: float) -> PrecisionR
     return _with_f1(_mean(labels[adjusted]), _mean(adjusted[labels]))
 
 
-def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
+def affiliation(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     """Computes affiliation precision and recall (Huet, Navarro and Rossi, KDD 2022, arXiv:2206.13167).
 
     The series is divided into one zone per true interval, half-way between neighbours. In a zone, precision averages
@@ -162,7 +162,9 @@ def affiliation(labels: Flags, predicted: Flags) -> PrecisionRecall:
     return _with_f1(_mean(precision), _mean(recall))
 
 
-def per_series_metrics(labels: Flags, scores: Num[np.ndarray, "steps"], predicted: Flags) -> dict[str, float | None]:
+def per_series_metrics(
+    labels: StepFlags, scores: Num[np.ndarray, "steps"], predicted: StepFlags
+) -> dict[str, float | None]:
     """Computes the metrics of `PER_SERIES` for one series, each with its default arguments.
 
     Args:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Integer, Num
 
 from spear_jax.data import find_runs
 
-Flags: TypeAlias = Bool[np.ndarray, "steps"] | Integer[np.ndarray, "steps"]
+StepFlags: TypeAlias = Bool[np.ndarray, "steps"] | Integer[np.ndarray, "steps"]
 
 MAX_DEFAULT_WINDOW = 500
 
@@ -20,7 +20,7 @@ class Volumes(NamedTuple):
 
 
 def vus(
-    labels: Flags,
+    labels: StepFlags,
     scores: Num[np.ndarray, "steps"],
     window: int | None = None,
     thresholds: int | None = None,
@@ -96,7 +96,7 @@ def vus(
     return Volumes(min(float(roc) / (window + 1), 1.0), min(float(pr) / (window + 1), 1.0))
 
 
-def default_window(labels: Flags) -> int:
+def default_window(labels: StepFlags) -> int:
     """Returns the default longest buffer of VUS: the median length of the true intervals, clipped to [1, 500] steps.
 
     The authors of VUS recommend the median for labelled data. It depends on the labels alone, so that all detectors
@@ -115,7 +115,7 @@ def default_window(labels: Flags) -> int:
     return int(np.clip(np.median(ends - starts), 1, MAX_DEFAULT_WINDOW))
 
 
-def as_flags(*flags: Flags) -> tuple[Bool[np.ndarray, "steps"], ...]:
+def as_flags(*flags: StepFlags) -> tuple[Bool[np.ndarray, "steps"], ...]:
     """Returns flags as bool arrays.
 
     Raises:

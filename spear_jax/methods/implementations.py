@@ -1,7 +1,7 @@
 """Finds the implementation of a method.
 
 `config.methods` declares each method and names the function in this package that starts it. That function loads
-everything scoring needs, rejects configs that cannot work, and returns either a `Trainable` or a `Scoring`.
+everything scoring needs, rejects configs that cannot work, and returns either a `Trainable` or a `ScoreFunction`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from spear_jax.data import Dataset, StepScores
 from spear_jax.evaluation import RunRecord
 from spear_jax.model import PlacedModel, model_warnings
 
-Scoring: TypeAlias = Callable[[], dict[str, StepScores]]
+ScoreFunction: TypeAlias = Callable[[], dict[str, StepScores]]
 """Fits and scores outside the training loop; returns one score per time step, by split."""
 
 
@@ -35,10 +35,10 @@ class Trainable:
     backbone: Backbone | None = None
 
 
-Start: TypeAlias = Callable[[ConfigDict, Dataset, RunRecord], Trainable | Scoring]
+Start: TypeAlias = Callable[[ConfigDict, Dataset, RunRecord], Trainable | ScoreFunction]
 
 
-def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable | Scoring:
+def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable | ScoreFunction:
     """Starts the method that a config names.
 
     Args:

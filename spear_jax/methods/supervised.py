@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from spear_jax.data import Dataset, Examples, StepScores, stitch_splits
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.implementations import Scoring
+from spear_jax.methods.implementations import ScoreFunction
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth neighbourhood is the whole window
 
@@ -31,7 +31,7 @@ MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; if there are more, a sample 
 CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
 
-def start_supervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+def start_supervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Returns a function that fits the config's classifier and scores every split."""
     classify = CLASSIFIERS[config.method]
 

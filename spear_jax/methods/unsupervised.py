@@ -34,7 +34,7 @@ from spear_jax import parallel
 from spear_jax.data import Dataset, Series, StepScores, scores_by_split
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.implementations import Scoring
+from spear_jax.methods.implementations import ScoreFunction
 
 DEFAULT_WINDOW = 128
 
@@ -64,7 +64,7 @@ class _References(NamedTuple):
 _Score: TypeAlias = Callable[[_References, Float[np.ndarray, "windows window"]], Float[np.ndarray, "windows"]]
 
 
-def start_unsupervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+def start_unsupervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Returns a function that fits the config's detector to each series in turn and scores it."""
     detect = DETECTORS[config.method]
 

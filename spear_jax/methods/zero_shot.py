@@ -32,7 +32,7 @@ from spear_jax.backbones import Backbone
 from spear_jax.data import Dataset, StepScores, scoring_batches, stitch_splits
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
-from spear_jax.methods.implementations import Scoring, load_recorded_backbone
+from spear_jax.methods.implementations import ScoreFunction, load_recorded_backbone
 from spear_jax.methods.prompt_templates import fill_in, read_template
 
 ROUNDING = 64  # texts are padded to a multiple of this length, so that few shapes are compiled
@@ -139,7 +139,7 @@ class ZeroShot:
         return scores
 
 
-def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Loads the backbone and writes every window as a text.
 
     Args:

@@ -28,7 +28,7 @@ from spear_jax.data import Dataset, StepScores, stitch_splits
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
 from spear_jax.methods.chat_client import ChatClient
-from spear_jax.methods.implementations import Scoring
+from spear_jax.methods.implementations import ScoreFunction
 from spear_jax.methods.prompt_templates import fill_in, read_template
 from spear_jax.storage import write_whole
 
@@ -96,7 +96,7 @@ class _Survey:
         return float(tokens_in * fields.price_in + tokens_out * fields.price_out) / 1e6
 
 
-def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Scoring:
+def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Prepares a question per window, and checks everything that can be checked before the first request.
 
     config.zero_shot.model (see `fill_from_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.

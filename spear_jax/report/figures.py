@@ -23,7 +23,7 @@ VALUE, SCORE, ANOMALY = "#1f4e79", "#d9730d", "#c00000"
 LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
 
 SERIES = 4  # shown at most
-COLUMNS = 700  # of a plotted line; each column of a longer series shows the extremes of its steps
+LINE_COLUMNS = 700  # of a plotted line; each column of a longer series shows the extremes of its steps
 POINTS = 2000  # of a curve
 BINS = 10  # of scores in the reliability diagram
 
@@ -70,7 +70,7 @@ def _line(
 ) -> None:
     """Draws a line of any length, with gaps where steps are missing (in another split, or not recorded)."""
     span = int(x[-1] - x[0]) + 1
-    columns = min(span, COLUMNS)
+    columns = min(span, LINE_COLUMNS)
     column = (x - x[0]) * columns // span
     ends = pd.Series(y).groupby(column).agg(["min", "max"]).reindex(range(columns))
     middle = x[0] + (np.arange(columns) + 0.5) * span / columns - 0.5

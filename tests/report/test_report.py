@@ -250,9 +250,9 @@ def test_a_single_step_among_thousands_is_drawn() -> None:
     values, scores = figures.draw_series(steps, Threshold(0.8, "best_f1"), ["A-1"]).axes
     for axis, largest in ((values, 100), (scores, 0.9)):
         x, y = axis.lines[0].get_data()
-        assert len(y) <= 2 * figures.COLUMNS
+        assert len(y) <= 2 * figures.LINE_COLUMNS
         assert np.nanmax(y) == largest
-        assert abs(x[np.nanargmax(y)] - 12_345) < 20_000 / figures.COLUMNS
+        assert abs(x[np.nanargmax(y)] - 12_345) < 20_000 / figures.LINE_COLUMNS
         (span,) = axis.collections[0].get_paths()
         assert span.get_extents().x0 == 12_344.5 and span.get_extents().x1 == 12_345.5
         assert axis.collections[0].get_linewidth()[0] > 0  # less than a pixel wide without it
