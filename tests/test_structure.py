@@ -24,9 +24,6 @@ BYTES_OF_THE_RESULTS = 8 * 1024
 FILES_OF_A_FOLDER = 80
 UNNATURAL_OPENINGS = 15
 
-# Switched on one by one while the packages are being rearranged.
-under_way = pytest.mark.xfail(reason="the rearrangement is under way", strict=False)
-
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -71,13 +68,11 @@ def test_few_modules_stand_outside_the_packages() -> None:
     assert len([path for path in MODULES if path.count("/") == 1]) <= MODULES_AT_THE_TOP
 
 
-@under_way
 def test_no_module_is_long() -> None:
     lengths = {path: text.count("\n") for path, text in MODULES.items()}
     assert {path: lines for path, lines in lengths.items() if lines > LINES_OF_A_MODULE} == {}
 
 
-@under_way
 def test_no_function_is_long() -> None:
     lengths = {}
     for path, function in functions():
@@ -87,7 +82,6 @@ def test_no_function_is_long() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LINES_OF_A_FUNCTION} == {}
 
 
-@under_way
 def test_no_function_takes_many_parameters() -> None:
     counts = {}
     for path, function in functions():
@@ -96,7 +90,6 @@ def test_no_function_takes_many_parameters() -> None:
     assert {name for name, count in counts.items() if count > PARAMETERS} <= MANY_PARAMETERS
 
 
-@under_way
 def test_no_two_modules_classes_or_functions_share_a_name() -> None:
     places = collections.defaultdict(list)
     for path, tree in TREES.items():
@@ -148,7 +141,6 @@ def test_every_front_door_names_what_it_offers() -> None:
         assert imported == set(offered), path
 
 
-@under_way
 def test_docstrings_and_comments_open_as_a_native_engineer_would() -> None:
     opening = re.compile(r'^\s*("""|#) ?(What|Where|How) ', re.MULTILINE)
     found = [
@@ -160,7 +152,6 @@ def test_docstrings_and_comments_open_as_a_native_engineer_would() -> None:
     assert len(found) <= UNNATURAL_OPENINGS, "\n".join(found)
 
 
-@under_way
 def test_the_readme_and_the_results_are_short() -> None:
     lines = len((REPOSITORY / "README.md").read_text().splitlines())
     size = (REPOSITORY / "RESULTS.md").stat().st_size
@@ -168,14 +159,12 @@ def test_the_readme_and_the_results_are_short() -> None:
     assert size <= BYTES_OF_THE_RESULTS
 
 
-@under_way
 def test_no_placeholder_stands_for_the_owner() -> None:
     name = "OWN" + "ER"
     mentions = [str(path) for path in tracked() if name.encode() in (REPOSITORY / path).read_bytes()]
     assert mentions == []
 
 
-@under_way
 def test_no_tracked_folder_holds_many_files() -> None:
     sizes = collections.Counter(path.parent for path in tracked())
     assert {str(folder): size for folder, size in sizes.items() if size > FILES_OF_A_FOLDER} == {}
@@ -205,7 +194,6 @@ def links(markdown: str) -> list[str]:
     return [*inline, *references, *re.findall(r'(?:href|src)="([^"]+)"', prose)]
 
 
-@under_way
 def test_every_link_of_the_documentation_resolves() -> None:
     pages = [path for path in tracked() if path.suffix == ".md" and path.parts[0] != "tests"]
     broken = []
