@@ -34,26 +34,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+from beartype import BeartypeConf, FrozenDict, beartype
 
-try:
-    from beartype import BeartypeConf, FrozenDict, beartype
-except ImportError:  # shapes go unchecked until `pip install -e '.[test]'` has run again
-    pass
-else:
-    # NumPy's numbers do for Python's, and whole numbers for others.
-    TYPES = BeartypeConf(hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.number}))
+# NumPy's numbers pass as Python's, and whole numbers as floats.
+TYPES = BeartypeConf(hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.number}))
 
-    def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns a function that raises where an argument or its result is not what the annotation says."""
-        # Self means nothing to beartype outside a class, and jaxtyping hands it one method at a time.
-        function.__annotations__ = {
-            name: Any if hint is Self else hint for name, hint in function.__annotations__.items()
-        }
-        return beartype(function, conf=TYPES)
 
-    # Every annotation of the package is checked when its function is called, shapes of arrays included. Processes that
-    # tests start go without.
-    jaxtyping.install_import_hook("spear_jax", os.environ.get("SPEAR_HOOK", "conftest.check_types"))
+def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that raises if an argument or its result is not what the annotation says."""
+    # Self means nothing to beartype outside a class, and jaxtyping passes it one method at a time.
+    function.__annotations__ = {name: Any if hint is Self else hint for name, hint in function.__annotations__.items()}
+    return beartype(function, conf=TYPES)
+
+
+# Every annotation of the package is checked when its function is called, shapes of arrays included. This must come
+# before anything of it is imported. Processes that tests start go unchecked.
+jaxtyping.install_import_hook("spear_jax", "conftest.check_types")
 
 from spear_jax.config import load_valid_config, to_json
 from spear_jax.data.sources import prepared

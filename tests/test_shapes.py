@@ -1,11 +1,8 @@
-"""Checks that the annotations of the package are checked while the tests run: a wrong shape put in fails."""
+"""Puts in wrong shapes on purpose: the annotations of the package are checked while the tests run."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("beartype")
-
 from jaxtyping import TypeCheckError
 
 import spear_jax
