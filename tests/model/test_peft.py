@@ -9,6 +9,7 @@ from typing import Any
 
 import gemma
 import hub_server
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pandas as pd
@@ -111,7 +112,7 @@ def hidden_here(folder: Path, backbone: Path) -> tuple[np.ndarray, np.ndarray]:
     model = Detector.load(epath.Path(folder)).assemble(load_backbone(str(backbone)))
     bins, mask = windows()
     variables = merge(model.trainable, model.frozen)
-    features = model.module.apply(variables, bins, mask, method="features")
+    features = model.module.apply(variables, jnp.asarray(bins), jnp.asarray(mask), method="features")
     return np.asarray(features), np.asarray(model.frozen["embedding"]["table"])[bins]
 
 
