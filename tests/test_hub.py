@@ -73,10 +73,12 @@ def test_a_pulled_detector_gives_the_same_scores(
     np.testing.assert_array_equal(scores(tmp_path / "again"), scores(tmp_path / "own"))
 
 
-def test_what_the_readme_s_command_pushes_gives_the_same_scores(
+def test_what_the_documented_command_pushes_gives_the_same_scores(
     spear: Spear, finished: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (written,) = re.findall(r"^(hf upload .*?) *(?:#.*)?$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    (written,) = re.findall(
+        r"^(hf upload .*?) *(?:#.*)?$", (REPOSITORY / "docs" / "detector.md").read_text(), re.MULTILINE
+    )
     program, *words = written.replace("USER/NAME", "some/model").split()
     shutil.copytree(finished.workdir / "detector", Path("runs/telemetry/detector"))
     (tmp_path / "pushed").mkdir()

@@ -152,7 +152,7 @@ def test_the_savings_change_neither_logits_nor_gradient(
 
     def value_and_gradient(spear: Spear) -> tuple[np.ndarray, Any]:
         def total(trainable: Any) -> Any:
-            logits = spear.apply(merge(trainable, model.frozen), bins, mask)
+            logits = spear.apply(merge(trainable, model.frozen), jnp.asarray(bins), jnp.asarray(mask))
             return jnp.sum(logits * weights), logits
 
         (_, logits), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(model.trainable)

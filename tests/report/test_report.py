@@ -225,7 +225,7 @@ def test_the_log_has_the_way_of_each_prompt_vector(spear: Spear, tmp_path: Path)
     assert run.code == 0, run
     lines = [line for line in log(tmp_path / "run") if line["kind"] == "evaluation"]
     for line in lines:
-        now = read_trainable(tmp_path / "run" / "checkpoints" / str(line["step"]))["prompt"]["vectors"]
+        now = read_trainable(epath.Path(tmp_path / "run" / "checkpoints" / str(line["step"])))["prompt"]["vectors"]
         np.testing.assert_allclose(line["prompt_moved"], np.linalg.norm(now - start, axis=1), rtol=1e-5)
     (axis,) = figures.draw_prompt_movement(lines, best_step=lines[0]["step"]).axes
     drawn = np.array([line.get_ydata() for line in axis.lines[:4]])
