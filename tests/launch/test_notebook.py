@@ -28,7 +28,7 @@ FILES = {f"realAWSCloudwatch/f{i}.csv": (320, [(100 + 9 * i, 110 + 9 * i), (220,
 
 
 def read_notebook() -> Any:
-    return nbformat.read_notebook(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
+    return nbformat.read(REPOSITORY / "launch" / "colab.ipynb", as_version=4)
 
 
 def write_own(path: Path, label: str) -> None:
