@@ -92,38 +92,22 @@ class Backbone:
         """Returns whether each position attends only to itself and to earlier positions."""
         return self.module.causal
 
-    def _checked(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
+        """Returns the word embeddings of tokens in float32, multiplied by the model's embedding scale.
+
+        Raises:
+          InputError: an id outside the vocabulary.
+        """
         ids = np.asarray(ids)
         outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
         if outside.size:
             raise InputError(
                 f"token id {outside[0]} is not in the vocabulary of {self.name} (0 to {self.vocabulary_size - 1})"
             )
-        return ids
-
-    def word_rows(self, ids: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape hidden"]:
-        """Returns word embeddings in float32, multiplied by the model's embedding scale.
-
-        Args:
-          ids: token ids, of any shape.
-
-        Returns:
-          An embedding for each id.
-
-        Raises:
-          InputError: an id outside the vocabulary.
-        """
-        rows = np.asarray(self.word_table[self._checked(ids)], np.float32)
-        return rows * np.float32(self.config.embedding_scale)
+        return np.asarray(self.word_table[ids], np.float32) * np.float32(self.config.embedding_scale)
 
     def embed(self, token_ids: Int[np.ndarray, "batch time"]) -> Float[Array, "batch time hidden"]:
         """Embeds tokens, in float32, on the host; positions are added by `encode`.
-
-        Args:
-          token_ids: rows of the word table.
-
-        Returns:
-          Word embeddings.
 
         Raises:
           InputError: an id outside the vocabulary.
@@ -148,22 +132,6 @@ class Backbone:
           InputError: a sequence longer than `max_positions`.
         """
         return self._encode(self._device_params, embeddings, mask)
-
-    def token_logits(
-        self, states: Float[Array, "*batch hidden"], token_ids: Int[np.ndarray, "tokens"]
-    ) -> Float[Array, "*batch tokens"]:
-        """Computes the logits of some tokens as the next token, in float32.
-
-        Args:
-          states: hidden states from a decoder's `encode`.
-          token_ids: the tokens; only their rows are read.
-
-        Raises:
-          InputError: an id outside the vocabulary, or a model that predicts no next token.
-        """
-        if self.config.masked:
-            raise InputError(f"{self.name} is an encoder: it predicts no next token")
-        return self.vocabulary.logits(states, self._checked(token_ids))
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -218,14 +186,9 @@ class Backbone:
         """Returns a token as its tokenizer spells it; '#' and its id if it has no name."""
         return self.tokenizer.id_to_token(int(token)) or f"#{token}"
 
-    def word_table_statistics(
-        self,
-    ) -> tuple[Float[np.ndarray, "hidden"], Float[np.ndarray, "hidden"]]:
-        """Returns mean and (population) standard deviation of each coordinate of `word_rows` over the vocabulary."""
-        return self._word_table_statistics
-
     @functools.cached_property
-    def _word_table_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    def word_table_statistics(self) -> tuple[Float[np.ndarray, "hidden"], Float[np.ndarray, "hidden"]]:
+        """Returns mean and (population) standard deviation of each coordinate of `word_rows` over the vocabulary."""
         total = np.zeros(self.hidden_size)
         squares = np.zeros(self.hidden_size)
         for start in range(0, self.vocabulary_size, 1024):  # in chunks: Gemma's table has 2 GB

@@ -45,7 +45,7 @@ class BertConfig:
       vocabulary_size: rows of the word table.
       positions: rows of the table of position embeddings.
       type_vocabulary_size: rows of the table of token types, of which the first is added everywhere; 0 means no table.
-      layer_norm_eps: epsilon of every LayerNorm.
+      norm_eps: epsilon of every LayerNorm.
       first_position: row of the first position; 2 in RoBERTa, which reserves rows 0 and 1.
       tied: whether the output layer shares the word table.
     """
@@ -57,7 +57,7 @@ class BertConfig:
     vocabulary_size: int
     positions: int
     type_vocabulary_size: int
-    layer_norm_eps: float
+    norm_eps: float
     first_position: int = 0
     tied: bool = True
 
@@ -66,11 +66,6 @@ class BertConfig:
     final_soft_cap = 0.0
     causal = False
     masked = True
-
-    @property
-    def norm_eps(self) -> float:
-        """Returns `layer_norm_eps`."""
-        return self.layer_norm_eps
 
     @property
     def max_positions(self) -> int:
@@ -96,7 +91,7 @@ class BertConfig:
             vocabulary_size=fields.integer("vocab_size"),
             positions=fields.integer("max_position_embeddings"),
             type_vocabulary_size=0 if distilled else fields.integer("type_vocab_size"),
-            layer_norm_eps=1e-12 if distilled else fields.number("layer_norm_eps", below=1),
+            norm_eps=1e-12 if distilled else fields.number("layer_norm_eps", below=1),
             first_position=fields.integer("pad_token_id", least=0) + 1 if family in ("roberta", "xlm-roberta") else 0,
             tied=fields.get("tie_word_embeddings", True),
         )
@@ -233,4 +228,4 @@ class Bert(nn.Module):
 
 def _layer_norm(config: BertConfig, name: str) -> nn.LayerNorm:
     # The fast variance E[x^2] - E[x]^2 loses precision, since BERT's hidden states have a few very large entries.
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)

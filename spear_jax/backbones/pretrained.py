@@ -44,7 +44,7 @@ TINY = BertConfig(
     vocabulary_size=1000,
     positions=512,
     type_vocabulary_size=2,
-    layer_norm_eps=1e-12,
+    norm_eps=1e-12,
 )
 
 
@@ -87,19 +87,9 @@ def describe_backbone(
     int8: str = "none",
     attention: str = "own",
     remat: bool = False,
-    unroll: int | bool = 1,
     config_only: bool = True,
 ) -> BackboneShape:
-    """Finds a model and reads its shape, but no weights.
-
-    Args:
-      name_or_folder: see `load_backbone`.
-      dtype: see `load_backbone`.
-      int8: see `load_backbone`.
-      attention: see `load_backbone`.
-      remat: see `Bert.remat`.
-      unroll: see `Bert.unroll`.
-      config_only: whether the weights may be missing.
+    """Finds a model and reads its shape, but no weights, which may be missing if `config_only`; see `load_backbone`.
 
     Raises:
       InputError: the model cannot be found, or is of a kind that is not supported.
@@ -120,7 +110,7 @@ def describe_backbone(
         config = (DecoderConfig if model_type in FAMILIES else BertConfig).from_fields(fields)
     causal = {"own": config.causal, "causal": True, "bidirectional": False}[attention]
     kind: Any = Decoder if isinstance(config, DecoderConfig) else Bert
-    module = kind(config, DTYPES[dtype], int8, causal, remat, unroll)
+    module = kind(config, DTYPES[dtype], int8, causal, remat)
     return BackboneShape(name_or_folder, dtype, int8, config, module, NAMINGS[model_type], files)
 
 
@@ -149,7 +139,6 @@ def load_backbone(
     int8: str = "none",
     attention: str = "own",
     remat: bool = False,
-    unroll: int | bool = 1,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Backbone:
     """Finds, checks and loads a frozen backbone.
@@ -166,7 +155,6 @@ def load_backbone(
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
       attention: 'own' keeps the model's attention; 'causal' and 'bidirectional' override it.
       remat: see `Bert.remat`.
-      unroll: see `Bert.unroll`.
       sharding: sharding with which each parameter is put on devices as soon as it is read; None leaves them in host
         memory.
 
@@ -174,9 +162,7 @@ def load_backbone(
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
         device cannot compute in this dtype.
     """
-    shape = describe_backbone(
-        name_or_folder, dtype, int8=int8, attention=attention, remat=remat, unroll=unroll, config_only=False
-    )
+    shape = describe_backbone(name_or_folder, dtype, int8=int8, attention=attention, remat=remat, config_only=False)
     _check_device(dtype)
 
     def put(array: np.ndarray) -> Any:

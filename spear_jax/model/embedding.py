@@ -61,7 +61,7 @@ def bin_table(
         table = backbone.word_rows(rows)
         notes["tokens"] = [backbone.spelling(int(token)) for token in rows]
     else:
-        mean, deviation = backbone.word_table_statistics()
+        mean, deviation = backbone.word_table_statistics
         if kind == "random":
             features = rng.normal(size=(bins, len(mean)))
         else:

@@ -47,7 +47,7 @@ def initial_prompt(
             raise InputError(f"prompt.words={words!r}: must contain at least one word")
         return backbone.word_rows(np.resize(ids, length))
     if init == "normal":
-        mean, deviation = backbone.word_table_statistics()
+        mean, deviation = backbone.word_table_statistics
         return (mean + deviation * rng.normal(size=(length, len(mean)))).astype(np.float32)
     if init == "uniform":
         return rng.uniform(-0.5, 0.5, (length, backbone.hidden_size)).astype(np.float32)

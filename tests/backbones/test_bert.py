@@ -144,7 +144,7 @@ def test_random_checkpoint_matches_torch(tmp_path, hidden, layers, heads, length
         intermediate_size=2 * hidden + 1,
         vocab_size=50,
         max_position_embeddings=64,
-        layer_norm_eps=eps,
+        norm_eps=eps,
         initializer_range=0.3,
     )
     kind, norm_name = spelling.split(".")

@@ -136,7 +136,7 @@ def test_word_table_is_mapped_and_rows_are_gathered(plain):
     ids = np.array([[3, 0], [19, 3]])
     np.testing.assert_array_equal(plain.word_rows(ids), table[ids])
     np.testing.assert_array_equal(plain.embed(ids), table[ids])
-    mean, deviation = plain.word_table_statistics()
+    mean, deviation = plain.word_table_statistics
     np.testing.assert_allclose(mean, table.mean(0), rtol=1e-5)
     np.testing.assert_allclose(deviation, table.std(0), rtol=1e-5)
 

@@ -69,7 +69,7 @@ def test_numbers_are_the_rows_of_their_tokens_and_split_ones_are_counted(minilm)
 
 def test_ordinal_is_smooth_and_has_the_scale_of_the_word_table(minilm):
     table = bin_table("ordinal", 100, minilm, **SETTINGS)[0][:100]
-    mean, deviation = minilm.word_table_statistics()
+    mean, deviation = minilm.word_table_statistics
     centred = (table - mean) / deviation
     np.testing.assert_allclose(centred.std(), 1, atol=0.1)
     similar = centred @ centred.T / centred.shape[1]
@@ -86,7 +86,7 @@ def test_trained_starts_as_ordinal(backbone):
 
 def test_random_has_the_mean_and_deviation_of_the_word_table(minilm):
     table = bin_table("random", 5000, minilm, **SETTINGS)[0][:5000]
-    mean, deviation = minilm.word_table_statistics()
+    mean, deviation = minilm.word_table_statistics
     np.testing.assert_allclose(table.mean(axis=0), mean, atol=5 * deviation.max() / 70)
     np.testing.assert_allclose(table.std(axis=0), deviation, rtol=0.08)
 

@@ -210,7 +210,7 @@ BERT_BASE = BertConfig(
     vocabulary_size=30522,
     positions=512,
     type_vocabulary_size=2,
-    layer_norm_eps=1e-12,
+    norm_eps=1e-12,
 )
 
 
