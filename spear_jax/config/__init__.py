@@ -2,15 +2,15 @@
 
 from spear_jax.config.arguments import BACKBONES, MINILM, TINY, choose_backbone, variants
 from spear_jax.config.checks import check_length, check_scheme, load_valid_config, validate
-from spear_jax.config.fields import FIELDS, default_config, own_data_config
-from spear_jax.config.methods import METHODS, Method
+from spear_jax.config.fields import default_config, own_data_config
+from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import (
-    fill_from_environment,
-    find_file,
     flatten,
     load_config,
     override,
     packaged_configs,
+    run_file,
+    stored_values,
     to_json,
 )
 from spear_jax.config.reuse import (
@@ -27,13 +27,11 @@ from spear_jax.config.reuse import (
 __all__ = [
     "BACKBONES",
     "EXTENDABLE",
-    "FIELDS",
     "IRRELEVANT",
     "LOCAL",
     "METHODS",
     "MINILM",
     "TINY",
-    "Method",
     "carry",
     "check_evaluate_override",
     "check_length",
@@ -42,8 +40,6 @@ __all__ = [
     "choose_backbone",
     "default_config",
     "differences",
-    "fill_from_environment",
-    "find_file",
     "flatten",
     "load_config",
     "load_valid_config",
@@ -51,6 +47,8 @@ __all__ = [
     "own_data_config",
     "packaged_configs",
     "read_stored",
+    "run_file",
+    "stored_values",
     "to_json",
     "validate",
     "variants",

@@ -1,12 +1,13 @@
 """Checks a config before anything is read or written."""
 
+import os
 from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
-from spear_jax.config.reading import fill_from_environment, flatten, load_config, override, suggest
+from spear_jax.config.reading import flatten, load_config, override, suggest
 from spear_jax.errors import InputError
 
 
@@ -43,7 +44,8 @@ def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     for name, text in overrides.items():
         override(config, name, text)
     validate(config)
-    fill_from_environment(config)
+    if config.method == "zero_shot_api" and not config.zero_shot.model:  # scores depend on it, so it is recorded
+        config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()
     return config
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 Stage = Literal["data", "model", "training", "scoring", "threshold", "evaluation"]
 """The stage that reads a field: data preparation, building or training the model, scoring, alarms, or evaluation."""
 
-KINDS = {
+TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -61,7 +61,7 @@ class Field:
         if type(self.default) is float and type(value) is int:
             value = float(value)
         if type(value) is not type(self.default):
-            return f"must be {KINDS[type(self.default)]}, such as {self.default!r}"
+            return f"must be {TYPE_NAMES[type(self.default)]}, such as {self.default!r}"
         if isinstance(value, float) and not math.isfinite(value):
             return "must be a finite number"
         if isinstance(self.allowed, Limits):

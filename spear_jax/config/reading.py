@@ -4,16 +4,17 @@ import ast
 import difflib
 import importlib.util
 import json
-import os
 import runpy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from spear_jax.config.field import KINDS
+from spear_jax.config.field import TYPE_NAMES
 from spear_jax.errors import InputError, one_line
+
+_Kind = TypeVar("_Kind")
 
 
 def packaged_configs() -> Path:
@@ -39,8 +40,13 @@ def find_file(name: str) -> Path:
     )
 
 
-def load_config(path: str) -> ConfigDict:
-    """Loads `file.py` or `file.py:argument`.
+def run_file(path: str, function: str, kind: type[_Kind]) -> _Kind:
+    """Runs `file.py` or `file.py:argument`, and returns what its function makes of the argument.
+
+    Args:
+      path: see `find_file`.
+      function: its name, such as 'get_config'.
+      kind: the type that it must return.
 
     Raises:
       InputError: the file does not exist, or running it raises an exception.
@@ -48,14 +54,19 @@ def load_config(path: str) -> ConfigDict:
     name, _, argument = path.partition(":")
     file = find_file(name)
     try:
-        config = runpy.run_path(str(file))["get_config"](argument)
+        result = runpy.run_path(str(file))[function](argument)
     except InputError as error:
         raise InputError(f"--config={path}: {error}") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"--config={path}: {type(error).__name__}: {one_line(error)}") from error
-    if not isinstance(config, ConfigDict):
-        raise InputError(f"--config={path}: get_config must return a ConfigDict, not {type(config).__name__}")
-    return config
+    if not isinstance(result, kind):
+        raise InputError(f"--config={path}: {function} must return a {kind.__name__}, not {type(result).__name__}")
+    return result
+
+
+def load_config(path: str) -> ConfigDict:
+    """Loads a config file, see `run_file`."""
+    return run_file(path, "get_config", ConfigDict)
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -110,16 +121,15 @@ def _parse(name: str, text: str, default: Any) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if type(value) is not kind:
-        raise InputError(f"--config.{name}={text} must be {KINDS[kind]}, such as {default!r}")
+        raise InputError(f"--config.{name}={text} must be {TYPE_NAMES[kind]}, such as {default!r}")
     return value
-
-
-def fill_from_environment(config: ConfigDict) -> None:
-    """Fills in fields that affect results but come from the environment: the model of an API endpoint."""
-    if config.method == "zero_shot_api" and not config.zero_shot.model:
-        config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()
 
 
 def to_json(config: ConfigDict) -> str:
     """Returns the resolved config as JSON."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def stored_values(config: ConfigDict) -> dict[str, Any]:
+    """Returns all fields by dotted name, with their values in JSON: tuples are lists."""
+    return flatten(json.loads(to_json(config)))

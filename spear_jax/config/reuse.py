@@ -1,13 +1,12 @@
 """Decides which fields may change when a run is resumed or a detector is used."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from spear_jax.config.fields import FIELDS, default_config
-from spear_jax.config.reading import flatten, to_json
+from spear_jax.config.reading import flatten, stored_values
 from spear_jax.errors import InputError
 
 CARRIED = tuple(name for name, field in FIELDS.items() if field.carried)
@@ -40,7 +39,7 @@ def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     Returns:
       A line for each field that differs and affects steps already done.
     """
-    old, new = RETIRED | flatten(stored), RETIRED | flatten(json.loads(to_json(config)))
+    old, new = RETIRED | flatten(stored), RETIRED | stored_values(config)
     return [
         f"{name} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
         for name in sorted(old.keys() | new.keys())

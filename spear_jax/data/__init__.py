@@ -22,12 +22,11 @@ from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns
 from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_arrays, read_table_labels
 from spear_jax.data.tables.columns import Columns
-from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
+from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
 from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
-    "CHUNK_ROWS",
     "LOOKS_AHEAD",
     "SPLITS",
     "Columns",

@@ -99,7 +99,7 @@ class _Survey:
 def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Prepares a question per window, and checks everything that can be checked before the first request.
 
-    config.zero_shot.model (see `fill_from_environment`), OPENAI_API_KEY and OPENAI_BASE_URL name the model.
+    config.zero_shot.model, OPENAI_API_KEY and OPENAI_BASE_URL name the model.
 
     Args:
       config: a complete config.

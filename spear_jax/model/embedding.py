@@ -6,8 +6,6 @@ from jaxtyping import Float
 from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
 
-KINDS = ("numbers", "spread", "consecutive", "random", "ordinal", "trained")
-
 
 def bin_table(
     kind: str, bins: int, backbone: Backbone, *, length_scale: float, first_row: int, seed: int
@@ -25,7 +23,7 @@ def bin_table(
     trained      starts as 'ordinal' and is trained
 
     Args:
-      kind: one of `KINDS`.
+      kind: one of the above.
       bins: N.
       backbone: the model whose word table the rows come from.
       length_scale: width of the kernel of 'ordinal', as a share of the range of values.

@@ -18,7 +18,7 @@ from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from spear_jax.config import METHODS, default_config, flatten, to_json
+from spear_jax.config import METHODS, default_config, stored_values
 from spear_jax.data import Dataset, dataset_title
 from spear_jax.evaluation import Evaluation
 from spear_jax.model import Inspection
@@ -341,8 +341,7 @@ def _prompt(inspection: Inspection) -> list[str]:
 
 
 def _reproduction(config: ConfigDict, content: Mapping[str, Any]) -> list[str]:
-    fields = flatten(json.loads(to_json(config)))
-    defaults = flatten(json.loads(to_json(default_config())))
+    fields, defaults = stored_values(config), stored_values(default_config())
     changed = {name: value for name, value in fields.items() if value != defaults[name]}
 
     def lines(values: Mapping[str, Any]) -> str:

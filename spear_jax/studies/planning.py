@@ -10,14 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from spear_jax.config import (
-    IRRELEVANT,
-    check_evaluate_override,
-    default_config,
-    flatten,
-    load_valid_config,
-    to_json,
-)
+from spear_jax.config import IRRELEVANT, check_evaluate_override, default_config, load_valid_config, stored_values
 from spear_jax.data import is_demo, mimic_iv_copy
 from spear_jax.errors import InputError
 from spear_jax.studies.study import Row, Study
@@ -84,7 +77,7 @@ def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str,
     elif source:
         arguments += ["--config.train.init_from={source}"]
         name += f"-from-{source.name}"
-    return PlannedRun(label, seed, name, tuple(arguments), _resolved(config), _is_public(config), source)
+    return PlannedRun(label, seed, name, tuple(arguments), stored_values(config), _is_public(config), source)
 
 
 def run_name(config: ConfigDict) -> str:
@@ -92,7 +85,7 @@ def run_name(config: ConfigDict) -> str:
     defaults = _default_values()
     changed = {
         field: value
-        for field, value in _resolved(config).items()
+        for field, value in stored_values(config).items()
         if field not in IRRELEVANT and value != defaults[field]
     }
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
@@ -101,12 +94,7 @@ def run_name(config: ConfigDict) -> str:
 
 @functools.cache
 def _default_values() -> dict[str, Any]:
-    return _resolved(default_config())
-
-
-def _resolved(config: ConfigDict) -> dict[str, Any]:
-    """Returns all fields by dotted name, with their values in config.json."""
-    return flatten(json.loads(to_json(config)))
+    return stored_values(default_config())
 
 
 def _is_public(config: ConfigDict) -> bool:

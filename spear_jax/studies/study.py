@@ -2,11 +2,10 @@
 
 import dataclasses
 import itertools
-import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_jax.config import find_file, variants
+from spear_jax.config import run_file, variants
 from spear_jax.errors import InputError
 
 SEEDS = (0, 1, 2)
@@ -83,23 +82,8 @@ class Study:
 
 
 def load_study(path: str) -> Study:
-    """Reads a study from `file.py` or `file.py:argument`, whose get_study(argument) returns it.
-
-    Raises:
-      InputError: the file does not exist, or running it raises an exception.
-    """
-    file, _, argument = path.partition(":")
-    located = find_file(file)
-    try:
-        study = runpy.run_path(str(located))["get_study"](argument)
-    except InputError as error:
-        raise InputError(f"--config={path}: {error}") from error
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"--config={path}: {reason}") from error
-    if not isinstance(study, Study):
-        raise InputError(f"--config={path}: get_study must return a Study, not {type(study).__name__}")
-    return dataclasses.replace(study, path=path)
+    """Loads the file of a study, see `run_file`."""
+    return dataclasses.replace(run_file(path, "get_study", Study), path=path)
 
 
 def grid(**values: Sequence[Any]) -> dict[str, Row]:

@@ -9,9 +9,8 @@ import pandas as pd
 import pyarrow.parquet
 
 from spear_jax.config import default_config, flatten
+from spear_jax.data import SPLITS
 from spear_jax.storage import write_parquet
-
-_SPLITS = ("train", "validation", "test")
 
 
 def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -50,7 +49,7 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     for control in ("", *content["controls"]):
         metrics = content["controls"][control] if control else content
         nab_scores = content.get("nab_score", {}).get(control or content["method"], {})
-        for split in _SPLITS:
+        for split in SPLITS:
             row = {**shared, "split": split, "control": control, **content["splits"][split], **metrics[split]}
             for metric, ends in content["confidence_intervals"].get(split, {}).items() if not control else ():
                 row[f"{metric}_low"], row[f"{metric}_high"] = ends or (None, None)

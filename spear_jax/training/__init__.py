@@ -2,12 +2,10 @@
 
 from spear_jax.training.checkpoints import read_trainable
 from spear_jax.training.loop import TrainingDivergedError, TrainingResult, train_model
-from spear_jax.training.progress import Progress
 from spear_jax.training.signals import StopSignal
 from spear_jax.training.step import make_optimizer, make_train_call
 
 __all__ = [
-    "Progress",
     "StopSignal",
     "TrainingDivergedError",
     "TrainingResult",

@@ -5,10 +5,12 @@ import pytest
 
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.pretrained import load_backbone
+from spear_jax.config.fields import FIELDS
 from spear_jax.errors import InputError
-from spear_jax.model.embedding import KINDS, bin_table
+from spear_jax.model.embedding import bin_table
 from spear_jax.report.introduction import describe_embedding
 
+KINDS = FIELDS["embedding.kind"].allowed
 N = 50
 SETTINGS = {"length_scale": 0.2, "first_row": 100, "seed": 0}
 

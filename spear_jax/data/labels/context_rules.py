@@ -21,9 +21,6 @@ from scipy import stats
 RULES = ("trend", "spike", "shift", "volatility")
 
 
-CORRECTIONS = ("none", "holm", "benjamini_hochberg")
-
-
 class RuleLabels(NamedTuple):
     """Labels made by the rules.
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from spear_jax.data.series import Series
 
-KINDS = {  # mean steps of an anomaly of each kind
+MEAN_STEPS = {  # of an anomaly of each kind
     "spike": 2.0,
     "shift": 24.0,
     "trend": 24.0,
@@ -72,10 +72,10 @@ def draw_intervals(begin: int, end: int, rate: float, rng: np.random.Generator) 
     """
     intervals: list[tuple[str, int, int]] = []
     # Each kind covers the same share of anomalous steps, so short ones occur more often.
-    kinds = tuple(KINDS)
-    odds = np.array([1 / KINDS[kind] for kind in kinds])
+    kinds = tuple(MEAN_STEPS)
+    odds = np.array([1 / MEAN_STEPS[kind] for kind in kinds])
     odds /= odds.sum()
-    mean = float(sum(p * KINDS[kind] for p, kind in zip(odds, kinds, strict=True)))
+    mean = float(sum(p * MEAN_STEPS[kind] for p, kind in zip(odds, kinds, strict=True)))
     step = begin + rng.exponential(mean * (1 - rate) / rate)
     while True:
         kind = kinds[rng.choice(len(kinds), p=odds)]

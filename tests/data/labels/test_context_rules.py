@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from spear_jax.config.fields import FIELDS
 from spear_jax.data.labels import context_rules
 from spear_jax.data.labels.context_rules import RULES, apply_rules
 
@@ -108,15 +109,13 @@ def test_padding_changes_nothing(padding: int, length: int, seed: int) -> None:
 
 
 def test_corrections() -> None:
+    corrections = FIELDS["data.rules.correction"].allowed
     noise = windows("noise", 2000)
-    count = {
-        name: apply_rules(noise, rules=("shift",), correction=name).fired["shift"].sum()
-        for name in context_rules.CORRECTIONS
-    }
+    count = {name: apply_rules(noise, rules=("shift",), correction=name).fired["shift"].sum() for name in corrections}
     assert 60 < count["none"] < 140  # the level itself: 5 % of what has no shift
     assert count["holm"] <= count["benjamini_hochberg"] <= 3
     shifted = noise + 2.0 * (np.arange(T) >= T // 2)
-    for name in context_rules.CORRECTIONS:
+    for name in corrections:
         assert apply_rules(shifted, rules=("shift",), correction=name).fired["shift"].mean() > 0.9
 
 

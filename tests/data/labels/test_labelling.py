@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spear_jax.config import default_config
 from spear_jax.data import dataset
-from spear_jax.data.labels.injection import KINDS, inject
+from spear_jax.data.labels.injection import MEAN_STEPS, inject
 from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.errors import InputError
 
@@ -112,7 +112,7 @@ def test_injection_changes_only_labelled_steps_and_is_repeatable(seed: int, rate
 def test_injection_hits_its_rate() -> None:
     injected = inject(make(False, count=40, length=2000), 0.1, 0)
     assert np.mean([series.labels.mean() for series in injected]) == pytest.approx(0.1, abs=0.02)
-    assert len(KINDS) == 5
+    assert len(MEAN_STEPS) == 5
 
 
 def test_injection_copes_with_constant_and_missing_values() -> None:
