@@ -44,7 +44,7 @@ class ScoreSums:
             missing = ~self.scored[places]
             places, scores = places[missing], scores[order[missing]]
         for sums, column in zip(self._sums, scores.T, strict=True):
-            np.add.at(sums, places, column)
+            np.add.at(sums, places, column.astype(np.float64))  # several times as fast as with a cast inside
         np.add.at(self._counts, places, 1)
 
     @property
