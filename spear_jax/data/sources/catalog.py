@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources.files import load_files
 from spear_jax.data.sources.mimic_iv import load_mimic_iv, prepare_mimic_iv
-from spear_jax.data.sources.nab import load_nab, prepare_nab
-from spear_jax.data.sources.nasa import load_nasa, prepare_nasa
+from spear_jax.data.sources.nab import NAB, load_nab
+from spear_jax.data.sources.nasa import NASA, load_nasa
 from spear_jax.data.sources.synthetic import generate_series
 
 
@@ -107,13 +107,13 @@ DATASETS = {
         title="NASA SMAP and MSL",
         full_title="NASA SMAP and MSL telemetry",
         load=_load_nasa,
-        prepare=lambda data: f"prepared in {prepare_nasa(data.dir)}",
+        prepare=lambda data: f"prepared in {NASA.prepare(data.dir)}",
     ),
     "nab": DatasetEntry(
         title="NAB",
         full_title="Numenta Anomaly Benchmark (NAB)",
         load=_load_nab,
-        prepare=lambda data: f"prepared in {prepare_nab(data.dir)}",
+        prepare=lambda data: f"prepared in {NAB.prepare(data.dir)}",
     ),
     "mimic_iv": DatasetEntry(
         title="MIMIC-IV",

@@ -1,14 +1,17 @@
 """Locates data sets: the user's copy, or one that TFDS has downloaded and prepared."""
 
+import dataclasses
 import importlib.resources
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import filelock
 from etils import epath
 
 from spear_jax.errors import InputError, one_line
+
+Record = TypeVar("Record")
 
 
 def local_copy(directory: str, name: str) -> epath.Path | None:
@@ -26,6 +29,38 @@ def local_copy(directory: str, name: str) -> epath.Path | None:
     root = os.environ.get("SPEAR_DATA_DIR")
     copy = epath.Path(root).expanduser() / name if root else None
     return copy if copy and copy.exists() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class PublicDataset(Generic[Record]):
+    """A data set of which the user has a copy, or which TFDS downloads and prepares.
+
+    Attributes:
+      name: see `local_copy`.
+      record: the type of a record; its fields are the features of a prepared example.
+      parse: reads all records of a local copy.
+      make_builder: see `prepare_with_tfds`.
+    """
+
+    name: str
+    record: Callable[..., Record]
+    parse: Callable[[epath.Path], list[Record]]
+    make_builder: Callable[[], Any]
+
+    def read(self, directory: str) -> list[Record]:
+        """Reads all records from `directory`, see `local_copy`."""
+        if local := local_copy(directory, self.name):
+            return self.parse(local)
+        builder = prepare_with_tfds(self.make_builder)
+        return [self.record(**example) for example in read_prepared(builder, builder.SPLIT)]
+
+    def prepare(self, directory: str) -> epath.Path:
+        """Downloads and prepares what `read` reads, or checks the local copy; returns the folder."""
+        local = local_copy(directory, self.name)
+        if not local:
+            return epath.Path(prepare_with_tfds(self.make_builder).data_dir)
+        self.parse(local)
+        return local
 
 
 def pinned_checksums(name: str) -> dict[str, str]:
@@ -70,7 +105,8 @@ def read_prepared(builder: Any, split: str) -> Iterator[dict[str, Any]]:
       InputError: they are unreadable.
     """
     try:
-        yield from builder.as_data_source(split=split)
+        for example in builder.as_data_source(split=split):
+            yield {name: value.decode() if isinstance(value, bytes) else value for name, value in example.items()}
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{builder.data_dir}: the prepared data cannot be read ({one_line(error)}); delete the folder to prepare"

@@ -93,7 +93,7 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, only_mirr
     from spear_jax.data.sources.nab.nab_builder import NumentaAnomalyBenchmark  # TFDS is slow to import
 
     mirror = only_mirror(NumentaAnomalyBenchmark, copy)
-    place = nab_source.prepare_nab()
+    place = nab_source.NAB.prepare("")
     assert str(place) == str(tfds_folder / "numenta_anomaly_benchmark" / "1.0.0")
     requests = mirror.requests
     assert requests == len(FILES) + 2

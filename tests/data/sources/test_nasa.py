@@ -188,8 +188,8 @@ def test_layouts(copy: Path, tmp_path: Path) -> None:
 def test_environment(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEAR_DATA_DIR", str(copy.parent))
     assert len(nasa_source.load_nasa()) == 5
-    assert str(nasa_source.prepare_nasa()) == str(copy)
-    assert str(nasa_source.prepare_nasa(str(copy))) == str(copy)
+    assert str(nasa_source.NASA.prepare("")) == str(copy)
+    assert str(nasa_source.NASA.prepare(str(copy))) == str(copy)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def mirror(copy: Path, only_mirror: OnlyMirror) -> Mirror:
 
 
 def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, mirror: Mirror) -> None:
-    place = nasa_source.prepare_nasa()
+    place = nasa_source.NASA.prepare("")
     assert str(place) == str(tfds_folder / "nasa_telemetry" / "1.0.0")
     assert mirror.requests == 2 * len(SHAPES) + 1
     for column in (0, 7):

@@ -1,5 +1,5 @@
 """Reads the Numenta Anomaly Benchmark."""
 
-from spear_jax.data.sources.nab.nab_source import load_nab, prepare_nab
+from spear_jax.data.sources.nab.nab_source import NAB, load_nab
 
-__all__ = ["load_nab", "prepare_nab"]
+__all__ = ["NAB", "load_nab"]

@@ -8,11 +8,9 @@ timestamps occur twice, and one file steps back by 55 minutes.
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epath
-
 from spear_jax.data.series import Series
-from spear_jax.data.sources import prepared
 from spear_jax.data.sources.nab.nab_parser import NabFile, parse_nab
+from spear_jax.data.sources.prepared import PublicDataset
 from spear_jax.errors import InputError
 
 GROUPS = (
@@ -56,7 +54,7 @@ def load_nab(
     for group in groups:
         if group not in GROUPS:
             raise InputError(f"config.data.nab.groups: no group is named {group!r}; allowed: {', '.join(GROUPS)}")
-    chosen = [file for file in _read_files(directory) if not groups or file.group in groups]
+    chosen = [file for file in NAB.read(directory) if not groups or file.group in groups]
     for part in files:
         if not any(part in file.name for file in chosen):
             raise InputError(
@@ -79,28 +77,10 @@ def load_nab(
     ]
 
 
-def prepare_nab(directory: str = "") -> epath.Path:
-    """Downloads the data that `load_nab(directory)` reads; returns their folder.
-
-    Raises:
-      InputError: the local copy cannot be read, or no mirror provided a file.
-    """
-    local = prepared.local_copy(directory, "nab")
-    if not local:
-        return epath.Path(prepared.prepare_with_tfds(_make_builder).data_dir)
-    parse_nab(local)
-    return local
-
-
 def _make_builder() -> Any:
     from spear_jax.data.sources.nab.nab_builder import NumentaAnomalyBenchmark
 
     return NumentaAnomalyBenchmark()
 
 
-def _read_files(directory: str) -> list[NabFile]:
-    local = prepared.local_copy(directory, "nab")
-    if local:
-        return parse_nab(local)
-    examples = prepared.read_prepared(prepared.prepare_with_tfds(_make_builder), "files")
-    return [NabFile(**(example | {"name": example["name"].decode()})) for example in examples]
+NAB = PublicDataset("nab", NabFile, parse_nab, _make_builder)

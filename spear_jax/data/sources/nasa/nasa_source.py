@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from spear_jax.data.series import Series
-from spear_jax.data.sources import prepared
 from spear_jax.data.sources.nasa.nasa_parser import SPACECRAFT, Channel, parse_nasa
+from spear_jax.data.sources.prepared import PublicDataset
 from spear_jax.errors import InputError
 
 
@@ -45,25 +44,10 @@ def load_nasa(
     Raises:
       InputError: the data cannot be read, or a channel has no such column.
     """
-    local = prepared.local_copy(directory, "nasa")
-    channels = parse_nasa(local) if local else _read_prepared()
-    channels = [channel for channel in channels if channel.spacecraft in SPACECRAFT[spacecraft]]
+    channels = [channel for channel in NASA.read(directory) if channel.spacecraft in SPACECRAFT[spacecraft]]
     if limit:
         channels = _alternate(channels)[:limit]
     return [_to_series(channel, parts, column) for channel in sorted(channels, key=lambda channel: channel.name)]
-
-
-def prepare_nasa(directory: str = "") -> epath.Path:
-    """Downloads the data that `load_nasa(directory)` reads; returns their folder.
-
-    Raises:
-      InputError: the local copy cannot be read, or no mirror provided a file.
-    """
-    local = prepared.local_copy(directory, "nasa")
-    if not local:
-        return epath.Path(prepared.prepare_with_tfds(_make_builder).data_dir)
-    parse_nasa(local)
-    return local
 
 
 def _alternate(channels: Sequence[Channel]) -> list[Channel]:
@@ -94,7 +78,4 @@ def _make_builder() -> Any:
     return NasaTelemetry()
 
 
-def _read_prepared() -> list[Channel]:
-    examples = prepared.read_prepared(prepared.prepare_with_tfds(_make_builder), "channels")
-    text = ("name", "spacecraft")
-    return [Channel(**(example | {field: example[field].decode() for field in text})) for example in examples]
+NASA = PublicDataset("nasa", Channel, parse_nasa, _make_builder)
