@@ -33,7 +33,7 @@ from spear_jax.data import (
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord, versions
-from spear_jax.methods import Fitted, fit, load_method_backbone
+from spear_jax.methods import fit, load_method_backbone
 from spear_jax.model import PlacedModel
 
 HELD_OUT = 0.25  # share of the series used for validation, unless validation data are given
@@ -145,6 +145,8 @@ class SpearDetector(BaseEstimator):
             recorded = [*recorded, *held_out]
         with contextlib.nullcontext() if self.verbose else parallel.quiet():
             dataset = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
+            # Nothing reads scores of the training part: `decision_function` scores whole series.
+            dataset = dataclasses.replace(dataset, examples={"validation": dataset.examples["validation"]})
             self.history_: list[dict[str, Any]] = []
             self._train(config, dataset, callback)
         for attribute in ("n_features_in_", "feature_names_in_"):
@@ -293,18 +295,11 @@ class SpearDetector(BaseEstimator):
                 callback(line)
 
         with tempfile.TemporaryDirectory() as folder:
-            fitted = fit(
-                config,
-                dataset,
-                record,
-                epath.Path(folder),
-                on_start=on_start,
-                on_epoch=on_epoch,
-                keep_stopped=True,
-            )
+            path = epath.Path(folder)
+            fitted = fit(config, dataset, record, path, on_start=on_start, on_epoch=on_epoch, keep_stopped=True)
         if record.training["stopped"] == "signal":
             warnings.warn("training was stopped; the best prompt so far is kept", UserWarning, stacklevel=3)
-        assert isinstance(fitted, Fitted) and fitted.detector is not None  # since the method is SPEAR
+        assert fitted and fitted.detector  # since the method is SPEAR
         self.detector_ = fitted.detector
         self.__dict__.pop("_scorer", None)
 

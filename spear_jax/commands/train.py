@@ -11,7 +11,7 @@ from spear_jax.commands import memory
 from spear_jax.commands.run_folder import finished_results, open_folder, write_run
 from spear_jax.data import build_dataset, load_series
 from spear_jax.evaluation import RunRecord, judge_scores
-from spear_jax.methods import Fitted, fit
+from spear_jax.methods import fit
 from spear_jax.model import PlacedModel, inspect_prompt
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import introduce, results_table
@@ -50,8 +50,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
 
     with plain_warnings():
         fitted = fit(config, dataset, record, folder, on_start=on_start)
-        if not isinstance(fitted, Fitted):
-            return f"stopped at step {fitted.progress.step}; the same command resumes it"
+        if fitted is None:
+            return f"stopped at step {record.training['steps']}; the same command resumes it"
         inspection = inspect_prompt(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
         with record.timed("evaluation"):
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)

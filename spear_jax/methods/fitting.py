@@ -14,9 +14,9 @@ from spear_jax.data import Dataset, MethodScores, stitch_splits
 from spear_jax.detector import Detector
 from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule
 from spear_jax.methods.head_only import score_head_only
-from spear_jax.methods.implementations import Trainable, start_method
+from spear_jax.methods.implementations import Trainable, find_implementation
 from spear_jax.model import PlacedModel
-from spear_jax.training import TrainingResult, train_model
+from spear_jax.training import train_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def fit(
     on_start: Callable[[PlacedModel | None], object],
     on_epoch: Callable[[dict[str, Any]], object] | None = None,
     keep_stopped: bool = False,
-) -> Fitted | TrainingResult:
+) -> Fitted | None:
     """Fits the method of a config, in the training loop or outside it, scores every split and chooses a threshold.
 
     Args:
@@ -61,14 +61,14 @@ def fit(
       keep_stopped: whether to finish with the best parameters so far if a signal stops training.
 
     Returns:
-      The fitted method; or, if a signal stopped training and `keep_stopped` is False, the result of training so far.
+      The fitted method; None if a signal stopped training and `keep_stopped` is False.
 
     Raises:
       InputError: the method cannot work with this backbone, these data or this machine.
       TrainingDivergedError: the loss is no longer finite.
     """
     with record.timed("loading"):
-        started = start_method(config, dataset, record)
+        started = find_implementation(config.method)(config, dataset, record)
     schedule = {"epochs": config.train.epochs, "patience": config.train.early_stopping.patience}
     if not isinstance(started, Trainable):
         record.training = schedule
@@ -80,14 +80,21 @@ def fit(
     record.model = started.model.description()
     on_start(started.model)
     result = train_model(started.model, dataset, config, folder, on_epoch)
-    record.training = {**schedule, **_training_facts(result), **record.training}
+    record.training = {
+        **schedule,
+        "epochs_done": result.progress.epoch,
+        "steps": result.progress.step,
+        "stopped": result.stopped,
+        "best": result.progress.best,
+        **record.training,
+    }
     record.seconds["training"] = result.progress.seconds
     record.earlier_cpu_seconds = result.cpu_seconds_before
     record.memory["optimizer_bytes"] = result.optimizer_bytes
     if result.windows_per_second:
         record.throughput["training_windows_per_second"] = round(result.windows_per_second, 2)
     if result.stopped == "signal" and not keep_stopped:
-        return result
+        return None
     if best := result.progress.best:  # none if training was stopped before its first evaluation
         parallel.say(f"scoring with the best step ({best['step']}) ...")
     with record.timed("scoring"):
@@ -122,12 +129,3 @@ def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrai
     is_window_head = config.head.kind == "window"
     windows = {split: step_scores[:, 0] for split, step_scores in scores.items()} if is_window_head else {}
     return MethodScores(stitch_splits(dataset, scores), windows, controls)
-
-
-def _training_facts(result: TrainingResult) -> dict[str, Any]:
-    return {
-        "epochs_done": result.progress.epoch,
-        "steps": result.progress.step,
-        "stopped": result.stopped,
-        "best": result.progress.best,
-    }

@@ -36,20 +36,7 @@ class Trainable:
 
 
 Start: TypeAlias = Callable[[ConfigDict, Dataset, RunRecord], Trainable | ScoreFunction]
-
-
-def start_method(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable | ScoreFunction:
-    """Starts the method that a config names.
-
-    Args:
-      config: a complete config.
-      dataset: the data to train on and to score.
-      record: record of the run; gets the backbone, and warnings and notes about the method.
-
-    Raises:
-      InputError: the method cannot work with this backbone, these data or this machine.
-    """
-    return find_implementation(config.method)(config, dataset, record)
+"""Starts a method on data to train on and to score; records the backbone, and warnings and notes about the method."""
 
 
 def find_implementation(method: str) -> Start:
