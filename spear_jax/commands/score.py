@@ -116,7 +116,6 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
         lambda remark: warn(f"standard input: {remark}"),
         named=_named_columns(config),
         usual=_named_columns(detector.config),
-        labelled=False,
     )
     for line in (*_describe_scales(detector, [table]), _describe_latency(scorer, table, scoring)):
         print(line, file=sys.stderr)

@@ -36,11 +36,10 @@ class LiveTable:
     def __init__(
         self,
         raw: io.RawIOBase,
-        report: Callable[[str], None] = lambda remark: None,
+        report: Callable[[str], None],
         *,
         named: Columns = UNNAMED,
         usual: Columns = UNNAMED,
-        labelled: bool = True,
     ) -> None:
         """Waits for the header line and the first row.
 
@@ -49,7 +48,6 @@ class LiveTable:
           report: called with each remark on the rows as soon as it comes up.
           named: see `choose_columns`.
           usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may contain anything.
 
         Raises:
           InputError: it is not a CSV, or lacks a column.
@@ -61,7 +59,8 @@ class LiveTable:
         try:
             self._csv = CsvFormat.sniff(self._header + self._first_row)
             head = self._frame(self._first_row) if self._first_row.strip() else pd.DataFrame()
-            self._parser = _LiveRowParser(head, self._csv, report, named=named, usual=usual, labelled=labelled)
+            self._parser = _LiveRowParser(head, self._csv, named=named, usual=usual, labelled=False)
+            self._parser.report = report
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
         except UNREADABLE as error:
@@ -151,18 +150,7 @@ class LiveTable:
 class _LiveRowParser(RowParser):
     """A parser whose time format is decided by the first row that tells days from months."""
 
-    def __init__(
-        self,
-        head: pd.DataFrame,
-        csv_format: CsvFormat,
-        report: Callable[[str], None],
-        *,
-        named: Columns,
-        usual: Columns,
-        labelled: bool,
-    ) -> None:
-        super().__init__(head, csv_format, named=named, usual=usual, labelled=labelled)
-        self._report = report
+    report: Callable[[str], None]
 
     def settle_time_format(self, stamps: pd.Series, first: int) -> None:
         if len(self.time_formats) < 2:
@@ -171,7 +159,7 @@ class _LiveRowParser(RowParser):
         fits, fits_other = (parse_times(stamps, time_format).notna() for time_format in (used, other))
         if fits_other.all() and not fits.all():
             row, cell = first_cell(stamps, ~fits, first)
-            self._report(
+            self.report(
                 f"row {row}: {cell} does not fit {used}; from row {first + 1} on times are read as {other}: day and"
                 " month were confused before it"
             )
