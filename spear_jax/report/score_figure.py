@@ -4,17 +4,13 @@ import io
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from etils import epath
 from jaxtyping import Float, Int
+from matplotlib.figure import Figure
 
 from spear_jax.storage import write_whole
-
-matplotlib.use("Agg")
-
 
 SERIES = 6  # shown at most
 BUCKETS = 4096
@@ -22,12 +18,17 @@ ALARM = "#7a3b9e"
 
 
 class Envelope:
-    """Extremes of a series in at most `BUCKETS` buckets, whose width grows with the series."""
+    """Extremes of a series in at most `BUCKETS` buckets, whose width grows with the series.
+
+    Attributes:
+      width: steps in a bucket.
+      extremes: lowest value, highest value and highest score of each bucket; NaN where all are missing.
+    """
 
     def __init__(self) -> None:
         """Starts with no steps."""
-        self.width = 1  # steps in a bucket
-        self._rows = np.zeros((0, 3))  # lowest value, highest value, highest score of each bucket
+        self.width = 1
+        self.extremes = np.zeros((0, 3))
         self._count = 0  # steps so far
 
     def add(self, values: Float[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> None:
@@ -35,25 +36,20 @@ class Envelope:
         bucket = (self._count + np.arange(len(values))) // self.width
         self._count += len(values)
         grown = np.full((int(bucket[-1]) + 1, 3), np.nan)
-        grown[: len(self._rows)] = self._rows
+        grown[: len(self.extremes)] = self.extremes
         for column, (extreme, numbers) in enumerate(((np.fmin, values), (np.fmax, values), (np.fmax, scores))):
             extreme.at(grown[:, column], bucket, numbers)
-        self._rows = grown
-        while len(self._rows) > BUCKETS:
-            even = np.pad(self._rows, ((0, len(self._rows) % 2), (0, 0)), constant_values=np.nan)
+        self.extremes = grown
+        while len(self.extremes) > BUCKETS:
+            even = np.pad(self.extremes, ((0, len(self.extremes) % 2), (0, 0)), constant_values=np.nan)
             low, high, score = (even[:, column].reshape(-1, 2).T for column in range(3))
-            self._rows = np.stack([np.fmin(*low), np.fmax(*high), np.fmax(*score)], axis=1)
+            self.extremes = np.stack([np.fmin(*low), np.fmax(*high), np.fmax(*score)], axis=1)
             self.width *= 2
 
     @property
     def steps(self) -> Int[np.ndarray, "buckets"]:
         """Returns the first step of each bucket."""
-        return np.arange(len(self._rows)) * self.width
-
-    @property
-    def extremes(self) -> Float[np.ndarray, "buckets 3"]:
-        """Returns lowest value, highest value and highest score of each bucket; NaN where all are missing."""
-        return self._rows
+        return np.arange(len(self.extremes)) * self.width
 
 
 class Envelopes:
@@ -79,9 +75,8 @@ class Envelopes:
           alarms: a table with the columns series, start and end.
           warnings: shown below the figure.
         """
-        figure, axes = plt.subplots(
-            len(self._series), 1, figsize=(12, 0.6 + 2.4 * len(self._series)), squeeze=False, layout="constrained"
-        )
+        figure = Figure(figsize=(12, 0.6 + 2.4 * len(self._series)), layout="constrained")
+        axes = figure.subplots(len(self._series), 1, squeeze=False)
         for axis, (name, envelope) in zip(axes[:, 0], self._series.items(), strict=True):
             x, (low, high, score) = envelope.steps, envelope.extremes.T
             if np.isfinite(low).any():  # combined columns have no single value
@@ -110,6 +105,5 @@ class Envelopes:
             figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color="#c00000", parse_math=False)
         blob = io.BytesIO()
         figure.savefig(blob, dpi=110, metadata={"Description": " | ".join(warnings)})
-        plt.close(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, blob.getvalue())

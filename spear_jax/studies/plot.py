@@ -3,18 +3,15 @@
 import io
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from spear_jax.report import COLUMNS
 from spear_jax.studies.markdown import matrix_cells, seed_results, setting
 from spear_jax.studies.planning import PlannedRun
 from spear_jax.studies.study import Study
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> bytes:
@@ -27,11 +24,6 @@ def draw_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame)
       planned: the runs of the study.
       table: measured runs, from `table.result_rows`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     results = seed_results(study, planned, table)
     if study.matrices:
         figure = _heat_maps(study, results)
@@ -43,7 +35,6 @@ def draw_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame)
         figure = _strips(study, results)
     png = io.BytesIO()
     figure.savefig(png, dpi=120)
-    pyplot.close(figure)
     return png.getvalue()
 
 
@@ -59,7 +50,7 @@ def _label(study: Study) -> str:
     return "test " + " and ".join(COLUMNS[metric] for metric in _drawn(study))
 
 
-def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> "Figure":
+def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> Figure:
     """Draws metrics along a config field.
 
     Args:
@@ -67,9 +58,8 @@ def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> "Figure":
       results: results from `seed_results`.
       along: the field's value in each run.
     """
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     drawn = _drawn(study)
     for metric in drawn:
         axes.plot(along, results[metric], "o", alpha=0.5, label=_each_seed(drawn, metric))
@@ -82,12 +72,11 @@ def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> "Figure":
     return figure
 
 
-def _strips(study: Study, results: pd.DataFrame) -> "Figure":
+def _strips(study: Study, results: pd.DataFrame) -> Figure:
     """Draws metrics with one line of the figure for each row of the table."""
-    from matplotlib import pyplot
-
     labels = list(dict.fromkeys(results["row"]))[::-1]
-    figure, axes = pyplot.subplots(figsize=(10, 1.8 + 0.3 * len(labels)), layout="constrained")
+    figure = Figure(figsize=(10, 1.8 + 0.3 * len(labels)), layout="constrained")
+    axes = figure.subplots()
     drawn, places = _drawn(study), results["row"].map(labels.index)
     for metric in drawn:
         axes.plot(results[metric], places, "o", alpha=0.5, label=_each_seed(drawn, metric))
@@ -106,15 +95,12 @@ def _each_seed(drawn: Sequence[str], metric: str) -> str:
     return "each seed" if len(drawn) == 1 else f"each seed, {COLUMNS[metric]}"
 
 
-def _heat_maps(study: Study, results: pd.DataFrame) -> "Figure":
+def _heat_maps(study: Study, results: pd.DataFrame) -> Figure:
     """Draws mean test AUROC, a panel for each matrix that shows it."""
-    from matplotlib import pyplot
-
     means = results.groupby("row")["auroc"].mean()
     matrices = [matrix for matrix, metrics in study.matrices.items() if "auroc" in metrics]
-    figure, panels = pyplot.subplots(
-        1, len(matrices), figsize=(4.6 * len(matrices), 4.6), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(4.6 * len(matrices), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(matrices), squeeze=False)
     for axes, matrix in zip(panels[0], matrices, strict=True):
         cells = matrix_cells(study, matrix)
         origins, targets = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
