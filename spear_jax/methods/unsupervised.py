@@ -19,6 +19,9 @@ each other.
 
 At most `MAX_REFERENCES` windows are fitted, a random sample if there are more. This bounds memory to a few numbers per
 step, and makes time linear in the length.
+
+Every detector takes the steps in a window, 0 for the default (anything else below 2 is an `InputError`), and a seed, of
+the sample and of what else is random. Where nothing else is said, scores are 1 on average over the windows of a series.
 """
 
 from collections.abc import Callable
@@ -79,17 +82,7 @@ def isolation_forest(series: Series, window: int = 0, *, seed: int) -> Float[np.
     """Scores a step by how few random cuts isolate its windows (Liu, Ting and Zhou, ICDM 2008).
 
     This is scikit-learn's forest of 100 trees, each grown on 256 windows; it takes 1 s for 100 000 steps on one core.
-
-    Args:
-      series: the series to score; its labels are not read.
-      window: steps in a window; 0 is the default, see above.
-      seed: seed of the trees.
-
-    Returns:
-      A score per step in (0, 1); about .5 is typical.
-
-    Raises:
-      InputError: `window` is negative or 1.
+    Scores are in (0, 1); about .5 is typical.
     """
 
     def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
@@ -99,30 +92,16 @@ def isolation_forest(series: Series, window: int = 0, *, seed: int) -> Float[np.
     return _score_steps(series, window, seed, score)
 
 
-def nearest_neighbours(series: Series, window: int = 0, *, neighbours: int = 1, seed: int) -> Float[np.ndarray, "time"]:
-    """Scores a window by its Euclidean distance to the k-th nearest (Ramaswamy, Rastogi and Shim, SIGMOD 2000).
+def nearest_neighbours(series: Series, window: int = 0, *, seed: int) -> Float[np.ndarray, "time"]:
+    """Scores a window by its Euclidean distance to the nearest one (Ramaswamy, Rastogi and Shim, SIGMOD 2000).
 
     Overlapping windows are not compared, since a window always resembles its own shifted copy.
 
     The cost is windows x references x window: 18 s for 100 000 steps on one core.
-
-    Args:
-      series: the series to score; its labels are not read.
-      window: steps in a window; 0 is the default, see above.
-      neighbours: k.
-      seed: seed of the sample of references, for series of more than `MAX_REFERENCES` windows.
-
-    Returns:
-      A score per step, 1 on average over windows; 0 if there are fewer than k neighbours.
-
-    Raises:
-      InputError: `window` is negative or 1, or `neighbours` below 1.
     """
-    if neighbours < 1:
-        raise InputError(f"neighbours={neighbours}: must be at least 1")
 
     def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
-        return _relative(_distances(references, own, own.shape[1] - 1, neighbours))
+        return _relative(_distances(references, own, own.shape[1] - 1))
 
     return _score_steps(series, window, seed, score)
 
@@ -138,22 +117,10 @@ def matrix_profile(series: Series, window: int = 0, *, seed: int) -> Float[np.nd
     import and 20 s of compilation in each process, or from aeon, which excludes pandas 3.1 and numpy 2.5.
 
     The cost is that of `nearest_neighbours`.
-
-    Args:
-      series: the series to score; its labels are not read.
-      window: steps in a window; 0 is the default, see above.
-      seed: seed of the sample of references, for series of more than `MAX_REFERENCES` windows, whose distances are
-        then upper bounds.
-
-    Returns:
-      A score per step, 1 on average over windows.
-
-    Raises:
-      InputError: `window` is negative or 1.
     """
 
     def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
-        return _relative(_distances(references, own, -(-own.shape[1] // 4), 1, _standardized))
+        return _relative(_distances(references, own, -(-own.shape[1] // 4), _standardized))
 
     return _score_steps(series, window, seed, score)
 
@@ -164,17 +131,6 @@ def sub_pca(series: Series, window: int = 0, *, seed: int) -> Float[np.ndarray, 
     This is the simple method that leads TSB-AD's univariate track (Liu and Paparrizos, NeurIPS 2024), in its textbook
     form: the leading components explain 90% of the variance. (TSB-AD's own version sums over all components, each
     divided by its variance.) It takes less than 1 s for 100 000 steps on one core.
-
-    Args:
-      series: the series to score; its labels are not read.
-      window: steps in a window; 0 is the default, see above.
-      seed: of the sample of references, in series of more than `MAX_REFERENCES` windows.
-
-    Returns:
-      A score per step, 1 on average over windows.
-
-    Raises:
-      InputError: `window` is negative or 1.
     """
 
     def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
@@ -242,20 +198,16 @@ def _distances(
     references: _References,
     own: Float[np.ndarray, "windows window"],
     reach: int,
-    neighbours: int,
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Float[np.ndarray, "windows"]:
-    """Returns each window's Euclidean distance to the k-th nearest reference that starts over `reach` steps from it.
+    """Returns each window's Euclidean distance to the nearest reference that starts over `reach` steps from it, else 0.
 
     Args:
       references: the windows to compare with.
       own: all windows of the series, one step apart.
       reach: steps.
-      neighbours: k.
       prepare: applied to the windows first.
     """
-    if neighbours > len(references.windows):
-        return np.zeros(len(own))
     # |q - r|^2 is |q|^2 + (|r|^2 - 2 q r), where the bracket is a single matrix product of (q, 1) and (-2 r, |r|^2).
     fitted = prepare(references.windows)
     factors = np.vstack([-2 * fitted.T, (fitted**2).sum(axis=1)])
@@ -269,8 +221,7 @@ def _distances(
         lasts = np.searchsorted(references.starts, starts + reach, side="right")
         for row, first, last in zip(bracket, firsts, lasts, strict=True):
             row[first:last] = np.inf
-        kth = bracket.min(axis=1) if neighbours == 1 else np.partition(bracket, neighbours - 1)[:, neighbours - 1]
-        near = kth + squared_norm
+        near = bracket.min(axis=1) + squared_norm
         # Equal windows differ by rounding errors.
         squared.append(np.where(np.isfinite(near) & (near > 1e-12 * squared_norm), near, 0.0))
         begin += len(block)
