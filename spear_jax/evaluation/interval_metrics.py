@@ -13,16 +13,13 @@ tests compare with stored output of aeon and of the authors' programs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from spear_jax.data import find_runs
 from spear_jax.evaluation.volumes import StepFlags, as_flags, vus
-
-Bias: TypeAlias = Literal["flat", "front", "back", "middle"]
-Cardinality: TypeAlias = Literal["reciprocal", "one"]
 
 PER_SERIES = ("range_f1", "event_f1", "affiliation_f1", "vus_pr", "vus_roc")
 
@@ -35,37 +32,22 @@ class PrecisionRecall(NamedTuple):
     f1: float | None
 
 
-def range_based(
-    labels: StepFlags,
-    predicted: StepFlags,
-    *,
-    alpha: float = 0.0,
-    bias: Bias = "flat",
-    cardinality: Cardinality = "reciprocal",
-) -> PrecisionRecall:
+def range_based(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     """Computes range-based precision and recall (Tatbul et al., NeurIPS 2018, arXiv:1803.03639).
 
-    Recall averages alpha [any step predicted] + (1 - alpha) gamma(x) omega over the true intervals, where omega is the
-    weighted share of the interval's steps that are predicted and x the number of predicted intervals that overlap it.
-    Precision is the same average over the predicted intervals, with the roles exchanged and alpha = 0, as in the paper.
+    Recall averages omega / x over the true intervals, where omega is the share of the interval's steps that are
+    predicted and x the number of predicted intervals that overlap it, at least 1. Precision is the same average over
+    the predicted intervals, with the roles exchanged. In the paper's terms, alpha is 0, the bias flat and gamma(x) 1/x.
 
     Args:
       labels: True where anomalous.
       predicted: True where an anomaly is predicted.
-      alpha: reward for detecting an interval at all, in [0, 1].
-      bias: which part of an interval weighs most.
-      cardinality: gamma(x) for x > 1: 'reciprocal' is 1/x, 'one' does not penalize fragments.
 
     Raises:
-      ValueError: shapes differ, or an argument is out of range.
+      ValueError: shapes differ.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: must be between 0 and 1")
     labels, predicted = as_flags(labels, predicted)
-    return _with_f1(
-        _mean(_overlap(predicted, labels, 0.0, bias, cardinality)),
-        _mean(_overlap(labels, predicted, alpha, bias, cardinality)),
-    )
+    return _with_f1(_mean(_overlap(predicted, labels)), _mean(_overlap(labels, predicted)))
 
 
 def event_wise(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
@@ -219,31 +201,12 @@ def _with_f1(precision: float | None, recall: float | None) -> PrecisionRecall:
     return PrecisionRecall(precision, recall, 2 * precision * recall / (precision + recall))
 
 
-def _overlap(
-    flags: Bool[np.ndarray, "steps"],
-    other: Bool[np.ndarray, "steps"],
-    alpha: float,
-    bias: Bias,
-    cardinality: Cardinality,
-) -> Float[np.ndarray, "intervals"]:
+def _overlap(flags: Bool[np.ndarray, "steps"], other: Bool[np.ndarray, "steps"]) -> Float[np.ndarray, "intervals"]:
     """Scores the overlap of each interval of `flags` with the intervals of `other`."""
     starts, ends = find_runs(flags)
     other_starts, other_ends = find_runs(other)
-    lengths = ends - starts
-    number = np.repeat(np.arange(len(starts)), lengths)
-    steps = np.flatnonzero(flags)
-    ahead, behind = steps - starts[number] + 1, ends[number] - steps
-    weights = {"flat": np.ones(len(steps)), "front": behind, "back": ahead, "middle": np.minimum(ahead, behind)}
-    if bias not in weights:
-        raise ValueError(f"bias={bias!r}: must be one of {', '.join(weights)}")
-    if cardinality not in ("reciprocal", "one"):
-        raise ValueError(f"cardinality={cardinality!r}: must be reciprocal or one")
-    weight = weights[bias]
-    covered = np.bincount(number, weight * other[steps], len(starts)) / np.bincount(number, weight, len(starts))
     overlapping = np.searchsorted(other_starts, ends) - np.searchsorted(other_ends, starts, side="right")
-    if cardinality == "reciprocal":
-        covered = covered / np.maximum(overlapping, 1)
-    return alpha * (overlapping > 0) + (1 - alpha) * covered
+    return _count(other, starts, ends) / (ends - starts) / np.maximum(overlapping, 1)
 
 
 def _quarters(flags: Bool[np.ndarray, "steps"]) -> Float[np.ndarray, "quarters"]:
