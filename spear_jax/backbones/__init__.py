@@ -4,12 +4,13 @@ from spear_jax.backbones.attention import Selection, take
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.pretrained import BackboneShape, describe_backbone, load_backbone
-from spear_jax.backbones.weights.checkpoint import param_shapes
+from spear_jax.backbones.weights.checkpoint import Params, param_shapes
 
 __all__ = [
     "Backbone",
     "BackboneShape",
     "Decoder",
+    "Params",
     "Selection",
     "describe_backbone",
     "load_backbone",

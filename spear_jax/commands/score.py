@@ -23,7 +23,7 @@ from spear_jax.detector import (
     write_scores,
 )
 from spear_jax.errors import InputError
-from spear_jax.evaluation import Rule
+from spear_jax.evaluation import AlarmRule
 from spear_jax.methods import load_method_backbone
 from spear_jax.report import shortened
 from spear_jax.training import StopSignal
@@ -153,7 +153,7 @@ def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
     validate(config)
     rule = detector.alarm_rule
     merge_gap = rule.merge_gap if config.alarms.merge_gap < 0 else config.alarms.merge_gap
-    rule = Rule(merge_gap, config.alarms.min_length or rule.min_length)
+    rule = AlarmRule(merge_gap, config.alarms.min_length or rule.min_length)
     return dataclasses.replace(detector, alarm_rule=rule), config
 
 

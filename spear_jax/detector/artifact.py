@@ -18,7 +18,7 @@ from spear_jax.data import Dataset, Quantizer, ScaleRange
 from spear_jax.detector.model_card import render_card, render_peft_section
 from spear_jax.detector.stored import JSON, read_files, seal, write_files
 from spear_jax.errors import InputError
-from spear_jax.evaluation import DecisionRule, Rule, RunRecord, Threshold
+from spear_jax.evaluation import AlarmRule, DecisionRule, RunRecord, Threshold
 from spear_jax.model import (
     ADAPTER_CONFIG,
     Params,
@@ -63,7 +63,7 @@ class Detector:
     typical_width: float
     ranges: Mapping[str, ScaleRange]
     threshold: Threshold
-    alarm_rule: Rule
+    alarm_rule: AlarmRule
     trained_on: str
     backbone: dict[str, Any]
     table_sha256: str
@@ -346,8 +346,8 @@ def _threshold(fields: Mapping[str, Any]) -> Threshold:
     return threshold
 
 
-def _alarm_rule(fields: Mapping[str, Any]) -> Rule:
-    rule = Rule(**fields)
+def _alarm_rule(fields: Mapping[str, Any]) -> AlarmRule:
+    rule = AlarmRule(**fields)
     if any(type(number) is not int for number in rule) or rule.merge_gap < 0 or rule.min_length < 1:
         raise InputError(f"alarms is {rule._asdict()}; expected merge_gap of at least 0 and min_length of at least 1")
     return rule

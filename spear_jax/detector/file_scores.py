@@ -16,7 +16,7 @@ from spear_jax.data import LiveTable, TableFile, TableScaler
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import ScoredRows, Stream
 from spear_jax.errors import InputError
-from spear_jax.evaluation import Alarm, Alarms, Rule
+from spear_jax.evaluation import Alarm, AlarmRule, Alarms
 from spear_jax.report import Envelopes
 from spear_jax.storage import write_whole
 
@@ -113,7 +113,7 @@ def _make_frame(scorer: Scorer, table: TableFile | LiveTable, scored: ScoredRows
 class AlarmTable:
     """The alarms of several series whose scores arrive in frames."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: AlarmRule) -> None:
         """Starts without series."""
         self._rule = rule
         self._open: dict[str, Alarms] = {}

@@ -1,6 +1,6 @@
 """Evaluates scores: metrics, thresholds, alarms, controls, results.json."""
 
-from spear_jax.evaluation.alarms import Alarm, Alarms, Rule
+from spear_jax.evaluation.alarms import Alarm, AlarmRule, Alarms
 from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, judge_scores
 from spear_jax.evaluation.pointwise import ranking_metrics
 from spear_jax.evaluation.record import RunRecord
@@ -10,10 +10,10 @@ from spear_jax.evaluation.thresholds import Threshold
 __all__ = [
     "SCHEMA",
     "Alarm",
+    "AlarmRule",
     "Alarms",
     "DecisionRule",
     "Evaluation",
-    "Rule",
     "RunRecord",
     "Threshold",
     "choose_rule",

@@ -1,7 +1,7 @@
 """Turns predicted time steps into alarms: intervals, after closing short gaps and dropping short alarms.
 
-An operator is paged once per interval, not once per step. Both fields of a `Rule` are chosen on validation data, like
-the threshold.
+An operator is paged once per interval, not once per step. The `AlarmRule` is chosen on validation data, like the
+threshold.
 """
 
 import itertools
@@ -20,7 +20,7 @@ LENGTHS = (1, 2, 3, 4, 8, 16)
 NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 
-class Rule(NamedTuple):
+class AlarmRule(NamedTuple):
     """Turns predicted steps into alarms.
 
     Attributes:
@@ -53,7 +53,7 @@ class Alarm(NamedTuple):
 class Alarms:
     """The alarms of one series, which may arrive in pieces."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: AlarmRule) -> None:
         """Starts with no steps."""
         self._rule = rule
         self._open: Alarm | None = None  # may still grow
@@ -102,7 +102,9 @@ def _merge(first: Alarm, second: Alarm) -> Alarm:
     return Alarm(first.start, second.end, highest.peak, highest.score, times)
 
 
-def find_alarms(scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, "steps"], rule: Rule) -> list[Alarm]:
+def find_alarms(
+    scores: Float[np.ndarray, "steps"], predicted: Bool[np.ndarray, "steps"], rule: AlarmRule
+) -> list[Alarm]:
     """Returns the alarms of a complete series."""
     alarms = Alarms(rule)
     return alarms.add(0, scores, predicted) + alarms.finish()
@@ -124,17 +126,17 @@ class Stretch(NamedTuple):
 
 def choose_alarm_rule(
     validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS
-) -> Rule:
+) -> AlarmRule:
     """Returns the rule with the best mean event F1 on validation data; the first one if tied or without anomalies.
 
     Args:
       validation: stretches of the validation split.
-      gaps: candidates for `Rule.merge_gap`.
-      lengths: candidates for `Rule.min_length`.
+      gaps: candidates for `AlarmRule.merge_gap`.
+      lengths: candidates for `AlarmRule.min_length`.
     """
-    best_f1, best_rule = -1.0, Rule(gaps[0], lengths[0])
+    best_f1, best_rule = -1.0, AlarmRule(gaps[0], lengths[0])
     for gap, length in itertools.product(gaps, lengths):
-        rule = Rule(gap, length)
+        rule = AlarmRule(gap, length)
         scores = [event_wise(stretch.labels, _alarm_mask(stretch, rule)).f1 for stretch in validation]
         defined = [f1 for f1 in scores if f1 is not None]
         if defined and np.mean(defined) > best_f1 + 1e-12:
@@ -142,7 +144,7 @@ def choose_alarm_rule(
     return best_rule
 
 
-def alarm_metrics(stretches: Iterable[Stretch], rule: Rule) -> dict[str, float | None]:
+def alarm_metrics(stretches: Iterable[Stretch], rule: AlarmRule) -> dict[str, float | None]:
     """Computes the metrics that matter to an operator on call.
 
     Returns:
@@ -167,7 +169,7 @@ def alarm_metrics(stretches: Iterable[Stretch], rule: Rule) -> dict[str, float |
     }
 
 
-def _alarm_mask(stretch: Stretch, rule: Rule) -> Bool[np.ndarray, "steps"]:
+def _alarm_mask(stretch: Stretch, rule: AlarmRule) -> Bool[np.ndarray, "steps"]:
     mask = np.zeros(len(stretch.labels), bool)
     for alarm in find_alarms(stretch.scores, stretch.predicted, rule):
         mask[alarm.start : alarm.end + 1] = True

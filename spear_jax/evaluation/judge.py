@@ -28,7 +28,7 @@ class DecisionRule(NamedTuple):
     """
 
     threshold: Threshold
-    alarms: alarms.Rule
+    alarms: alarms.AlarmRule
     chosen_on: str
 
     def predict(self, steps: StepScores) -> np.ndarray:
@@ -176,7 +176,7 @@ def _choose_rule(config: ConfigDict, dataset_name: str, validation: StepScores) 
     return DecisionRule(threshold, _choose_alarm_rule(config, validation, threshold), dataset_name)
 
 
-def _choose_alarm_rule(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.Rule:
+def _choose_alarm_rule(config: ConfigDict, validation: StepScores, threshold: Threshold) -> alarms.AlarmRule:
     fixed = config.alarms
     gaps = alarms.GAPS if fixed.merge_gap < 0 else (fixed.merge_gap,)
     lengths = (fixed.min_length,) if fixed.min_length else alarms.LENGTHS

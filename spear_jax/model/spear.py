@@ -1,19 +1,15 @@
 """SPEAR: a soft prompt and a head around a frozen backbone."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
-from spear_jax.backbones import Decoder, Selection, take
+from spear_jax.backbones import Decoder, Params, Selection, take
 from spear_jax.model.prompt import SoftPrompt
 from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
 from spear_jax.model.sequence import combine, extend_mask, suffix_positions
-
-Params = dict[str, Any]
 
 
 class Embedding(nn.Module):

@@ -30,7 +30,7 @@ from spear_jax.detector.file_scores import Scoring, score_table
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import Stream
 from spear_jax.errors import InputError
-from spear_jax.evaluation.alarms import Rule, find_alarms
+from spear_jax.evaluation.alarms import AlarmRule, find_alarms
 from spear_jax.model.placed import PlacedModel
 from spear_jax.report.score_figure import Envelope
 
@@ -284,7 +284,7 @@ def test_alarms_and_figure_are_written(spear: Spear, finished: Run, tmp_path: Pa
     assert (tmp_path / "o" / "figures" / "scores.png").stat().st_size > 10_000
     expected = []
     for name, series in scores.groupby("series", sort=False):
-        series_alarms = find_alarms(series["score"].to_numpy(), series["predicted"].to_numpy(), Rule(2, 3))
+        series_alarms = find_alarms(series["score"].to_numpy(), series["predicted"].to_numpy(), AlarmRule(2, 3))
         expected += [(name, alarm.start, alarm.end, alarm.peak) for alarm in series_alarms]
     columns = ["series", "start", "end", "peak"]
     assert list(alarms[columns].itertuples(index=False, name=None)) == expected

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from spear_jax.evaluation.alarms import Alarm, Alarms, Rule, Stretch, alarm_metrics, choose_alarm_rule, find_alarms
+from spear_jax.evaluation.alarms import Alarm, AlarmRule, Alarms, Stretch, alarm_metrics, choose_alarm_rule, find_alarms
 
 SCORES = np.array([0.1, 0.9, 0.8, 0.2, 0.95, 0.1, 0.1, 0.1, 0.7, 0.1])
 PREDICTED = SCORES > 0.5
@@ -17,14 +17,14 @@ PREDICTED = SCORES > 0.5
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (Rule(), [Alarm(1, 2, 1, 0.9), Alarm(4, 4, 4, 0.95), Alarm(8, 8, 8, 0.7)]),
-        (Rule(merge_gap=1), [Alarm(1, 4, 4, 0.95), Alarm(8, 8, 8, 0.7)]),
-        (Rule(merge_gap=3), [Alarm(1, 8, 4, 0.95)]),
-        (Rule(min_length=2), [Alarm(1, 2, 1, 0.9)]),
-        (Rule(merge_gap=1, min_length=2), [Alarm(1, 4, 4, 0.95)]),
+        (AlarmRule(), [Alarm(1, 2, 1, 0.9), Alarm(4, 4, 4, 0.95), Alarm(8, 8, 8, 0.7)]),
+        (AlarmRule(merge_gap=1), [Alarm(1, 4, 4, 0.95), Alarm(8, 8, 8, 0.7)]),
+        (AlarmRule(merge_gap=3), [Alarm(1, 8, 4, 0.95)]),
+        (AlarmRule(min_length=2), [Alarm(1, 2, 1, 0.9)]),
+        (AlarmRule(merge_gap=1, min_length=2), [Alarm(1, 4, 4, 0.95)]),
     ],
 )
-def test_gaps_are_closed_then_short_alarms_are_dropped(rule: Rule, expected: list[Alarm]) -> None:
+def test_gaps_are_closed_then_short_alarms_are_dropped(rule: AlarmRule, expected: list[Alarm]) -> None:
     assert find_alarms(SCORES, PREDICTED, rule) == expected
 
 
@@ -37,7 +37,7 @@ def test_gaps_are_closed_then_short_alarms_are_dropped(rule: Rule, expected: lis
 def test_pieces_give_the_alarms_of_the_whole(flags: list[bool], gap: int, length: int, cuts: list[int]) -> None:
     predicted = np.array(flags, bool)
     scores = np.random.default_rng(0).random(len(flags))
-    rule = Rule(gap, length)
+    rule = AlarmRule(gap, length)
     whole = find_alarms(scores, predicted, rule)
     # Independently: mathematical morphology closes the gaps, and labels the runs.
     closed = np.pad(predicted, gap + 1)
@@ -55,7 +55,7 @@ def test_pieces_give_the_alarms_of_the_whole(flags: list[bool], gap: int, length
 
 
 def test_an_alarm_is_given_out_as_soon_as_nothing_can_change_it() -> None:
-    alarms = Alarms(Rule(merge_gap=2))
+    alarms = Alarms(AlarmRule(merge_gap=2))
     assert alarms.add(0, np.array([0.9]), np.array([True])) == []
     assert alarms.add(1, np.array([0.1, 0.1]), np.array([False, False])) == []
     assert alarms.add(3, np.array([0.1]), np.array([False])) == [Alarm(0, 0, 0, 0.9)]
@@ -71,13 +71,13 @@ def test_false_alarms_and_delay() -> None:
         stretch("..xxxx....xxx...", "x...xx..x......."),  # found after 2 steps; two false alarms; one missed
         stretch("...xx...", "..xxxxx."),  # the alarm was up before the anomaly began
     ]
-    assert alarm_metrics(found, Rule()) == {"false_alarms": pytest.approx(1e4 * 2 / 24), "detection_delay": 1.0}
-    assert alarm_metrics([stretch("....", "....")], Rule()) == {"false_alarms": 0.0, "detection_delay": None}
+    assert alarm_metrics(found, AlarmRule()) == {"false_alarms": pytest.approx(1e4 * 2 / 24), "detection_delay": 1.0}
+    assert alarm_metrics([stretch("....", "....")], AlarmRule()) == {"false_alarms": 0.0, "detection_delay": None}
 
 
 def test_the_rule_is_the_best_on_validation() -> None:
     noisy = stretch("....xxxxxxxx....x...", "x.x..xx.xxx.......x.")
     rule = choose_alarm_rule([noisy])
     assert rule.min_length > 1  # drops the single steps that are wrong
-    assert choose_alarm_rule([stretch("....", "x.x.")]) == Rule()  # nothing to choose by
-    assert choose_alarm_rule([noisy], gaps=(7,), lengths=(1,)) == Rule(7, 1)
+    assert choose_alarm_rule([stretch("....", "x.x.")]) == AlarmRule()  # nothing to choose by
+    assert choose_alarm_rule([noisy], gaps=(7,), lengths=(1,)) == AlarmRule(7, 1)
