@@ -161,9 +161,6 @@ class SpearDetector(BaseEstimator):
     def decision_function(self, series: Any) -> Scores:
         """Returns P(anomalous) of each row, higher is more anomalous; a list for a list.
 
-        Args:
-          series: see the class.
-
         Raises:
           NotFittedError: neither `fit` nor `load` was called.
           InputError: the series cannot be used.
@@ -174,9 +171,6 @@ class SpearDetector(BaseEstimator):
 
     def predict(self, series: Any) -> Predictions:
         """Returns 1 for each row whose score is at least the threshold, else 0; a list for a list.
-
-        Args:
-          series: see the class.
 
         Raises:
           NotFittedError: see `decision_function`.
@@ -190,9 +184,6 @@ class SpearDetector(BaseEstimator):
 
     def intervals(self, series: Any) -> pd.DataFrame:
         """Returns the anomalies as intervals, with the merging of gaps and the minimum length that validation chose.
-
-        Args:
-          series: see the class.
 
         Returns:
           A row per interval: series (its number in a list), start, end and peak (rows), start_time, end_time and

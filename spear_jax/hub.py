@@ -29,11 +29,7 @@ class _NoBar(tqdm):
 def download(repository: str, revision: str, files: Sequence[str], *, progress: bool = True) -> Path:
     """Downloads files of a repository into the Hugging Face cache, unless they are there already.
 
-    Args:
-      repository: 'user/name'.
-      revision: a branch, tag or commit.
-      files: file names or glob patterns; those that the repository lacks are skipped.
-      progress: whether to show a progress bar.
+    `files` are names or glob patterns; those that the repository lacks are skipped.
 
     Returns:
       The folder of the snapshot; its name is the commit.

@@ -72,12 +72,7 @@ def int8_groups(int8: str, rows: int) -> int:
 def to_int8(
     kernel: Float[np.ndarray, "rows features"], int8: str
 ) -> tuple[Int[np.ndarray, "rows features"], Float[np.ndarray, "groups features"]]:
-    """Quantizes weights to the kernel and scales of `Linear`: the largest weight of a group becomes 127.
-
-    Args:
-      kernel: the weights.
-      int8: 'channel' or 'grouped'.
-    """
+    """Quantizes weights to the kernel and scales of `Linear`: the largest weight of a group becomes 127."""
     rows, features = kernel.shape
     groups = int8_groups(int8, rows)
     quantized = np.empty((rows, features), np.int8)

@@ -87,15 +87,7 @@ class SequenceContext(NamedTuple):
         key_positions: Int[Array, "#batch keys"],
         key_mask: Bool[Array, "batch keys"],
     ) -> "SequenceContext":
-        """Computes angles and masks, once for all layers.
-
-        Args:
-          config: the model's shape.
-          causal: whether vectors attend only to themselves and to earlier ones.
-          positions: positions of the vectors.
-          key_positions: positions of the keys.
-          key_mask: True at keys that may be attended to.
-        """
+        """Computes angles and masks, once for all layers."""
         size, slides = config.head_size, any(config.sliding)
         rotaries = (config.rotary, config.local_rotary) if slides else (config.rotary,)
         angles = [positions[..., None] * rotary.frequencies(size) for rotary in rotaries]

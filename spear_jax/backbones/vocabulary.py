@@ -65,12 +65,7 @@ class Vocabulary:
     def logits(
         self, states: Float[Array | np.ndarray, "*batch hidden"], ids: Int[np.ndarray, "tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """Computes the logits of some tokens, in float32.
-
-        Args:
-          states: from `Backbone.encode`.
-          ids: the tokens; only their rows are read.
-        """
+        """Computes the logits of some tokens, in float32; only their rows are read."""
         return _logits(_transform(states, self.transform), self.table[ids], self.bias[ids], self.soft_cap)
 
     def log_probabilities(
@@ -79,10 +74,6 @@ class Vocabulary:
         """Computes the log-probability of one token per state, over the whole vocabulary, in float32.
 
         The table is moved to the device in chunks, so that memory only holds `CHUNK` logits per state.
-
-        Args:
-          states: from `Backbone.encode`.
-          targets: the tokens.
         """
         states = _transform(states, self.transform)
         zeros: Any = np.zeros(targets.shape, np.float32)
@@ -187,13 +178,7 @@ def _check(
 
 
 def random_vocabulary(config: BertConfig | DecoderConfig, word_table: RandomTable, seed: int) -> Vocabulary:
-    """Draws the head of an untrained model, like `random_params`, with a tied table.
-
-    Args:
-      config: the model's shape.
-      word_table: the table.
-      seed: equal seeds give equal heads.
-    """
+    """Draws the head of an untrained model, like `random_params`, with a tied table."""
     size, transform = config.hidden_size, None
     if config.masked:
         kernel = np.float32(0.02) * np.random.default_rng((seed, 2)).standard_normal((size, size), np.float32)

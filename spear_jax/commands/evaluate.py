@@ -22,13 +22,6 @@ def evaluate_detector(
 
     Quantizer, embedding, prompt, head and backbone come from the detector.
 
-    Args:
-      config: a complete config.
-      detector_path: a detector or run folder.
-      workdir: a new folder.
-      command: the command line that reproduces the results, for results.json.
-      overridden: fields set on the command line.
-
     Raises:
       InputError: bad input, or an override of a field that the detector carries; the folder is unchanged.
     """

@@ -10,10 +10,6 @@ from spear_jax.errors import InputError
 def export_detector(detector_path: str, workdir: str) -> None:
     """Writes a detector together with its prompt in the format of PEFT's prompt tuning.
 
-    Args:
-      detector_path: a detector or run folder.
-      workdir: a new or empty folder.
-
     Raises:
       InputError: the folder is not empty, or PEFT cannot represent the prompt; nothing was written.
     """

@@ -40,9 +40,6 @@ class MemoryEstimate:
 def memory_table(config: ConfigDict) -> str:
     """Describes the memory that a config needs per device, part by part.
 
-    Args:
-      config: a valid config.
-
     Raises:
       InputError: see `estimate_memory`.
     """
@@ -64,9 +61,6 @@ def memory_table(config: ConfigDict) -> str:
 
 def estimate_memory(config: ConfigDict) -> MemoryEstimate:
     """Estimates the memory that a config needs for training and for scoring.
-
-    Args:
-      config: a valid config.
 
     Raises:
       InputError: the backbone cannot be described, prompt and window do not fit into it, the method has no backbone in

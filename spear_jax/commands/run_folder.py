@@ -82,17 +82,7 @@ def write_run(
     inspection: Inspection | None,
     detector: Detector | None = None,
 ) -> None:
-    """Writes the files of a run, results.json last, and prints the table of its results.
-
-    Args:
-      folder: folder of the run.
-      config: a complete config.
-      dataset: the scored data.
-      evaluation: evaluation of the scores.
-      record: record of the run.
-      inspection: inspection of the prompt, if there is one.
-      detector: the detector that this run trained, if any.
-    """
+    """Writes the files of a run, results.json last, and prints the table of its results."""
     open_folder(folder, config)
     content = compose_results(config, dataset, evaluation, record)
     if parallel.is_main():

@@ -30,13 +30,9 @@ from spear_jax.training import StopSignal
 
 
 def score_files(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
-    """Scores files.
+    """Scores a CSV or Parquet file, or a folder of them.
 
-    Args:
-      detector_path: a detector or run folder, or a detector on the Hugging Face Hub.
-      source: a CSV or Parquet file, or a folder of them.
-      workdir: a new folder, which gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
-      overrides: the values of config fields, as typed.
+    A new folder gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
 
     Raises:
       InputError: bad input; the folder is unchanged.
@@ -87,10 +83,6 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
     Standard output gets CSV with the columns series, step, timestamp, value, score, predicted.
 
     SIGINT and SIGTERM end the input: the rows that have arrived get their scores.
-
-    Args:
-      detector_path: a detector or run folder, or a detector of the Hugging Face Hub.
-      overrides: the values of config fields, as typed.
 
     Raises:
       InputError: bad input, or a detector that looks ahead. Rows before one that cannot be parsed get their scores.

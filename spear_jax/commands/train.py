@@ -20,11 +20,6 @@ from spear_jax.report import introduce, results_table
 def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     """Trains and evaluates, or resumes an earlier run in the same folder.
 
-    Args:
-      config: a complete config.
-      workdir: the run's folder.
-      command: the command line that reproduces the results, for results.json.
-
     Returns:
       The reason why the run stopped early; '' if it is finished.
 

@@ -52,13 +52,9 @@ def variants(argument: str, allowed: Sequence[str]) -> set[str]:
 
 
 def choose_backbone(config: ConfigDict, words: set[str]) -> None:
-    """Sets the backbone that a config's argument names; `debug` alone means random:tiny.
+    """Sets the backbone of a config to the one that its argument names; `debug` alone means random:tiny.
 
     Decoders run in bfloat16, the dtype they were trained in.
-
-    Args:
-      config: changed in place.
-      words: from `variants`.
 
     Raises:
       InputError: the argument names more than one backbone.

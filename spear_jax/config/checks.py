@@ -50,11 +50,7 @@ def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
 
 
 def check_scheme(name: str, path: str) -> None:
-    """Checks that a path is local or on Google Cloud Storage.
-
-    Args:
-      name: the flag or field that the path comes from.
-      path: its value; whether the path exists is checked when it is read.
+    """Checks that a path is local or on Google Cloud Storage; whether it exists is checked when it is read.
 
     Raises:
       InputError: it is a URL of another kind.
@@ -150,11 +146,6 @@ def _prompt_conflicts(config: ConfigDict) -> Iterator[str]:
 
 def check_length(config: ConfigDict, window: int, max_positions: int) -> None:
     """Checks that prompt and window fit into the backbone.
-
-    Args:
-      config: a valid config.
-      window: time steps in the longest window.
-      max_positions: positions of the backbone.
 
     Raises:
       InputError: names the field that is too long.

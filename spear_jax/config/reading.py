@@ -81,12 +81,7 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 
 
 def override(config: ConfigDict, name: str, text: str) -> None:
-    """Sets one field from the command line.
-
-    Args:
-      config: changed in place.
-      name: dotted name of the field, such as 'train.epochs'.
-      text: the value as typed.
+    """Sets one field, given its dotted name, to a value as typed on the command line.
 
     Raises:
       InputError: there is no such field, or the text is not of the field's type.

@@ -30,11 +30,7 @@ RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "c
 
 
 def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Compares the config of a run folder with another one.
-
-    Args:
-      stored: content of config.json.
-      config: the config to resume with.
+    """Compares the config of a run folder, from config.json, with one to resume it with.
 
     Returns:
       A line for each field that differs and affects steps already done.
@@ -48,10 +44,7 @@ def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
 
 
 def read_stored(stored: Mapping[str, Any]) -> ConfigDict:
-    """Rebuilds the config of a detector; fields added since then take their defaults.
-
-    Args:
-      stored: the config as `to_json` wrote it.
+    """Rebuilds a detector's config from what `to_json` wrote; fields added since then take their defaults.
 
     Raises:
       InputError: a section that a detector carries is missing, a field does not exist, or a retired field has another

@@ -81,9 +81,6 @@ def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "wind
 
     Finds the k lengths with the least padding, for the smallest k that keeps padding below `MAX_PADDING` of all steps,
     but at most `MAX_SHAPES` of them.
-
-    Args:
-      lengths: steps of each window.
     """
     longest = int(lengths.max(initial=1))
     rounded = np.minimum(-(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, longest)

@@ -108,15 +108,7 @@ class TableScaler:
         margin: float,
         typical_width: float,
     ) -> None:
-        """Starts with the ranges that are known.
-
-        Args:
-          scale: see `Scaler`.
-          ranges: the values mapped to 0 and 1 for each column, None if they are not known.
-          reference_steps: see `first_steps`.
-          margin: see `Scaler`.
-          typical_width: see `Scaler`.
-        """
+        """Starts with the ranges that are known: the values mapped to 0 and 1 for each column; see `Scaler.fit`."""
         self._scale, self._margin, self._typical_width = scale, margin, typical_width
         self._reference_steps = reference_steps
         self._low = np.array([limits[0] if limits else 0.0 for limits in ranges])

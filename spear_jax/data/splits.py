@@ -100,12 +100,6 @@ def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> 
     Whole series are held out if both parts then have anomalies, or if there are several series and none is anomalous;
     else the end of each series.
 
-    Args:
-      series: the recorded series.
-      share: share of the validation part.
-      gap: steps dropped between the two parts of one series.
-      seed: decides which series are held out.
-
     Raises:
       InputError: a part would be empty.
     """

@@ -64,12 +64,7 @@ class MethodScores:
 
 
 def stitch(windows: Windows, scores: Float[np.ndarray, "windows time"], recorded: Sequence[Series]) -> StepScores:
-    """Stitches scores per window into one score per step: the mean where windows overlap.
-
-    Args:
-      windows: the windows that were scored.
-      scores: a score per step of every window; those of padding do not count.
-      recorded: the recorded series, to which `windows.series` is an index.
+    """Stitches scores per window into one score per step: the mean where windows overlap, without padding.
 
     Returns:
       Every step that lies in a window, exactly once.
@@ -94,12 +89,9 @@ def scores_by_split(dataset: Dataset, scores: Float[np.ndarray, "all_steps"]) ->
 
 
 def combine_columns(steps: StepScores, recorded: Sequence[Series], how: str) -> StepScores:
-    """Combines the scores of several columns into one score per row.
+    """Combines the scores of several columns into one score per row, their 'max' or 'mean'.
 
-    Args:
-      steps: a score per step of every column.
-      recorded: the columns; those of one file share a `group`.
-      how: 'max' or 'mean' over the columns.
+    The columns of one file share a `group`.
 
     Returns:
       A score per row, with the series and the value of the group's first column. A row is anomalous if it is anomalous

@@ -5,15 +5,12 @@ from jaxtyping import Bool, Float, Int
 
 
 class ScoreSums:
-    """Sums and counts the scores of each time step, over a range of steps that can move forward."""
+    """Sums and counts the scores of each time step, over a range of steps that starts at 0 and can move forward.
+
+    A step has a score for each of the columns, which are series.
+    """
 
     def __init__(self, steps: int = 0, columns: int = 1) -> None:
-        """Starts without scores.
-
-        Args:
-          steps: length of the range, which starts at step 0.
-          columns: number of scores per step, one for each series.
-        """
         self._first = 0
         self._sums = np.zeros((columns, steps))
         self._counts = np.zeros(steps, int)
@@ -31,12 +28,9 @@ class ScoreSums:
     def add(
         self, steps: Int[np.ndarray, "scores"], scores: Float[np.ndarray, "scores columns"], *, first_only: bool = False
     ) -> None:
-        """Adds scores, in the order of their windows.
+        """Adds a row of scores for each entry of `steps`, which may contain a step several times.
 
-        Args:
-          steps: the step of each score; a step may occur several times.
-          scores: a row of scores per entry of `steps`.
-          first_only: whether a step keeps the first score that it receives and ignores the others.
+        With `first_only`, a step keeps the first score that it receives and ignores the others.
         """
         places = steps - self._first
         if first_only:

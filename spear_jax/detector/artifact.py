@@ -82,16 +82,7 @@ class Detector:
         rule: DecisionRule,
         record: RunRecord,
     ) -> "Detector":
-        """Makes a detector of a trained model.
-
-        Args:
-          config: config of the run.
-          dataset: the data it was trained on.
-          untrained: the model before training.
-          model: the model after training.
-          rule: decision rule chosen on the validation split.
-          record: record of the run.
-        """
+        """Makes a detector of a trained model."""
         return cls(
             config=config,
             trainable=carried_parts(untrained, model.trainable),
@@ -200,12 +191,7 @@ class Detector:
         )
 
     def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
-        """Writes the detector and README.md, its model card.
-
-        Args:
-          folder: created if it does not exist.
-          versions: versions of the installed packages.
-        """
+        """Writes the detector and README.md, its model card."""
         self._write(folder, versions, "")
 
     def export(self, folder: epath.Path) -> None:
@@ -294,11 +280,7 @@ class Detector:
 
 
 def load_detector(path: str) -> tuple[Detector, dict[str, str]]:
-    """Reads a detector; returns it with the commit, as {'commit': ...}, if it comes from the Hub.
-
-    Args:
-      path: see `Detector.load`.
-    """
+    """Reads a detector, see `Detector.load`; returns it with {'commit': ...} if it comes from the Hub, else {}."""
     folder = hub.find_folder(path)
     detector = Detector.load(folder)
     if folder == epath.Path(path):
@@ -309,10 +291,6 @@ def load_detector(path: str) -> tuple[Detector, dict[str, str]]:
 
 def carried_parts(model: PlacedModel, trained: Params) -> Params:
     """Returns the parameters that a detector carries: those that cannot be rebuilt exactly from the backbone.
-
-    Args:
-      model: the model before training.
-      trained: its trained parameters.
 
     Returns:
       'head'; 'prompt' if there is one, trained or not; 'embedding' if it was trained or drawn from random numbers, and

@@ -55,11 +55,6 @@ class Totals(NamedTuple):
 def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring = _DEFAULT) -> Iterator[pd.DataFrame]:
     """Scores the rows of a table; each of its value columns is a series.
 
-    Args:
-      scorer: the detector.
-      table: the table.
-      scoring: see `Scoring`.
-
     Yields:
       Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
     """
@@ -149,17 +144,9 @@ def write_scores(
     file_format: Literal["parquet", "csv"],
     warnings: Sequence[str],
 ) -> Totals:
-    """Scores files into one table, and writes their alarms and a figure.
+    """Scores files into one table, and writes their alarms and a figure, with the warnings.
 
-    The table is written last and atomically.
-
-    Args:
-      scorer: the detector.
-      files: the files.
-      folder: gets scores.parquet or scores.csv, alarms.csv and figures/scores.png.
-      scoring: see `Scoring`.
-      file_format: format of the scores.
-      warnings: warnings to write into the figure and the metadata of the Parquet file.
+    The folder gets alarms.csv, figures/scores.png and, last and atomically, scores.parquet or scores.csv.
 
     Raises:
       InputError: a row cannot be parsed, or there are no rows.

@@ -73,11 +73,7 @@ states = model(inputs_embeds=steps, attention_mask=mask).last_hidden_state[:, {l
 
 
 def render_card(content: Mapping[str, Any]) -> str:
-    """Renders a detector's card.
-
-    Args:
-      content: of detector.json.
-    """
+    """Renders a detector's card."""
     data = dataset_title(content["trained_on"], full=True)
     name = _backbone_name(content)
     warnings = list(content["warnings"])
@@ -95,12 +91,7 @@ def render_card(content: Mapping[str, Any]) -> str:
 
 
 def render_peft_section(backbone: str, length: int) -> str:
-    """Renders what a card adds if the prompt is exported to PEFT's files.
-
-    Args:
-      backbone: a Hugging Face id or a folder.
-      length: the number of prompt vectors.
-    """
+    """Renders what a card adds if the prompt is exported to PEFT's files."""
     return _PEFT.format(name=backbone.partition("@")[0], length=length)
 
 

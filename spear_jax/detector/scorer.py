@@ -86,13 +86,7 @@ class Scorer:
         columns: Int[np.ndarray, "windows"],
         scaler: TableScaler,
     ) -> Float[np.ndarray, "windows time"]:
-        """Scores windows.
-
-        Args:
-          values: raw values; NaN where missing and in padding.
-          real: False in padding.
-          columns: the number of the column that each window is cut from.
-          scaler: scaler of the table.
+        """Scores windows of raw values, NaN where missing and in padding, given the number of the column of each.
 
         Returns:
           P(anomalous) per step.

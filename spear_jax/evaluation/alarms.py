@@ -127,13 +127,7 @@ class Stretch(NamedTuple):
 def choose_alarm_rule(
     validation: Sequence[Stretch], gaps: Sequence[int] = GAPS, lengths: Sequence[int] = LENGTHS
 ) -> AlarmRule:
-    """Returns the rule with the best mean event F1 on validation data; the first one if tied or without anomalies.
-
-    Args:
-      validation: stretches of the validation split.
-      gaps: candidates for `AlarmRule.merge_gap`.
-      lengths: candidates for `AlarmRule.min_length`.
-    """
+    """Returns the rule with the best mean event F1 on validation data; the first one if tied or without anomalies."""
     best_f1, best_rule = -1.0, AlarmRule(gaps[0], lengths[0])
     for gap, length in itertools.product(gaps, lengths):
         rule = AlarmRule(gap, length)

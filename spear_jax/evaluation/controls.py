@@ -15,11 +15,6 @@ ZSCORE_STEPS = 64
 def bin_lookup(train: Examples, bins: int, examples: Examples) -> Float[np.ndarray, "windows time"]:
     """Scores each step by P(anomaly | bin), estimated on train: all the information in the value of a single step.
 
-    Args:
-      train: the training split.
-      bins: N; bin N holds missing values.
-      examples: the windows to score.
-
     Returns:
       A score per step. Counts are smoothed by one step at the base rate of train, so unseen bins score the base rate.
     """
@@ -65,12 +60,7 @@ def rolling_zscores(recorded: Sequence[Series], steps: int) -> Float[np.ndarray,
 def score_controls(
     config: ConfigDict, dataset: Dataset, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, StepScores]]:
-    """Scores the controls that need no model.
-
-    Args:
-      config: a complete config.
-      dataset: the data.
-      steps: the steps to score, by split; their own scores are not used.
+    """Scores the controls that need no model, at the steps of given scores.
 
     Returns:
       Scores by control and split.

@@ -1,6 +1,7 @@
 """Computes interval metrics of one series, which count anomaly intervals rather than single steps.
 
-An interval is a maximal run of anomalous steps. Every function takes one series, its steps in order and evenly spaced:
+An interval is a maximal run of anomalous steps. Labels are True where a step is anomalous, predictions where it is
+predicted to be. Every function takes one series, its steps in order and evenly spaced:
 in concatenated series, the last interval of one could merge with the first of the next. `per_series_metrics` and
 `mean_over_series` therefore work series by series.
 
@@ -39,10 +40,6 @@ def range_based(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     predicted and x the number of predicted intervals that overlap it, at least 1. Precision is the same average over
     the predicted intervals, with the roles exchanged. In the paper's terms, alpha is 0, the bias flat and gamma(x) 1/x.
 
-    Args:
-      labels: True where anomalous.
-      predicted: True where an anomaly is predicted.
-
     Raises:
       ValueError: shapes differ.
     """
@@ -55,10 +52,6 @@ def event_wise(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
 
     An event, i.e. a true interval, is detected if any of its steps is predicted. TSB-AD calls this F1 event-based.
     Precision counts steps: a long false alarm costs more than a short one, and predicting everything gains nothing.
-
-    Args:
-      labels: True where anomalous.
-      predicted: True where an anomaly is predicted.
 
     Raises:
       ValueError: shapes differ.
@@ -74,10 +67,7 @@ def point_adjusted_at_k(labels: StepFlags, predicted: StepFlags, k: float) -> Pr
     All steps of a true interval count as predicted if more than k % of them are. k = 0 is plain point adjustment, which
     makes random scores look like the state of the art; k = 100 adjusts nothing.
 
-    Args:
-      labels: True where anomalous.
-      predicted: True where an anomaly is predicted.
-      k: per cent, in [0, 100]. The paper recommends reporting all k.
+    The paper recommends reporting all k, from 0 to 100 per cent.
 
     Raises:
       ValueError: shapes differ, or k is out of range.
@@ -102,10 +92,6 @@ def affiliation(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     the zones with a prediction. A step covers the time from its index to the next.
 
     Random predictions reach a precision of about .5 and, if frequent, a recall near 1: an F1 of .67, not 0.
-
-    Args:
-      labels: True where anomalous.
-      predicted: True where an anomaly is predicted.
 
     Returns:
       All None if nothing is anomalous, since there are no zones then.
@@ -149,11 +135,6 @@ def per_series_metrics(
 ) -> dict[str, float | None]:
     """Computes the metrics of `PER_SERIES` for one series, each with its default arguments.
 
-    Args:
-      labels: True where anomalous.
-      scores: higher is more anomalous.
-      predicted: True where an anomaly is predicted.
-
     Returns:
       A number per name; all None if the series has one class only.
 
@@ -174,11 +155,7 @@ def per_series_metrics(
 
 
 def mean_over_series(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Averages each metric of `PER_SERIES` over the series that define it; None if none does.
-
-    Args:
-      metrics: the output of `per_series_metrics` for each series.
-    """
+    """Averages each metric of `PER_SERIES` over the series that define it; None if none does."""
     defined = {name: [row[name] for row in metrics if row[name] is not None] for name in PER_SERIES}
     return {name: _mean(np.array(values)) for name, values in defined.items()}
 

@@ -69,14 +69,7 @@ def judge_scores(
     scores: MethodScores,
     rule: DecisionRule,
 ) -> Evaluation:
-    """Evaluates the scores of a method and of all controls.
-
-    Args:
-      config: a complete config.
-      dataset: the scored data.
-      scores: scores of the method, and of the controls that use its model.
-      rule: decision rule of the method, e.g. the one that a detector carries.
-    """
+    """Evaluates the scores of a method and of all controls."""
     steps = _combined(config, dataset, scores.steps)
     controls = {
         name: _combined(config, dataset, control)
@@ -107,25 +100,13 @@ def judge_scores(
 
 
 def choose_rule(config: ConfigDict, dataset: Dataset, validation: StepScores) -> DecisionRule:
-    """Chooses threshold and alarm rule on the validation split.
-
-    Args:
-      config: a complete config; its `alarms` may fix parts of the alarm rule.
-      dataset: the scored data.
-      validation: scores of its validation split, one per step of every column.
-    """
+    """Chooses threshold and alarm rule on the validation split; `config.alarms` may fix parts of the latter."""
     steps = _combined(config, dataset, {"validation": validation})["validation"]
     return _choose_rule(config, dataset.name, steps)
 
 
 def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: DecisionRule) -> dict[str, float | None]:
     """Returns the metrics of a split.
-
-    Args:
-      config: a complete config.
-      name: name of the split, for warnings.
-      steps: scores of the split.
-      rule: decision rule to apply.
 
     Returns:
       Point-wise metrics pooled over the steps, interval metrics averaged over the series, and alarm metrics counted

@@ -64,10 +64,6 @@ class Sweep(NamedTuple):
 def sweep(files: Sequence[ScoredFile], profile: Profile) -> Sweep | None:
     """Computes the NAB score of a detector at every threshold.
 
-    Args:
-      files: whole files; their first rows are not counted.
-      profile: one of `PROFILES`.
-
     Returns:
       The sweep; None if no file has a window, since the score is then undefined.
     """
@@ -125,11 +121,6 @@ def nab_scores(
     config: ConfigDict, dataset: Dataset, detectors: Mapping[str, Mapping[str, StepScores]]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Computes NAB's score by detector and profile, each at the threshold that is best on validation.
-
-    Args:
-      config: a complete config.
-      dataset: the scored data.
-      detectors: scores by detector and split.
 
     Returns:
       Scores of validation and test, None if the split has no labelled window; empty unless the data are whole files of

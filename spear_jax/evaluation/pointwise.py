@@ -33,13 +33,7 @@ def point_metrics(
     scores: Float[np.ndarray, "n"],
     predicted: Bool[np.ndarray, "n"],
 ) -> Metrics:
-    """Computes the point-wise metrics of one split.
-
-    Args:
-      name: names the split in the warning about undefined metrics.
-      labels: True where anomalous.
-      scores: higher is more anomalous.
-      predicted: True where an anomaly is predicted.
+    """Computes the point-wise metrics of one split; its name appears in the warning about undefined ones.
 
     Returns:
       The metrics. Precision, recall and F1 are None if their denominator is 0: without any positive, a recall of 0 or

@@ -44,14 +44,7 @@ WITHOUT_MODEL = {
 
 
 def compose_results(config: ConfigDict, dataset: Dataset, evaluation: Evaluation, record: RunRecord) -> dict[str, Any]:
-    """Returns the content of results.json.
-
-    Args:
-      config: a complete config.
-      dataset: the scored data.
-      evaluation: evaluation of the scores.
-      record: record of the run.
-    """
+    """Returns the content of results.json."""
     content = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -128,15 +121,7 @@ def write_results(
     evaluation: Evaluation,
     series_metrics: pd.DataFrame,
 ) -> None:
-    """Writes scores, metrics per series and, last, results.json, which marks the run as finished.
-
-    Args:
-      workdir: the run's folder.
-      content: content of results.json.
-      dataset: the scored data.
-      evaluation: evaluation of the scores.
-      series_metrics: from `per_series`.
-    """
+    """Writes scores, metrics per series and, last, results.json, which marks the run as finished."""
     (workdir / "scores").mkdir(parents=True, exist_ok=True)
     names = np.array(evaluation.names, object)
     for split, steps in evaluation.steps.items():

@@ -103,9 +103,6 @@ def default_window(labels: StepFlags) -> int:
     face the same tolerance on a series, and it follows the sampling rate; a fixed 100 would put 50 lenient steps on
     both sides of an anomaly of 5. The limit reflects that the borders of long anomalies are no less exact.
 
-    Args:
-      labels: True where anomalous.
-
     Raises:
       ValueError: no step is anomalous.
     """

@@ -62,10 +62,6 @@ class ChatClient:
     def __init__(self, model: str, requests_per_minute: int) -> None:
         """Reads the environment, without sending a request.
 
-        Args:
-          model: the endpoint's name for the model.
-          requests_per_minute: rate limit.
-
         Raises:
           InputError: openai is not installed, or an environment variable is missing or cannot be used.
         """

@@ -29,13 +29,9 @@ def start_fine_tuning(config: ConfigDict, dataset: Dataset, record: RunRecord) -
 
 
 def assemble_fine_tuning(config: ConfigDict, backbone: Backbone) -> PlacedModel:
-    """Assembles the model without a prompt, with trainable weights in the backbone.
+    """Assembles the model without a prompt around a backbone in host memory, with trainable weights in it.
 
-    Args:
-      config: a complete config; `method` is 'fine_tuning' for all weights or 'lora' for low-rank additions to queries
-        and
-        values.
-      backbone: a backbone with its parameters in host memory.
+    Method 'fine_tuning' trains all weights, 'lora' low-rank additions to queries and values.
 
     Returns:
       The model, whose trainable parts are {'head', 'backbone'}; bin embeddings are treated as in `assemble_model`.

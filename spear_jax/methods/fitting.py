@@ -109,11 +109,7 @@ def fit(
 def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrained: PlacedModel) -> MethodScores:
     """Scores every split with a trained model and, if there is a test split, with the head-only control.
 
-    Args:
-      config: a complete config.
-      model: the model after training.
-      dataset: the data to score.
-      untrained: the model before training; the head-only control uses its initial bin embeddings.
+    That control uses the bin embeddings of the model before training.
     """
     scores = {split: model.score(examples, split) for split, examples in dataset.examples.items()}
     controls = {}

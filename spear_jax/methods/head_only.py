@@ -19,13 +19,6 @@ def score_head_only(
 ) -> dict[str, Float[np.ndarray, "_windows _time"]]:
     """Fits a head without a prompt and scores splits.
 
-    Args:
-      model: the model whose backbone and bin embeddings are used; its prompt is left out.
-      training: the training split.
-      splits: the splits to score, by name.
-      positive_weight: weight of anomalous steps, as in training.
-      seed: see `fit_head`.
-
     Returns:
       P(anomalous) per step by split; all steps of a window get the score of a window head.
     """

@@ -18,11 +18,6 @@ from spear_jax.model import PlacedModel, assemble_model
 def start_spear(config: ConfigDict, dataset: Dataset, record: RunRecord) -> Trainable:
     """Assembles the model, with a trained detector's parameters if `train.init_from` names one.
 
-    Args:
-      config: a complete config.
-      dataset: the data to train on.
-      record: record of the run.
-
     Raises:
       InputError: the backbone or the detector cannot be used, or prompt and window do not fit.
     """

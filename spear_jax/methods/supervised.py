@@ -90,18 +90,7 @@ def _sums(values: Shaped[np.ndarray, "windows time"], reach: int) -> Int[np.ndar
 def logistic_regression(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
 ) -> dict[str, Float[np.ndarray, "_windows _time"]]:
-    """Fits a logistic regression (L2, C = 1) to the standardized `statistics` of each step and scores the splits.
-
-    Args:
-      train: the training split, of which the real steps (`mask`) are fitted.
-      splits: the splits to score, by name.
-      bins: N; bin N stands for a missing value.
-      seed: of the sample of steps to fit, if there are more than `MAX_STEPS`.
-
-    Returns:
-      P(anomalous) per step by split; meaningless where `mask` is False. If training has one class only, every step gets
-      the same score, with a warning.
-    """
+    """Fits a logistic regression (L2, C = 1) to the standardized `statistics` of each step, see `_fit_and_score`."""
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     return _fit_and_score("logistic regression", model, train, splits, bins, seed)
 
@@ -109,20 +98,9 @@ def logistic_regression(
 def gradient_boosting(
     train: Examples, splits: Mapping[str, Examples], bins: int, *, seed: int
 ) -> dict[str, Float[np.ndarray, "_windows _time"]]:
-    """Fits gradient-boosted trees (scikit-learn's, with its defaults) to the `statistics` and scores the splits.
+    """Fits gradient-boosted trees (scikit-learn's, with its defaults) to the `statistics`, see `_fit_and_score`.
 
     All 100 trees are grown, since early stopping would evaluate them on neighbours of the fitted steps.
-
-    Args:
-      train: the training split, of which the real steps (`mask`) are fitted.
-      splits: the splits to score, by name.
-      bins: N; bin N stands for a missing value.
-      seed: of the sample of steps to fit, if there are more than `MAX_STEPS`, and of the sample that the trees' own
-        bins are computed from.
-
-    Returns:
-      P(anomalous) per step by split; meaningless where `mask` is False. If training has one class only, every step gets
-      the same score, with a warning.
     """
     model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
     return _fit_and_score("gradient boosting", model, train, splits, bins, seed)
@@ -137,6 +115,12 @@ CLASSIFIERS: dict[str, Callable[..., dict[str, Float[np.ndarray, "_windows _time
 def _fit_and_score(
     name: str, model: BaseEstimator, train: Examples, splits: Mapping[str, Examples], bins: int, seed: int
 ) -> dict[str, Float[np.ndarray, "_windows _time"]]:
+    """Fits a classifier to the real steps of the training split, at most `MAX_STEPS` of them, and scores the splits.
+
+    Returns:
+      P(anomalous) per step by split; meaningless where `mask` is False. If training has one class only, every step gets
+      the same score, with a warning.
+    """
     chosen = _sample(train.mask, seed)
     targets = train.targets[chosen] > 0
     if targets.all() or not targets.any():

@@ -94,12 +94,7 @@ class ZeroShot:
     words: Int[np.ndarray, "2"] | None
 
     def score(self, *, batch_size: int, mesh: Mesh) -> dict[str, Float[np.ndarray, "_windows _time"]]:
-        """Scores every step of every window, higher is more anomalous; scores past a window's length are meaningless.
-
-        Args:
-          batch_size: windows scored at a time, over all devices; fewer if their texts are long.
-          mesh: the devices.
-        """
+        """Scores every step of every window, higher is more anomalous; scores of padding are meaningless."""
         scores = {}
         for split, texts in self.texts.items():
             scores[split] = np.zeros(self.shapes[split])
@@ -142,11 +137,6 @@ class ZeroShot:
 def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
     """Loads the backbone and writes every window as a text.
 
-    Args:
-      config: a complete config; its head is not used.
-      dataset: the windows to score; their labels are not read.
-      record: record of the run.
-
     Raises:
       InputError: see `load_backbone` and `prepare_questions`.
     """
@@ -162,13 +152,7 @@ def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> 
 
 
 def prepare_questions(config: ConfigDict, backbone: Backbone, dataset: Dataset, record: RunRecord) -> ZeroShot:
-    """Writes every window as a text.
-
-    Args:
-      config: a complete config; its head is not used.
-      backbone: the model.
-      dataset: the windows.
-      record: record of the run; gets a note about the texts, and warnings about words that span several tokens.
+    """Writes every window as a text; records a note about the texts, and warnings about words that span several tokens.
 
     Raises:
       InputError: the backbone is of the wrong kind or lacks the part that predicts tokens, the template or a word

@@ -87,11 +87,7 @@ class _Survey:
         return characters // CHARACTERS_PER_TOKEN, TOKENS_PER_ANSWER * len(self.unanswered)
 
     def cost(self, fields: ConfigDict) -> float:
-        """Estimates the cost of the unanswered questions; 0 without prices.
-
-        Args:
-          fields: config.zero_shot.
-        """
+        """Estimates the cost of the unanswered questions; 0 without prices."""
         tokens_in, tokens_out = self.tokens
         return float(tokens_in * fields.price_in + tokens_out * fields.price_out) / 1e6
 
@@ -100,11 +96,6 @@ def start_zero_shot_api(config: ConfigDict, dataset: Dataset, record: RunRecord)
     """Prepares a question per window, and checks everything that can be checked before the first request.
 
     config.zero_shot.model, OPENAI_API_KEY and OPENAI_BASE_URL name the model.
-
-    Args:
-      config: a complete config.
-      dataset: the windows to score; their labels are not read.
-      record: record of the run; scoring adds a warning about the origin of the scores.
 
     Returns:
       A function that asks the model and returns scores in [0, 1]. It raises InputError if the endpoint rejects the key,

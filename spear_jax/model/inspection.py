@@ -34,11 +34,6 @@ class Inspection:
 def inspect_prompt(model: PlacedModel, backbone: Backbone | None, dataset: Dataset) -> Inspection | None:
     """Inspects a prompt; every process must call it.
 
-    Args:
-      model: the model after training.
-      backbone: its backbone; None for a model without one.
-      dataset: the data; the window comes from its test split.
-
     Returns:
       None for a model without a prompt.
     """
@@ -64,10 +59,6 @@ def _choose_window(dataset: Dataset) -> int:
 def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"]) -> list[list[tuple[str, float]]]:
     """Finds the words whose embeddings have the largest cosine with each vector.
 
-    Args:
-      backbone: the model whose vocabulary is searched, a chunk of the word table at a time.
-      vectors: prompt vectors, in the space of its word embeddings.
-
     Returns:
       `NEAREST` words with their cosines for each vector, largest first.
     """
@@ -89,11 +80,6 @@ def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"
 
 def attention_to_prompt(model: PlacedModel, examples: Examples, row: int) -> Float[np.ndarray, "layers time prompt"]:
     """Returns the attention that each time step of a window pays to each prompt vector, in each layer.
-
-    Args:
-      model: a model with a prompt.
-      examples: the windows.
-      row: row of the window.
 
     Returns:
       Softmax weights, averaged over the heads; no layers if the weights between all positions take more than

@@ -30,10 +30,6 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def check_exchange(config: ConfigDict, where: str) -> None:
     """Checks that PEFT can use a detector's prompt in the same way.
 
-    Args:
-      config: config of the detector.
-      where: names the detector in the message.
-
     Raises:
       InputError: it has no prompt, or uses its prompt in a way that PEFT does not support.
     """
@@ -56,12 +52,6 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
 
     `peft.PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), folder)` reads them; given `inputs_embeds`, it
     returns the hidden states of prompt and input.
-
-    Args:
-      folder: folder of a detector.
-      prompt: the prompt vectors.
-      backbone: a Hugging Face id or a folder.
-      revision: see `Backbone.revision`.
     """
     length, hidden = prompt.shape
     description = {
@@ -80,10 +70,6 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
 
 def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt hidden"]:
     """Reads the prompt of an adapter that PEFT has trained or that was exported, and ignores everything else in it.
-
-    Args:
-      folder: folder with adapter_config.json and adapter_model.safetensors.
-      backbone: the Hugging Face id or folder of the model that the prompt is for.
 
     Raises:
       InputError: it is damaged, from another method of PEFT, or for another backbone.

@@ -55,15 +55,7 @@ class PlacedModel:
         frozen: Params,
         embedding: dict[str, object] | None = None,
     ) -> "PlacedModel":
-        """Puts a model on all devices.
-
-        Args:
-          config: sets the batch size of scoring and the precision of matrix products.
-          module: maps the inputs and the mask of a batch to logits.
-          trainable: the parameters to train, as arrays in host memory or on the devices.
-          frozen: the parameters to freeze, likewise.
-          embedding: see the attribute.
-        """
+        """Puts a model on all devices."""
         mesh = parallel.make_mesh()
         trainable, frozen = parallel.place((trainable, frozen), parallel.replicated(mesh))
         precision = config.backbone.matmul_precision
@@ -93,9 +85,7 @@ class PlacedModel:
     def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
         """Returns P(anomalous) for every time step of every window; scores of padding are meaningless.
 
-        Args:
-          examples: the windows.
-          progress: label of a progress bar; '' shows none.
+        `progress` is the label of a progress bar, if there is to be one.
         """
         scores = np.zeros(examples.mask.shape, np.float32)
         for rows, batch_scores in self._map(_scores, examples, progress):
@@ -103,11 +93,7 @@ class PlacedModel:
         return scores
 
     def features(self, examples: Examples, progress: str = "") -> Iterator[BatchFeatures]:
-        """Yields the inputs of the head, batch by batch, longest windows first.
-
-        Args:
-          examples: the windows.
-          progress: label of a progress bar; '' shows none.
+        """Yields the inputs of the head, batch by batch, longest windows first; for `progress`, see `score`.
 
         Yields:
           Rows of `examples`, and for each a hidden state per time step or a single pooled one.

@@ -64,10 +64,6 @@ class StateExamples(Examples):
 def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel, Dataset]:
     """Computes the hidden states once, if training never changes them.
 
-    Args:
-      model: the model to train.
-      dataset: the data to train it on.
-
     Returns:
       A `Probe` with the same trainable tree and nothing frozen, and a dataset whose training and validation windows
       are `StateExamples`; or model and dataset unchanged, if more than a step head is trained or the states take more
@@ -100,14 +96,10 @@ def fit_head(
     seed: int,
     features: Iterable[BatchFeatures] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fits the head of a model to its hidden states on the training split.
+    """Fits the head of a model to its hidden states on the training split, with the weights of steps used in training.
 
-    Args:
-      model: the model that computes the hidden states.
-      examples: the training split.
-      positive_weight: weight of anomalous steps, as in training.
-      seed: seed of the sample of steps, if not all fit into `MAX_STATE_BYTES`.
-      features: features of `examples`, from `model.features`; None computes them.
+    `features` are those of the examples, if already computed; `seed` draws a sample of steps if not all fit into
+    `MAX_STATE_BYTES`.
 
     Returns:
       The head's {'kernel', 'bias'}; if the split has one class only, zeros and a bias that always predicts it.

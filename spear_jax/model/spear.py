@@ -64,10 +64,6 @@ class Spear(nn.Module):
     def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
         """Computes the logits of 'anomalous'.
 
-        Args:
-          bins: the bin of every time step.
-          mask: True where the model may attend.
-
         Returns:
           A logit per time step; a window head repeats its logit at each of them.
         """
@@ -77,12 +73,7 @@ class Spear(nn.Module):
     def features(
         self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch reads hidden"]:
-        """Computes the inputs of the head: the hidden state of each step, or one pooled vector per window, in float32.
-
-        Args:
-          bins: the bin of every time step.
-          mask: True where the model may attend.
-        """
+        """Computes the head's inputs, in float32: the hidden state of each step, or one pooled vector per window."""
         steps = self.embedding(bins)
         before, after = self._surroundings()
         readout = self.pooling if self.head_kind == "window" else "step"

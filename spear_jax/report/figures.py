@@ -32,11 +32,6 @@ def draw_series(steps: StepScores, threshold: Threshold, names: Sequence[str]) -
     """Draws values with labelled intervals above scores with predicted intervals, for a few series.
 
     Series with anomalies come first, longer ones before shorter ones.
-
-    Args:
-      steps: the steps of the test split.
-      threshold: threshold of the scores.
-      names: names of the series, indexed by `steps.series`.
     """
     numbers, sizes = np.unique(steps.series, return_counts=True)
     anomalous = np.array([steps.label[steps.series == number].any() for number in numbers])
@@ -90,12 +85,7 @@ def _intervals(
 
 
 def draw_learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
-    """Draws training and validation loss above validation AUROC and AUPR, by optimizer step.
-
-    Args:
-      log: the lines of metrics.jsonl.
-      best_step: the step whose parameters were kept.
-    """
+    """Draws training and validation loss above validation AUROC and AUPR, by optimizer step."""
     train = pd.DataFrame([line for line in log if line["kind"] == "train"])
     evaluations = pd.DataFrame([line for line in log if line["kind"] == "evaluation"])
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
@@ -119,13 +109,7 @@ def draw_learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Fi
 def draw_ranking_curves(
     scores: Mapping[str, StepScores], metrics: Mapping[str, Mapping[str, float | None]], base_rate: float
 ) -> Figure:
-    """Draws precision-recall and ROC curves.
-
-    Args:
-      scores: scores of the method (first) and of its controls, by name; both classes must occur.
-      metrics: AUROC and AUPR by name.
-      base_rate: the precision of scores without information.
-    """
+    """Draws precision-recall and ROC curves of the method (first) and of its controls; both classes must occur."""
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, (name, steps) in enumerate(scores.items()):
@@ -151,12 +135,7 @@ def _thinned(*curve: np.ndarray) -> list[np.ndarray]:
 
 
 def draw_reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray, "steps"]) -> Figure:
-    """Draws a reliability diagram with the Brier score, above a histogram of the scores.
-
-    Args:
-      labels: True where anomalous.
-      scores: scores in [0, 1].
-    """
+    """Draws a reliability diagram with the Brier score, above a histogram of the scores."""
     share, mean = calibration_curve(labels, scores, n_bins=BINS)
     rate = labels.mean()
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
@@ -179,12 +158,7 @@ def draw_reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray
 
 
 def draw_prompt_movement(log: Sequence[Mapping[str, Any]], best_step: int) -> Figure:
-    """Draws the distance of each prompt vector from its initial value, by optimizer step.
-
-    Args:
-      log: the lines of metrics.jsonl.
-      best_step: the step whose parameters were kept.
-    """
+    """Draws the distance of each prompt vector from its initial value, by optimizer step."""
     lines = [line for line in log if line.get("prompt_moved")]
     steps, moved = np.array([0, *(line["step"] for line in lines)]), np.array([line["prompt_moved"] for line in lines])
     moved = np.concatenate([np.zeros((1, moved.shape[1])), moved])
@@ -206,13 +180,7 @@ def draw_attention(
     labels: Bool[np.ndarray, "time"],
     weights: Float[np.ndarray, "layers time prompt"],
 ) -> Figure:
-    """Draws the attention of a window's steps to the prompt, in total and for each vector and layer.
-
-    Args:
-      values: the window as recorded.
-      labels: True where anomalous.
-      weights: softmax weights, averaged over heads.
-    """
+    """Draws the attention of a window's steps to the prompt, in total and for each vector and layer."""
     layers, time, m = weights.shape
     columns = min(3, layers)
     rows = -(-layers // columns)

@@ -18,14 +18,7 @@ _WEIGHTS = {"frozen": "frozen", "trained": "all weights trained", "adapted": "fr
 
 
 def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: PlacedModel | None) -> None:
-    """Prints the parts that will be trained, and the data.
-
-    Args:
-      config: a complete config.
-      dataset: the data set of the run.
-      record: record of the run, with its backbone, warnings and notes.
-      model: the model to train; None for a method that is not trained step by step.
-    """
+    """Prints the parts that will be trained, and the data."""
     if backbone := record.backbone:
         weights = f"pretrained, sha256 {backbone['sha256'][:12]}" if backbone["pretrained"] else "RANDOM WEIGHTS"
         dtype = backbone["dtype"] if backbone["int8"] == "none" else f"{backbone['dtype']}, int8 by {backbone['int8']}"
@@ -46,12 +39,7 @@ def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: Pl
 
 
 def describe_embedding(notes: Mapping[str, Any], trained: bool) -> str:
-    """Describes the origin of the bin embeddings.
-
-    Args:
-      notes: notes from `bin_table`.
-      trained: whether they are trained with the prompt.
-    """
+    """Describes the origin of the bin embeddings."""
     kind = notes["kind"]
     tokens = shortened(notes.get("tokens", ()))  # results.json has all of them
     if kind == "numbers":

@@ -66,17 +66,7 @@ def write_report(
     per_series: pd.DataFrame,
     inspection: Inspection | None,
 ) -> None:
-    """Writes figures/*.png and report.html.
-
-    Args:
-      workdir: the run's folder; learning curves are drawn if it contains metrics.jsonl.
-      config: a complete config.
-      content: the content of results.json.
-      dataset: the data that were scored.
-      evaluation: their evaluation.
-      per_series: the metrics of each series, from `series_metrics`.
-      inspection: the inspected prompt, if the model has one.
-    """
+    """Writes figures/*.png and report.html."""
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
     pictures: dict[str, str] = {}
     with matplotlib.rc_context(figures.STYLE):

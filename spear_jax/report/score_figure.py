@@ -67,14 +67,7 @@ class Envelopes:
                 envelope.add(part["value"].to_numpy(float), part["score"].to_numpy(float))
 
     def draw(self, path: epath.Path, threshold: float, alarms: pd.DataFrame, warnings: Sequence[str]) -> None:
-        """Draws values, scores, threshold and alarms, one panel per series.
-
-        Args:
-          path: path of the PNG.
-          threshold: the threshold of the scores.
-          alarms: a table with the columns series, start and end.
-          warnings: shown below the figure.
-        """
+        """Draws values, scores, threshold and alarms, one panel per series."""
         figure = Figure(figsize=(12, 0.6 + 2.4 * len(self._series)), layout="constrained")
         axes = figure.subplots(len(self._series), 1, squeeze=False)
         for axis, (name, envelope) in zip(axes[:, 0], self._series.items(), strict=True):

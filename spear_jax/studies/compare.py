@@ -35,10 +35,7 @@ NOTES = (
 
 
 def compare_runs(workdir: Path) -> str:
-    """Writes <workdir>/compare.md, a table of all runs in a folder.
-
-    Args:
-      workdir: folder with run folders at any depth, or tables of studies.
+    """Writes <workdir>/compare.md, a table of all runs in a folder, at any depth, and of tables of studies.
 
     Returns:
       The page, in Markdown.

@@ -30,11 +30,6 @@ def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFram
     """Returns the measured runs of a study, one line for each row and seed, in the order of the rows, controls last.
 
     Its columns are those of `table` for the test part, and `row` and `validation_aupr`.
-
-    Args:
-      study: the study.
-      planned: the runs of the study.
-      table: measured runs, from `table.result_rows`.
     """
     columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", *COMPARED, *study.metrics]
     table = table.reindex(columns=[*table.columns.union(dict.fromkeys([*columns, *COSTS]), sort=False)])
@@ -48,13 +43,7 @@ def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFram
 
 
 def results_of_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> str:
-    """Returns the results of a study in Markdown.
-
-    Args:
-      study: the study.
-      planned: the runs of the study; those missing from the table are listed as not measured yet.
-      table: measured runs, from `table.result_rows`.
-    """
+    """Returns the results of a study in Markdown."""
     results = seed_results(study, planned, table)
     errors = table[table["error"] != ""].set_index("run")["error"].to_dict()
     attempted = {run.row for run in planned if run.name in errors} | set(results["row"])

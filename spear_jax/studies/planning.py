@@ -50,10 +50,6 @@ class PlannedRun:
 def plan(study: Study, overrides: Mapping[str, str]) -> list[PlannedRun]:
     """Returns the runs of a study; all of them are checked before the first one starts.
 
-    Args:
-      study: the study.
-      overrides: config fields from the command line, for all runs.
-
     Raises:
       InputError: the config of a run is impossible.
     """

@@ -18,11 +18,6 @@ def draw_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame)
     """Returns a PNG: test AUPR of every run, the mean of each row, and the base rate; for matrices, test AUROC.
 
     If the table does not show AUPR, because rows differ in thresholds only, its first two metrics are drawn.
-
-    Args:
-      study: the study.
-      planned: the runs of the study.
-      table: measured runs, from `table.result_rows`.
     """
     results = seed_results(study, planned, table)
     if study.matrices:
@@ -51,13 +46,7 @@ def _label(study: Study) -> str:
 
 
 def _lines(study: Study, results: pd.DataFrame, along: pd.Series) -> Figure:
-    """Draws metrics along a config field.
-
-    Args:
-      study: the study.
-      results: results from `seed_results`.
-      along: the field's value in each run.
-    """
+    """Draws metrics along a config field."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     drawn = _drawn(study)

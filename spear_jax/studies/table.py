@@ -18,10 +18,6 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     `control` is '' in the rows of the method itself. The ends of a metric's 95 % bootstrap interval are METRIC_low and
     METRIC_high; nab_PROFILE are NAB scores.
-
-    Args:
-      run: name of the run.
-      content: content of its results.json.
     """
     speed = content.get("throughput", {}).get("training_windows_per_second")
     memory = content.get("memory", {})

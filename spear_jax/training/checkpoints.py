@@ -86,9 +86,6 @@ class Checkpoints:
 def read_trainable(path: epath.Path) -> Params:
     """Reads the trainable parameters from a run's checkpoint, without changing its folder.
 
-    Args:
-      path: a run's checkpoints/<step>, written on any number of devices.
-
     Returns:
       The trainable tree, in host memory.
 

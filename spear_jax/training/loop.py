@@ -57,13 +57,6 @@ def train_model(
 ) -> TrainingResult:
     """Trains a model, or resumes its training, until the last epoch, early stopping or a signal.
 
-    Args:
-      model: the model to train; it is not changed.
-      dataset: the data to train and validate on.
-      config: a complete config.
-      folder: folder of the run; gets metrics.jsonl and checkpoints/.
-      on_epoch: called at the end of each epoch with its line of metrics.jsonl.
-
     Raises:
       TrainingDivergedError: the loss is not finite; the last finite checkpoint remains.
     """

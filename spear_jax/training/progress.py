@@ -72,10 +72,6 @@ class Progress:
     def end_epoch(self, evaluation: dict[str, float | None], metric: str) -> dict[str, Any]:
         """Ends an epoch with its evaluation on the validation part.
 
-        Args:
-          evaluation: from `evaluate_validation`.
-          metric: metric that decides on the best evaluation, see `record`.
-
         Returns:
           The epoch's line for metrics.jsonl.
         """

@@ -81,11 +81,6 @@ def make_train_call(
 ) -> Callable[..., tuple[Params, Any, StepMetrics]]:
     """Makes the jitted call of several optimizer steps.
 
-    Args:
-      module: the model.
-      optimizer: optimizer of the trainable tree.
-      positive_weight: weight of anomalous time steps in the loss.
-
     Returns:
       call(trainable, optimizer_state, frozen, batches, steps): the leading axis of `batches` is one optimizer step, of
       which the first `steps` are taken; metrics of the others are 0. The trainable tree and the optimizer state are

@@ -147,16 +147,9 @@ def _first(names: list[str]) -> str:
 
 
 class RandomTable:
-    """An untrained word table: normal rows with standard deviation 0.02, drawn on use."""
+    """An untrained word table: normal rows with standard deviation 0.02, drawn on use; equal seeds give equal rows."""
 
     def __init__(self, rows: int, columns: int, seed: int) -> None:
-        """Makes a table.
-
-        Args:
-          rows: size of the vocabulary.
-          columns: hidden size.
-          seed: equal seeds give equal rows.
-        """
         self.shape = (rows, columns)
         self._seed = seed
 

@@ -47,24 +47,18 @@ def quiet_transformers() -> Iterator[Any]:
 
 
 class Fields:
-    """The fields of a model's config, each checked when it is read."""
+    """The fields of a config of transformers, or of part of one, each checked when it is read.
+
+    Attributes:
+      source: the file, for error messages.
+    """
 
     def __init__(self, config: Any, source: str) -> None:
-        """Wraps a config.
-
-        Args:
-          config: a config of transformers, or part of one.
-          source: the file, for error messages.
-        """
         self._config, self.source = config, source
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], source: str) -> "Fields":
         """Parses the content of a config.json in the spelling of transformers 4.x or 5.x; absent fields get defaults.
-
-        Args:
-          content: the JSON object.
-          source: the file, for error messages.
 
         Raises:
           InputError: transformers rejects the content.

@@ -60,11 +60,9 @@ class ModelFiles(NamedTuple):
 
 
 def find_weights(name: str, config_only: bool) -> ModelFiles:
-    """Finds the folder of a model's files; downloads them if necessary.
+    """Finds the folder of a model's files, given a folder or a Hugging Face id; downloads them if necessary.
 
-    Args:
-      name: a folder, or a Hugging Face id, with '@revision' or without.
-      config_only: whether the weights may be missing.
+    `config_only` allows the weights to be missing.
 
     Raises:
       InputError: the model is not found; the message lists the places searched.

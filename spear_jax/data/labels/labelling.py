@@ -30,11 +30,6 @@ def label_by_injection(
 ) -> tuple[list[Series], dict[str, list[Series]]]:
     """Injects anomalies into the stretches of the relabelled splits.
 
-    Args:
-      data: `config.data`.
-      recorded: the series as recorded.
-      parts: stretches of them by split.
-
     Returns:
       The series and the stretches with changed values and new labels.
     """
@@ -61,12 +56,6 @@ def label_by_rules(
     scaled: Mapping[str, Float[np.ndarray, "_windows _time"]],
 ) -> tuple[list[Series], dict[str, Windows], dict[str, Any]]:
     """Labels windows by the context rules; a step in several windows is anomalous if any of them labels it so.
-
-    Args:
-      data: `config.data`.
-      recorded: the series as recorded.
-      windows: the windows of each split.
-      scaled: their scaled values.
 
     Returns:
       The series and the windows with the new labels, and the share of windows in which each rule fired, by split.

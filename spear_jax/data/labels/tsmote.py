@@ -73,14 +73,6 @@ def resample(
 ) -> tuple[Windows, Float[np.ndarray, "resampled time"], dict[str, Any]]:
     """Replaces the anomalous training windows, drawing as many as there are normal windows.
 
-    Args:
-      config: a complete config, of which `tsmote` and `seed` are read.
-      scaler: scales the windows before each anomaly's end.
-      stretches: stretches of the training split.
-      names: names of the recorded series.
-      train: the training windows.
-      scaled: their scaled values.
-
     Returns:
       Windows, their scaled values, and a report for the results; the training windows themselves if there are too
       few anomalies.
@@ -122,13 +114,7 @@ def resample(
 
 
 def find_positive_samples(stretches: Sequence[Series], window: int, max_lead: int) -> PositiveSamples:
-    """Finds the anomaly intervals with a complete window that ends with their last step.
-
-    Args:
-      stretches: stretches of the training split.
-      window: w, steps in a window.
-      max_lead: the largest leading time.
-    """
+    """Finds the anomaly intervals with a complete window that ends with their last step."""
     samples = [
         (number, end, min(end - window, max_lead) + 1)
         for number, stretch in enumerate(stretches)
@@ -145,12 +131,6 @@ def spy_threshold(
     rng: np.random.Generator,
 ) -> tuple[float, Any]:
     """Returns the highest score of a spy, a normal window mixed in with the positives (step 1 of the paper).
-
-    Args:
-      positives: windows at leading time 0.
-      negatives: normal windows.
-      spy_share: share of the normal windows to use as spies.
-      rng: draws the spies and oversamples the smaller class.
 
     Returns:
       The threshold h, and a fitted classifier with `predict_proba`.

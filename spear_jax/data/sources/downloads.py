@@ -70,12 +70,7 @@ def fetch(relative: str, mirrors: Sequence[str], sha256: str, folder: Path) -> P
 
 
 def fetch_all(checksums: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> None:
-    """Downloads every file, several at a time, with a progress bar on stderr.
-
-    Args:
-      checksums: relative path to SHA-256, as `fetch` takes them.
-      mirrors: base URLs, tried in this order for each file.
-      folder: local folder; created if missing.
+    """Downloads every file (relative path -> SHA-256), several at a time, with a progress bar on stderr; see `fetch`.
 
     Raises:
       InputError: a file that no mirror provided; files not yet begun are not downloaded.

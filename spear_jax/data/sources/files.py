@@ -69,16 +69,9 @@ def load_files(
     labels: str = "column",
     limit: int = 0,
 ) -> LoadedSeries:
-    """Reads the series in a file, or in all files of a folder.
+    """Reads the series in a file, or in all files of a folder, see `find_files` and `choose_columns`.
 
-    Args:
-      path: see `find_files`.
-      timestamp_column: see `choose_columns`.
-      value_columns: see `choose_columns`.
-      label_column: see `choose_columns`.
-      intervals: see `label_by_intervals`.
-      labels: 'column', 'intervals', or the way labels will be made.
-      limit: the number of series to keep; 0 keeps all.
+    `labels` is 'column', 'intervals', or the way labels will be made; a `limit` of 0 keeps all series.
 
     Returns:
       A series per value column, named as the file, with '/column' if it has several; the columns of a file are a group.

@@ -17,10 +17,6 @@ Record = TypeVar("Record")
 def local_copy(directory: str, name: str) -> epath.Path | None:
     """Returns the copy to read, or None if the data set has to be prepared.
 
-    Args:
-      directory: `data.dir`: a local or gs:// path, or ''.
-      name: name of the data set, and of its folder in `$SPEAR_DATA_DIR`.
-
     Returns:
       `directory`, else `$SPEAR_DATA_DIR/<name>` if that exists, else None.
     """

@@ -42,10 +42,6 @@ def read_array(data: Any, name: str) -> Table:
 
     The numeric columns of a frame are values; times come from its datetime column or index.
 
-    Args:
-      data: the array.
-      name: name of the data, for messages.
-
     Raises:
       ValueError: the data are empty, not numbers, or infinite, or have more than two axes or several columns of times.
     """
@@ -91,11 +87,6 @@ def _nanoseconds(times: pd.Series, name: str) -> Int[np.ndarray, "stamps"]:
 def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     """Reads a label per row, 0 or 1.
 
-    Args:
-      data: an array, a list, or a pandas or polars series.
-      rows: the number of rows.
-      name: name of the labels, for messages.
-
     Raises:
       InputError: a label is neither 0 nor 1, or there is not one per row.
     """
@@ -117,12 +108,7 @@ def read_arrays(data: Any, name: str) -> list[Table]:
 
 
 def read_table_labels(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "_rows"]]:
-    """Reads the labels of tables, one per row of each; see `read_labels`.
-
-    Args:
-      data: labels of a single table, or a list with the labels of each table.
-      tables: the labelled tables.
-      name: name of the labels, for messages.
+    """Reads the labels of a single table, or a list with those of each table, one per row; see `read_labels`.
 
     Raises:
       InputError: their number differs from that of the tables or rows, or a label is neither 0 nor 1.
@@ -140,13 +126,7 @@ def read_table_labels(data: Any, tables: Sequence[Table], name: str) -> list[Boo
 def make_series(
     tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str = ""
 ) -> list[Series]:
-    """Makes a series of each column; the columns of a table form a group.
-
-    Args:
-      tables: the tables.
-      labels: labels of the rows of each table; None if they are not labelled.
-      prefix: prefix of the series' names.
-    """
+    """Makes a series of each column; the columns of a table form a group."""
     return [
         Series(
             name=f"{prefix}{number}/{column}",

@@ -61,11 +61,7 @@ def is_number(text: str) -> bool:
 
 
 def find_decimal_sign(rows: Sequence[Sequence[str]], delimiter: str) -> tuple[str, str]:
-    """Finds the decimal sign of the numbers in a CSV.
-
-    Args:
-      rows: rows of cells; columns in which most cells are not numbers are ignored.
-      delimiter: the CSV's delimiter.
+    """Finds the decimal sign of the numbers in a CSV, ignoring columns in which most cells are not numbers.
 
     Returns:
       The sign, or '' if no number reveals it; and a remark if the sign is a guess, else ''.
@@ -95,12 +91,7 @@ def _number_cells(column: Sequence[str]) -> Sequence[str]:
 
 
 def parse_numbers(column: pd.Series, decimal: str) -> pd.Series:
-    """Parses a column of numbers; a cell that is not a number becomes NaN.
-
-    Args:
-      column: numbers or text.
-      decimal: the decimal sign of numbers in text.
-    """
+    """Parses a column of numbers; a cell that is not a number becomes NaN."""
     if pd.api.types.is_numeric_dtype(column):
         return pd.to_numeric(column, errors="coerce")
     text = column.astype(str).str.strip()
@@ -178,12 +169,7 @@ def find_time_formats(column: pd.Series) -> list[str]:
 
 
 def parse_times(column: pd.Series, time_format: str) -> pd.Series:
-    """Parses a column of times into UTC with nanoseconds; NaT for other cells and outside the years 1678 to 2261.
-
-    Args:
-      column: times, text or numbers.
-      time_format: a format from `find_time_formats`.
-    """
+    """Parses a column of times into UTC with nanoseconds; NaT for other cells and outside the years 1678 to 2261."""
     if time_format in dict(_UNITS):
         numbers = pd.to_numeric(column, errors="coerce")
         times = pd.to_datetime(numbers, unit=time_format, errors="coerce", utc=True)

@@ -76,12 +76,7 @@ class TableFile:
     ) -> None:
         """Examines the beginning of a file, and all its times if days and months cannot be told apart there.
 
-        Args:
-          path: the file.
-          name: name of the table.
-          named: see `choose_columns`.
-          usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may contain anything.
+        For `named` and `usual`, see `choose_columns`; a column of labels may contain anything unless `labelled`.
 
         Raises:
           InputError: it is neither CSV nor Parquet, or lacks a column.

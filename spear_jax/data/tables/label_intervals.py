@@ -145,13 +145,6 @@ def _label(recorded: Sequence[Series], table: pd.DataFrame, times: Times) -> lis
 def _find_row(series: Series, text: str, times: Times, column: Literal["start", "end"], number: int) -> int:
     """Returns the row that a number or time names: the first at or after a start, the last at or before an end.
 
-    Args:
-      series: the series.
-      text: the cell.
-      times: the cells that are times.
-      column: column of the cell.
-      number: row of the cell, for messages.
-
     Returns:
       The row in the series; -1 for a time outside it.
     """

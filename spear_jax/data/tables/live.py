@@ -41,13 +41,9 @@ class LiveTable:
         named: Columns = UNNAMED,
         usual: Columns = UNNAMED,
     ) -> None:
-        """Waits for the header line and the first row.
+        """Waits for the header line and the first row of an input with a file descriptor.
 
-        Args:
-          raw: the input; it must have a file descriptor.
-          report: called with each remark on the rows as soon as it comes up.
-          named: see `choose_columns`.
-          usual: see `choose_columns`.
+        `report` is called with each remark as soon as it comes up; for `named` and `usual`, see `choose_columns`.
 
         Raises:
           InputError: it is not a CSV, or lacks a column.

@@ -62,14 +62,9 @@ class RowParser:
         usual: Columns,
         labelled: bool,
     ) -> None:
-        """Chooses columns and time format from the first rows.
+        """Chooses columns and time format from the first rows; the format of Parquet is None.
 
-        Args:
-          head: the first rows.
-          csv_format: the format of a CSV; None for Parquet.
-          named: see `choose_columns`.
-          usual: see `choose_columns`.
-          labelled: whether labels are read; if not, their column may contain anything.
+        For `named` and `usual`, see `choose_columns`; a column of labels may contain anything unless `labelled`.
 
         Raises:
           InputError: see `choose_columns`.
@@ -101,10 +96,6 @@ class RowParser:
 
     def parse(self, frame: pd.DataFrame, first: int) -> Rows:
         """Parses a frame.
-
-        Args:
-          frame: raw cells.
-          first: the number of its first row, from 0.
 
         Raises:
           InputError: a cell cannot be parsed; names row and column.

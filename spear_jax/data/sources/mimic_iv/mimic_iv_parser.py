@@ -91,9 +91,6 @@ def is_demo(source: epath.Path) -> bool:
 def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
     """Streams a release's chartevents with a progress bar; only the vital signs are held in memory.
 
-    Args:
-      source: the folder of the release.
-
     Yields:
       All stays in order of stay number, including those without a plausible measurement.
 
