@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from spear_jax.data.sources.mimic_iv.mimic_iv_parser import AGREEMENT, DEMO, is_demo, parse_mimic_iv
+from spear_jax.data.sources.mirrored import tensor
 
 
 class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
@@ -22,9 +23,6 @@ class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        def tensor(dtype: type) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes")
-
         demo = is_demo(self._source)
         return tfds.core.DatasetInfo(
             builder=self,
@@ -33,9 +31,9 @@ class MimicIvVitalSigns(tfds.core.GeneratorBasedBuilder):
                 {
                     "subject": np.int64,
                     "stay": np.int64,
-                    "signal": tensor(np.int64),
-                    "time": tensor(np.int64),
-                    "value": tensor(np.float32),
+                    "signal": tensor(None, dtype=np.int64),
+                    "time": tensor(None, dtype=np.int64),
+                    "value": tensor(None, dtype=np.float32),
                 }
             ),
             homepage="https://physionet.org/content/mimiciv/",

@@ -1,13 +1,9 @@
 """Prepares the Numenta Anomaly Benchmark as a TFDS data set."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import tensorflow_datasets as tfds
 
-from spear_jax.data.sources.mirrored import MirroredBuilder
+from spear_jax.data.sources.mirrored import MirroredBuilder, tensor
 from spear_jax.data.sources.nab.nab_parser import parse_nab
 
 _COMMIT = "ea702d75cc2258d9d7dd35ca8e5e2539d71f3140"
@@ -16,7 +12,7 @@ _COMMIT = "ea702d75cc2258d9d7dd35ca8e5e2539d71f3140"
 class NumentaAnomalyBenchmark(MirroredBuilder):
     """One example per file, in the split 'files', sorted by name."""
 
-    FOLDER, SPLIT = "nab", "files"
+    FOLDER, SPLIT, PARSE = "nab", "files", staticmethod(parse_nab)
     MIRRORS = (
         f"https://raw.githubusercontent.com/numenta/NAB/{_COMMIT}",
         f"https://cdn.jsdelivr.net/gh/numenta/NAB@{_COMMIT}",
@@ -25,9 +21,6 @@ class NumentaAnomalyBenchmark(MirroredBuilder):
     RELEASE_NOTES = {"1.0.0": "58 files of numenta/NAB at ea702d7."}  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:
-        def tensor(*shape: int | None, dtype: type) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
-
         return tfds.core.DatasetInfo(
             builder=self,
             description="Real and artificial telemetry with labelled anomaly windows.",
@@ -46,7 +39,3 @@ class NumentaAnomalyBenchmark(MirroredBuilder):
             license="MIT",
             disable_shuffling=True,
         )
-
-    def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, file in enumerate(parse_nab(folder)):
-            yield index, vars(file)

@@ -1,13 +1,9 @@
 """Prepares the NASA telemetry as a TFDS data set."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import tensorflow_datasets as tfds
 
-from spear_jax.data.sources.mirrored import MirroredBuilder
+from spear_jax.data.sources.mirrored import MirroredBuilder, tensor
 from spear_jax.data.sources.nasa.nasa_parser import parse_nasa
 
 # The S3 archive in telemanom's README has answered 403 since late 2024 (khundman/telemanom#85). The mirrors hold its
@@ -18,7 +14,7 @@ _COMMIT = "7ffb98d0c18189cc3d9ab732b4cb0278200a0af0"
 class NasaTelemetry(MirroredBuilder):
     """One example per labelled channel, in the split 'channels', sorted by name."""
 
-    FOLDER, SPLIT = "nasa", "channels"
+    FOLDER, SPLIT, PARSE = "nasa", "channels", staticmethod(parse_nasa)
     MIRRORS = (
         f"https://raw.githubusercontent.com/imperial-qore/TranAD/{_COMMIT}/data/SMAP_MSL",
         f"https://cdn.jsdelivr.net/gh/imperial-qore/TranAD@{_COMMIT}/data/SMAP_MSL",
@@ -27,10 +23,6 @@ class NasaTelemetry(MirroredBuilder):
     RELEASE_NOTES = {"1.0.0": "81 channels: 54 SMAP, 27 MSL."}  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # TFDS stores two unknown dimensions (SMAP has 25 columns, MSL 55) only when encoded as bytes.
-        def tensor(*shape: None, dtype: type) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
-
         return tfds.core.DatasetInfo(
             builder=self,
             description="SMAP and MSL telemetry of spacecraft with expert-labelled anomalies.",
@@ -48,7 +40,3 @@ class NasaTelemetry(MirroredBuilder):
             " Nonparametric Dynamic Thresholding, KDD 2018, doi 10.1145/3219819.3219845",
             disable_shuffling=True,
         )
-
-    def _generate_examples(self, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, channel in enumerate(parse_nasa(folder)):
-            yield index, vars(channel)
