@@ -22,7 +22,6 @@ from spear_jax.backbones.weights.checkpoint import (
     Put,
     RandomTable,
     map_checkpoint,
-    param_shapes,
     random_params,
 )
 from spear_jax.backbones.weights.config_json import PUBLISHED, Fields
@@ -74,10 +73,6 @@ class BackboneShape:
     def pretrained(self) -> bool:
         """Returns whether the weights are pretrained, not random."""
         return not self.name.startswith("random:")
-
-    def shapes(self) -> Params:
-        """Returns the parameters as `jax.ShapeDtypeStruct`."""
-        return param_shapes(self.module, self.config.hidden_size)
 
 
 def describe_backbone(

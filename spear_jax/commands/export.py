@@ -3,8 +3,8 @@
 from etils import epath
 
 from spear_jax import parallel
+from spear_jax.commands.run_folder import check_new_folder
 from spear_jax.detector import load_detector
-from spear_jax.errors import InputError
 
 
 def export_detector(detector_path: str, workdir: str) -> None:
@@ -14,8 +14,7 @@ def export_detector(detector_path: str, workdir: str) -> None:
       InputError: the folder is not empty, or PEFT cannot represent the prompt; nothing was written.
     """
     folder = epath.Path(workdir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode=export")
+    check_new_folder(folder, "export")
     detector, _ = load_detector(detector_path)
     detector.export(folder)
     parallel.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -65,6 +65,16 @@ def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
         raise InputError(f"--workdir={folder}: is not empty; --mode=evaluate writes to a new folder")
 
 
+def check_new_folder(folder: epath.Path, mode: str) -> None:
+    """Checks that a folder is new or empty.
+
+    Raises:
+      InputError: it is neither.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode={mode}")
+
+
 def open_folder(folder: epath.Path, config: ConfigDict) -> None:
     """Creates the run's folder with its config.json; called once all checks have passed."""
     if parallel.is_main():

@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
+from spear_jax.commands.run_folder import check_new_folder
 from spear_jax.config import carry, check_score_override, default_config, override, validate
 from spear_jax.data import LOOKS_AHEAD, Columns, LiveTable, TableFile, find_files, split_names
 from spear_jax.detector import (
@@ -39,8 +40,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     """
     start = time.monotonic()
     folder = epath.Path(workdir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode=score")
+    check_new_folder(folder, "score")
     detector, config = _load(detector_path, overrides, live=False)
     files = _open_files(source, config, detector)
     scorer, warnings = _place(detector, config, config.score.batch_size)

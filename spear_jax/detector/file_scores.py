@@ -35,12 +35,9 @@ class Scoring(NamedTuple):
       combine: 'none' gives a score per column; 'max' or 'mean' over the columns gives one score per row.
     """
 
-    stride: int = 0
-    overlap: str = "mean"
+    stride: int
+    overlap: str
     combine: str = "none"
-
-
-_DEFAULT = Scoring()
 
 
 class Totals(NamedTuple):
@@ -52,7 +49,7 @@ class Totals(NamedTuple):
     alarms: int
 
 
-def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring = _DEFAULT) -> Iterator[pd.DataFrame]:
+def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring) -> Iterator[pd.DataFrame]:
     """Scores the rows of a table; each of its value columns is a series.
 
     Yields:
@@ -139,7 +136,7 @@ def write_scores(
     scorer: Scorer,
     files: Sequence[TableFile],
     folder: epath.Path,
-    scoring: Scoring = _DEFAULT,
+    scoring: Scoring,
     *,
     file_format: Literal["parquet", "csv"],
     warnings: Sequence[str],

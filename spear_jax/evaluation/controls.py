@@ -1,7 +1,7 @@
 """Scores cheap controls, which a method has to beat to be of use."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -52,11 +52,6 @@ def rolling_zscore(series: Series, steps: int) -> Float[np.ndarray, "time"]:
     return np.where(finite & (recorded > 1.5), score, 0.0)[len(past) :]
 
 
-def rolling_zscores(recorded: Sequence[Series], steps: int) -> Float[np.ndarray, "all_steps"]:
-    """Concatenates the rolling z-scores of all series."""
-    return np.concatenate([rolling_zscore(series, steps) for series in recorded])
-
-
 def score_controls(
     config: ConfigDict, dataset: Dataset, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, StepScores]]:
@@ -77,5 +72,7 @@ def score_controls(
         "bin_lookup": stitch_splits(
             dataset, {split: bin_lookup(dataset.training, bins, dataset.examples[split]) for split in SPLITS}
         ),
-        "rolling_zscore": scores_by_split(dataset, rolling_zscores(dataset.recorded, ZSCORE_STEPS)),
+        "rolling_zscore": scores_by_split(
+            dataset, np.concatenate([rolling_zscore(series, ZSCORE_STEPS) for series in dataset.recorded])
+        ),
     }
