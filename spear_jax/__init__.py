@@ -8,8 +8,6 @@ if TYPE_CHECKING:
 
 
 __version__ = "0.1.0"
-
-
 __all__ = ["SpearDetector", "load_backbone"]
 
 

@@ -37,11 +37,8 @@ from spear_jax.methods import fit, load_method_backbone
 from spear_jax.model import PlacedModel
 
 HELD_OUT = 0.25  # share of the series used for validation, unless validation data are given
-
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "_time"]]
-
 Predictions = Int[np.ndarray, "time"] | list[Int[np.ndarray, "_time"]]
-
 EpochCallback = Callable[[dict[str, Any]], object]
 
 

@@ -70,7 +70,6 @@ MODES = {
     ),
 }
 
-
 EXAMPLES = {
     "config": "--config=configs/quickstart.py; --help lists more",
     "detector": "--detector=runs/first",
@@ -78,7 +77,6 @@ EXAMPLES = {
     "workdir": "--workdir=runs/first",
 }
 """Flags that only some modes need, and an example of each."""
-
 
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]

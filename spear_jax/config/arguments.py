@@ -7,13 +7,8 @@ from ml_collections import ConfigDict
 from spear_jax.errors import InputError
 
 BERT = "google-bert/bert-base-uncased"
-
-
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-
-
 TINY = "random:tiny"
-
 
 BACKBONES = {
     "minilm": MINILM,

@@ -39,7 +39,6 @@ _SERIES = {
     ),
 }
 
-
 _RULES = {
     "values": Field("scaled", "whether the context rules read scaled or raw values", ("scaled", "raw")),
     "trend": Field(True, "enables the trend rule"),
@@ -51,7 +50,6 @@ _RULES = {
     "p_value": Field(0.05, "p-value below which the shift and variance rules fire", Limits(0, 1)),
     "correction": Field("none", "correction for testing many windows", ("none", "holm", "benjamini_hochberg")),
 }
-
 
 _SOURCES = {
     "injected.rate": Field(0.1, "share of time steps covered by injected anomalies", Limits(0.001, 0.5)),
@@ -79,7 +77,6 @@ _SOURCES = {
     "synthetic.seed": Field(0, "seed of the generator", Limits(0)),
 }
 
-
 _QUANTIZER = {
     "bins": Field(100, "N, the number of bins; missing values get one more", Limits(2, 10_000)),
     "kind": Field(
@@ -97,7 +94,6 @@ _QUANTIZER = {
     "margin": Field(0.0, "margin added below and above the range, as a share of it", Limits(0, 100)),
     "missing": Field("bin", "missing values get a `bin` of their own or are masked (`mask`)", ("bin", "mask")),
 }
-
 
 DATA_FIELDS = {
     **section("data", "data", _SERIES),

@@ -10,13 +10,8 @@ from spear_jax.config.field import Field, Limits, section
 from spear_jax.config.methods import METHODS
 
 _PROMPTED = tuple(name for name, method in METHODS.items() if method.prompt)
-
-
 _LEARNING = tuple(name for name, method in METHODS.items() if method.labels)
-
-
 PROMPT_INITS = ("vocabulary", "words", "normal", "uniform")
-
 
 _EMBEDDING = {
     "kind": Field(
@@ -28,7 +23,6 @@ _EMBEDDING = {
     "length_scale": Field(0.2, "length scale of `ordinal`, as a share of the range", Limits(1e-3, 10)),
     "first_row": Field(1000, "first row of `consecutive`", Limits(0)),
 }
-
 
 _BACKBONE = {
     "name": Field(BERT, "Hugging Face id, local folder, or `random:tiny`", scoring="always"),
@@ -48,7 +42,6 @@ _BACKBONE = {
     "remat": Field(False, "recomputes activations in the backward pass: less memory, more time"),
 }
 
-
 _PROMPT = {
     "length": Field(20, "m, the number of prompt vectors; 0: no prompt", Limits(0)),
     "init": Field(
@@ -59,7 +52,6 @@ _PROMPT = {
     "words": Field("normal anomaly", "words of `prompt.init=words`, repeated to the prompt's length"),
     "position": Field("prefix", "[P; E], [CLS; P; E] or [E; P]", ("prefix", "after_cls", "suffix")),
 }
-
 
 _HEAD = {
     "kind": Field("step", "one score per time `step` or per `window`", ("step", "window")),
@@ -72,7 +64,6 @@ _HEAD = {
         ("normal", "fitted"),
     ),
 }
-
 
 _ZERO_SHOT = {
     "template": Field("", "file in methods/templates/ or a path; `''`: the method's own"),
@@ -92,9 +83,7 @@ _ZERO_SHOT = {
     ),
 }
 
-
 _RATE = Limits(0, 1e3)
-
 
 _TRAIN = {
     "parts": Field(
@@ -132,7 +121,6 @@ _TRAIN = {
     "save_seconds": Field(60.0, "seconds between checkpoints within an epoch", Limits(0), affects="nothing"),
 }
 
-
 _SCORE = {
     "batch_size": Field(
         128,
@@ -154,7 +142,6 @@ _SCORE = {
     "format": Field("parquet", "`--mode=score`: format of the scores", ("parquet", "csv"), scoring="files"),
 }
 
-
 _THRESHOLD = {
     "rule": Field(
         "best_f1",
@@ -164,7 +151,6 @@ _THRESHOLD = {
     "false_positive_rate": Field(0.01, "highest rate allowed by `threshold.rule=false_positive_rate`", Limits(0, 1)),
     "precision": Field(0.9, "lowest precision allowed by `threshold.rule=precision`", Limits(0, 1)),
 }
-
 
 _ALARMS = {
     "merge_gap": Field(
@@ -177,7 +163,6 @@ _ALARMS = {
         0, "time steps of the shortest alarm to keep; 0: chosen on validation", Limits(0), scoring="files"
     ),
 }
-
 
 FIELDS: dict[str, Field] = {
     "seed": Field(

@@ -12,18 +12,14 @@ from spear_jax.errors import InputError
 CARRIED = tuple(name for name, field in FIELDS.items() if field.carried)
 """Fields that a detector brings with it."""
 
-
 LOCAL = tuple(name for name, field in FIELDS.items() if field.carried and field.scoring != "never")
 """Fields that a detector brings with it, but whose value may be replaced on the machine that uses it."""
-
 
 EXTENDABLE = tuple(name for name, field in FIELDS.items() if field.affects == "duration")
 """Fields that may change when a run is resumed, and then extend or shorten it."""
 
-
 IRRELEVANT = tuple(name for name, field in FIELDS.items() if field.affects == "nothing")
 """Fields that results do not depend on."""
-
 
 RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "controls.zscore_steps": 64}
 """Fields of earlier versions, and the value that this version always uses."""

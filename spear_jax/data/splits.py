@@ -12,7 +12,6 @@ from spear_jax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 
-
 LEAKS = (
     "windows of one series are in several splits: neighbours seen in training inflate the test numbers; only for"
     " comparison with the literature"

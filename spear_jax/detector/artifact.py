@@ -32,7 +32,6 @@ from spear_jax.storage import write_whole
 from spear_jax.training import read_trainable
 
 _BACKBONE_KEYS = ("name", "revision", "sha256", "dtype", "pretrained")
-
 PROMPT_REPLACED = "its prompt comes from PEFT's files; head, threshold and metrics belong to the prompt it replaces"
 
 

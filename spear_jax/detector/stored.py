@@ -16,7 +16,6 @@ from spear_jax.storage import read_json, write_whole
 
 SCHEMA = 2
 JSON, TENSORS = "detector.json", "detector.safetensors"
-
 Tensors = Mapping[str, Float32[np.ndarray, "..."]]
 
 

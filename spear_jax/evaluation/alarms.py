@@ -16,7 +16,6 @@ from spear_jax.evaluation.interval_metrics import event_wise
 
 GAPS = (0, 1, 2, 4, 8, 16, 32)
 LENGTHS = (1, 2, 3, 4, 8, 16)
-
 NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int, Integer, Num
 from spear_jax.data import find_runs
 
 StepFlags: TypeAlias = Bool[np.ndarray, "steps"] | Integer[np.ndarray, "steps"]
-
 MAX_DEFAULT_WINDOW = 500
 
 

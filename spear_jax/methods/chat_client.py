@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     import openai
 
 TIMEOUT_SECONDS = 180.0  # for an answer, since models on a CPU are slow
-
 MAX_RETRIES = 8  # of one request, after 0.5, 1, 2, 4 and from then on 8 s, or when the endpoint says
-
 PARAMETERS: dict[str, Any] = {"temperature": 0, "response_format": {"type": "json_object"}}
-
 URL_FORMS = "it must be http://HOST/... or https://..., or unset for openai's default"
 
 

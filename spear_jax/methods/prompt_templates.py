@@ -9,7 +9,6 @@ from etils import epath
 from spear_jax.errors import InputError
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")  # other braces, as in JSON, are literal
-
 ONCE = ("values", "mask")
 
 

@@ -23,11 +23,8 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import ScoreFunction
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth neighbourhood is the whole window
-
 STATISTICS = 2 + 4 * (len(REACHES) + 1)
-
 MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; if there are more, a sample is fitted
-
 CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
 

@@ -40,15 +40,10 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import ScoreFunction
 
 DEFAULT_WINDOW = 128
-
 MAX_REFERENCES = 20_000  # fitted windows; NASA's longest channel has 11 500, past included
-
 EXPLAINED = 0.9  # share of the variance that the leading components explain
-
 BLOCK = 1 << 12  # windows scored at a time
-
 TILE = 1 << 19  # distances in memory at a time: 4 MB, which fit into the cache
-
 PAST = -(1 << 40)  # start of a window of the past, far from all windows of the series
 
 

@@ -36,7 +36,6 @@ from spear_jax.methods.implementations import ScoreFunction, load_recorded_backb
 from spear_jax.methods.prompt_templates import fill_in, read_template
 
 ROUNDING = 64  # texts are padded to a multiple of this length, so that few shapes are compiled
-
 MAX_TOKENS = 1 << 14  # in a batch
 
 

@@ -33,9 +33,7 @@ from spear_jax.methods.prompt_templates import fill_in, read_template
 from spear_jax.storage import write_whole
 
 PLACEHOLDERS = ("values", "last_bin", "steps")
-
 CHARACTERS_PER_TOKEN = 4  # only for the cost estimate
-
 TOKENS_PER_ANSWER = 60
 
 

@@ -21,7 +21,6 @@ WIDTH = 7.0  # inches; text in a figure this wide is still readable on a phone
 STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 VALUE, SCORE, ANOMALY = "#1f4e79", "#d9730d", "#c00000"
 LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
-
 SERIES = 4  # shown at most
 LINE_COLUMNS = 700  # of a plotted line; each column of a longer series shows the extremes of its steps
 POINTS = 2000  # of a curve

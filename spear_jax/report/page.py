@@ -35,7 +35,6 @@ _WEIGHTS = {
     "adapted": "frozen except for low-rank updates",
 }
 
-
 # The page has no script, and its content security policy forbids loading anything over a network.
 _PAGE = string.Template(importlib.resources.files("spear_jax.report").joinpath("page.html").read_text("utf-8"))
 

@@ -27,13 +27,11 @@ WEIGHT_PACKAGES = {
     ),
 }
 
-
 # Used without '@revision', so that published numbers do not change when a repository does.
 PINNED_REVISIONS = {
     # The commit that `main` of bert-base-uncased has pointed to for years.
     "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
 }
-
 
 _CONFIG_AND_TOKENIZER_FILES = [
     "config.json",

@@ -126,11 +126,9 @@ _BERT = Naming(
     ),
 )
 
-
 _ROBERTA = dataclasses.replace(
     _BERT, head=Head("lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias"), "lm_head.dense", "lm_head.layer_norm")
 )
-
 
 _DISTILBERT = Naming(
     word_table="embeddings.word_embeddings.weight",
@@ -150,7 +148,6 @@ _DISTILBERT = Naming(
     unused=r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\..*",
     head=Head("vocab_projector", ("vocab_projector.bias",), "vocab_transform", "vocab_layer_norm"),
 )
-
 
 _MODERNBERT = Naming(
     word_table="embeddings.tok_embeddings.weight",
@@ -175,7 +172,6 @@ _MODERNBERT = Naming(
     head=Head("decoder", ("decoder.bias",), "head.dense", "head.norm", biased=False),
 )
 
-
 _LLAMA = Naming(
     word_table="embed_tokens.weight",
     modules=_modules(
@@ -197,7 +193,6 @@ _LLAMA = Naming(
     unused=r"lm_head\..*|score\..*|layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
 
-
 # The norm between attention and MLP belongs to the attention's output here, not to the MLP's input.
 _GEMMA2 = dataclasses.replace(
     _LLAMA,
@@ -209,13 +204,11 @@ _GEMMA2 = dataclasses.replace(
     ),
 )
 
-
 _GEMMA3 = dataclasses.replace(
     _GEMMA2,
     prefixes=("language_model.model.", "model.language_model.", "language_model.", "model."),
     unused=_LLAMA.unused + r"|(vision_tower|multi_modal_projector)\..*",
 )
-
 
 NAMINGS: dict[str, Naming] = {
     "bert": _BERT,

@@ -22,7 +22,6 @@ _NUMBER = {
 }
 # Numbers in which a sign may separate thousands or be the decimal sign.
 _AMBIGUOUS = {sign: re.compile(rf"[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+") for sign in ".,"}
-
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 _TIME_OF_DAY = re.compile(
     r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d([.]\d+)?)?( ?[AP]M)?|([01]?\d|2[0-3])[.][0-5]\d[.][0-5]\d", re.I

@@ -29,12 +29,10 @@ from spear_jax.errors import InputError, one_line
 
 CHUNK_ROWS = 1 << 16
 _HEAD_ROWS = 1000  # rows from which columns are chosen
-
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 SUFFIXES = (*_TEXT, *(text + opener for text in _TEXT for opener in _OPENERS), *_PARQUET)
 ALLOWED_SUFFIXES = f"{', '.join(_TEXT)}, compressed ({', '.join(_OPENERS)}) or not, and {', '.join(_PARQUET)}"
-
 UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
 
 

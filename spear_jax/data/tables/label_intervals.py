@@ -17,7 +17,6 @@ from spear_jax.errors import InputError, one_line
 
 _ROW_NUMBER = re.compile("-?[0-9]{1,8}")
 _DAY_FIRST, _MONTH_FIRST = "day first", "month first"
-
 Times: TypeAlias = Mapping[str, pd.Timestamp]  # by the cell's text
 
 

@@ -23,16 +23,9 @@ AGREEMENT = (
     " them (scores, figures, detectors) may be shared with credentialed users only"
 )
 
-
 DEMO = "made from the MIMIC-IV demo (100 patients, ODbL): a stand-in, not the paper's data"
-
-
 STAYS, ITEMS, EVENTS = "icu/icustays.csv.gz", "icu/d_items.csv.gz", "icu/chartevents.csv.gz"
-
-
 LAYOUT = f"the release's layout: {STAYS}, {ITEMS} and {EVENTS}"
-
-
 _BLOCK_BYTES = 1 << 25  # text parsed at a time
 
 
@@ -56,7 +49,6 @@ SIGNALS = {
     "mean_arterial": Signal((220052, 225312), 0, 300),
     "temperature": Signal((223761, 223762), 10, 50),  # in degrees Celsius
 }
-
 
 FAHRENHEIT = 223761
 

@@ -13,8 +13,6 @@ from spear_jax.errors import InputError, one_line
 from spear_jax.storage import read_json
 
 WINDOWS, POINTS = "labels/combined_windows.json", "labels/combined_labels.json"
-
-
 LAYOUT = f"numenta/NAB's layout: data/<group>/<file>.csv, {WINDOWS} and {POINTS}"
 
 

@@ -17,14 +17,8 @@ from jaxtyping import Bool, Float32
 from spear_jax.errors import InputError, one_line
 
 LABELS = "labeled_anomalies.csv"
-
-
 LAYOUT = f"telemanom's layout: data.zip or data/train, data/test or train, test, and {LABELS}"
-
-
 SPACECRAFT = {"both": ("SMAP", "MSL"), "smap": ("SMAP",), "msl": ("MSL",)}
-
-
 Folder: TypeAlias = epath.Path | zipfile.Path  # both have /, exists, is_dir and read_bytes
 
 
