@@ -45,6 +45,7 @@ class Evaluation:
       names: names of the series, indexed by `steps.series`; file names if the columns of a file share a score.
       rule: the decision rule applied to the scores.
       metrics: metrics over steps, by split.
+      by_series: interval metrics of each series, in the order of `StepScores.by_series`, by split.
       window_metrics: metrics over windows, by split; empty for step heads.
       controls: metrics by control and split, each at its own threshold from validation.
       confidence: confidence intervals by split and metric, for validation and test.
@@ -56,6 +57,7 @@ class Evaluation:
     names: tuple[str, ...]
     rule: DecisionRule
     metrics: dict[str, dict[str, float | None]]
+    by_series: dict[str, list[dict[str, float | None]]]
     window_metrics: dict[str, Metrics]
     controls: dict[str, dict[str, dict[str, float | None]]]
     confidence: dict[str, dict[str, list[float] | None]]
@@ -76,11 +78,13 @@ def judge_scores(
         for name, control in {**score_controls(config, dataset, scores.steps), **scores.controls}.items()
     }
     by_column = config.data.combine == "none"
+    by_series = {split: interval_metrics_by_series(steps[split], rule.threshold) for split in SPLITS}
     return Evaluation(
         steps=steps,
         names=tuple(series.name if by_column else series.group or series.name for series in dataset.recorded),
         rule=rule,
-        metrics={split: step_metrics(config, split, steps[split], rule) for split in SPLITS},
+        metrics={split: step_metrics(config, split, steps[split], rule, by_series[split]) for split in SPLITS},
+        by_series=by_series,
         window_metrics=_window_metrics(dataset, scores.windows, rule.threshold) if scores.windows else {},
         controls={name: _control_metrics(config, name, control) for name, control in controls.items()},
         confidence={
@@ -89,7 +93,7 @@ def judge_scores(
                 steps[split].label,
                 steps[split].score,
                 rule.predict(steps[split]),
-                interval_metrics_by_series(steps[split], rule.threshold),
+                by_series[split],
                 seed=config.seed,
             )
             for split in ("validation", "test")
@@ -105,8 +109,10 @@ def choose_rule(config: ConfigDict, dataset: Dataset, validation: StepScores) ->
     return _choose_rule(config, dataset.name, steps)
 
 
-def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: DecisionRule) -> dict[str, float | None]:
-    """Returns the metrics of a split.
+def step_metrics(
+    config: ConfigDict, name: str, steps: StepScores, rule: DecisionRule, by_series: list[dict[str, float | None]]
+) -> dict[str, float | None]:
+    """Returns the metrics of a split, given the interval metrics of its series.
 
     Returns:
       Point-wise metrics pooled over the steps, interval metrics averaged over the series, and alarm metrics counted
@@ -115,7 +121,7 @@ def step_metrics(config: ConfigDict, name: str, steps: StepScores, rule: Decisio
     predicted = rule.predict(steps)
     metrics = {
         **cast(dict[str, float | None], point_metrics(name, steps.label, steps.score, predicted)),
-        **mean_over_series(interval_metrics_by_series(steps, rule.threshold)),
+        **mean_over_series(by_series),
         **alarms.alarm_metrics(_alarm_stretches(steps, rule.threshold), rule.alarms),
     }
     k = config.metrics.point_adjusted_k
@@ -190,4 +196,5 @@ def _control_metrics(
         rule = DecisionRule(threshold, _choose_alarm_rule(config, steps["validation"], threshold), "")
     else:
         rule = _choose_rule(config, "", steps["validation"])
-    return {split: step_metrics(config, f"{name}, {split}", steps[split], rule) for split in SPLITS}
+    by_series = {split: interval_metrics_by_series(steps[split], rule.threshold) for split in SPLITS}
+    return {split: step_metrics(config, f"{name}, {split}", steps[split], rule, by_series[split]) for split in SPLITS}

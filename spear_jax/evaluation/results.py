@@ -16,8 +16,7 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from spear_jax.data import Dataset, StepScores, series_offsets
-from spear_jax.evaluation.interval_metrics import mean_over_series
-from spear_jax.evaluation.judge import Evaluation, interval_metrics_by_series
+from spear_jax.evaluation.judge import Evaluation
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.evaluation.record import RunRecord
 from spear_jax.storage import write_parquet, write_whole
@@ -103,12 +102,11 @@ def per_series(evaluation: Evaluation) -> pd.DataFrame:
     """Returns the metrics of each series of each split, one row each."""
     rows = []
     for split, steps in evaluation.steps.items():
-        for series in steps.by_series():
+        for series, intervals in zip(steps.by_series(), evaluation.by_series[split], strict=True):
             with warnings.catch_warnings():
                 # Most series have one class only, which needs no warning.
                 warnings.simplefilter("ignore")
                 points = point_metrics("series", series.label, series.score, evaluation.rule.predict(series))
-            intervals = mean_over_series(interval_metrics_by_series(series, evaluation.rule.threshold))
             name = evaluation.names[series.series[0]]
             rows.append({"split": split, "series": name, "steps": len(series.score), **points, **intervals})
     return pd.DataFrame(rows)
