@@ -103,16 +103,9 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str, jax.Array]:
-    """Divides a batch over the devices.
+    """Divides a batch over the devices, along the axis of its windows.
 
-    Args:
-      batch: arrays with windows along `axis`, padded with masked windows of zeros to a multiple of the number of
-        devices.
-      mesh: from `make_mesh`.
-      axis: the axis of the windows.
-
-    Returns:
-      Global arrays, sharded along `axis`.
+    Windows of zeros, masked, are added up to a multiple of the number of devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return place({name: _pad(array, mesh.size, axis) for name, array in batch.items()}, sharding)

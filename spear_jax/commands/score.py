@@ -128,11 +128,7 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
 
 
 def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tuple[Detector, ConfigDict]:
-    """Loads a detector.
-
-    Returns:
-      The detector, with the alarm rule of the overrides; and a config for scoring files with it.
-    """
+    """Loads a detector, with the alarm rule of the overrides, and makes a config for scoring files with it."""
     detector, _ = load_detector(detector_path)
     config = default_config()
     config.data.name = "files"

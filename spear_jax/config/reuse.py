@@ -26,10 +26,9 @@ RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "c
 
 
 def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Compares the config of a run folder, from config.json, with one to resume it with.
+    """Returns a line for each field by which two configs differ that affects steps already done.
 
-    Returns:
-      A line for each field that differs and affects steps already done.
+    The first is the content of config.json, the other the config to resume with.
     """
     old, new = RETIRED | flatten(stored), RETIRED | stored_values(config)
     return [

@@ -121,14 +121,11 @@ class TableScaler:
         return self._reference_steps if self._unknown and self._scale == "train" else 0
 
     def fit(self, values: Float[np.ndarray, "rows columns"], *, ended: bool) -> int:
-        """Fits the ranges of the columns whose reference stretch has arrived.
+        """Fits the ranges of the columns whose reference stretch has arrived; returns how many rows can be scaled.
 
         Args:
           values: the rows that have arrived and are not scaled yet.
           ended: whether the table ends with them.
-
-        Returns:
-          The number of rows that can be scaled.
         """
         scalable = len(values)
         for i in list(self._unknown):

@@ -45,16 +45,13 @@ def window_starts(length: int, window: int, stride: int) -> Int[np.ndarray, "win
 
 
 def cut_windows(stretches: Sequence[Series], names: Sequence[str], window: int, stride: int) -> Windows:
-    """Cuts stretches into windows; the last window of a stretch ends with it.
+    """Cuts stretches into windows, in their order; the last window of a stretch ends with it.
 
     Args:
       stretches: stretches of recorded series, of any length.
       names: names of the recorded series, in the order in which `Windows.series` counts them.
       window: steps in a window.
       stride: steps from one window to the next.
-
-    Returns:
-      All windows, in the order of the stretches.
     """
     numbers = {name: i for i, name in enumerate(names)}
     values, labels, real, series, start = [], [], [], [], []

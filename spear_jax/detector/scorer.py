@@ -86,11 +86,7 @@ class Scorer:
         columns: Int[np.ndarray, "windows"],
         scaler: TableScaler,
     ) -> Float[np.ndarray, "windows time"]:
-        """Scores windows of raw values, NaN where missing and in padding, given the number of the column of each.
-
-        Returns:
-          P(anomalous) per step.
-        """
+        """Returns P(anomalous) for windows of raw values, NaN where missing and in padding, each of one column."""
         windows = Windows(values, np.zeros_like(real), real, columns, np.zeros(len(values), int))
         masks_missing = self.detector.config.quantizer.missing == "mask"
         examples = Examples(

@@ -20,11 +20,7 @@ Tensors = Mapping[str, Float32[np.ndarray, "..."]]
 
 
 def seal(content: Mapping[str, Any], tensors: Tensors) -> tuple[dict[str, Any], bytes]:
-    """Adds the schema and the digests of both files to the content of detector.json.
-
-    Returns:
-      The complete content, and the bytes of detector.safetensors.
-    """
+    """Adds schema and digests to the content of detector.json; returns it and the bytes of detector.safetensors."""
     blob = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     complete = {"schema": SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
     return {**complete, "sha256": content_sha256(complete)}, blob

@@ -69,14 +69,11 @@ class Stream:
         return self._buffer_start + len(self._values)
 
     def add(self, values: Float[np.ndarray, "rows columns"], times: Int[np.ndarray, "stamps"]) -> ScoredRows:
-        """Adds rows.
+        """Adds rows; returns those of this and earlier calls whose scores are now final.
 
         Args:
           values: the values; NaN where missing.
           times: times in nanoseconds since 1970, or empty.
-
-        Returns:
-          The rows of this and earlier calls whose scores are now final.
         """
         self._values = np.concatenate([self._values, values])
         self._times = np.concatenate([self._times, times])

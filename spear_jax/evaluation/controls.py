@@ -55,11 +55,7 @@ def rolling_zscore(series: Series, steps: int) -> Float[np.ndarray, "time"]:
 def score_controls(
     config: ConfigDict, dataset: Dataset, steps: Mapping[str, StepScores]
 ) -> dict[str, dict[str, StepScores]]:
-    """Scores the controls that need no model, at the steps of given scores.
-
-    Returns:
-      Scores by control and split.
-    """
+    """Scores the controls that need no model by control and split, at the steps of given scores."""
     rng = np.random.default_rng((config.seed, 2))
     bins = dataset.quantizer.bins
 

@@ -41,7 +41,7 @@ def start_supervised(config: ConfigDict, dataset: Dataset, record: RunRecord) ->
 
 
 def statistics(bins: Int[np.ndarray, "windows time"], missing: int) -> Float[np.ndarray, "windows time statistics"]:
-    """Computes the 18 features of each step, as fractions of the N bins.
+    """Computes the 18 features of each step, as fractions of the N bins; NaN where nothing was recorded.
 
     They are the step's value; its change since the previous step; and mean, standard deviation, minimum and maximum of
     the values up to 2, 8 and 32 steps to either side, and of the whole window. With equal-width bins these are scaled
@@ -50,9 +50,6 @@ def statistics(bins: Int[np.ndarray, "windows time"], missing: int) -> Float[np.
     Args:
       bins: the bin of every step.
       missing: the bin of missing values and of padding, N.
-
-    Returns:
-      The statistics of the recorded values; NaN where there are none.
     """
     recorded = bins != missing
     # Sums of integers are exact, so a constant stretch has a deviation of exactly 0; trees would split on rounding

@@ -32,11 +32,7 @@ class Inspection:
 
 
 def inspect_prompt(model: PlacedModel, backbone: Backbone | None, dataset: Dataset) -> Inspection | None:
-    """Inspects a prompt; every process must call it.
-
-    Returns:
-      None for a model without a prompt.
-    """
+    """Inspects a prompt, if the model has one; every process must call it."""
     parts = {**model.frozen, **model.trainable}
     if backbone is None or "prompt" not in parts:
         return None
@@ -57,11 +53,7 @@ def _choose_window(dataset: Dataset) -> int:
 
 
 def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"]) -> list[list[tuple[str, float]]]:
-    """Finds the words whose embeddings have the largest cosine with each vector.
-
-    Returns:
-      `NEAREST` words with their cosines for each vector, largest first.
-    """
+    """Finds the `NEAREST` words whose embeddings have the largest cosines with each vector, with these."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosines = np.full((len(vectors), 0), 0.0)
     ids = np.full((len(vectors), 0), 0)

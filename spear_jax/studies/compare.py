@@ -35,10 +35,7 @@ NOTES = (
 
 
 def compare_runs(workdir: Path) -> str:
-    """Writes <workdir>/compare.md, a table of all runs in a folder, at any depth, and of tables of studies.
-
-    Returns:
-      The page, in Markdown.
+    """Writes <workdir>/compare.md, a table of all runs and studies in the folder, and returns it.
 
     Raises:
       InputError: the folder contains no results.

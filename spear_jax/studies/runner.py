@@ -21,7 +21,7 @@ from spear_jax.studies.table import changed_defaults, make_table, read_tables, r
 
 
 def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, published: Path) -> str:
-    """Runs everything that is not measured yet, and writes the study's table, page and figure.
+    """Runs everything that is not measured yet; writes the study's table, page and figure, and returns the page.
 
     A failed run is listed with its error, and retried when the study is started again.
 
@@ -30,9 +30,6 @@ def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, publish
       overrides: config fields from the command line, for all runs.
       workdir: gets <name>.parquet, <name>.md, <name>.png and runs/, which several studies may share.
       published: folder of tables; runs measured in one of them with the current defaults are not repeated.
-
-    Returns:
-      The page, in Markdown.
 
     Raises:
       InputError: a run's config is impossible, or the workdir is a file.

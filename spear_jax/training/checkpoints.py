@@ -84,10 +84,7 @@ class Checkpoints:
 
 
 def read_trainable(path: epath.Path) -> Params:
-    """Reads the trainable parameters from a run's checkpoint, without changing its folder.
-
-    Returns:
-      The trainable tree, in host memory.
+    """Reads the trainable tree from a run's checkpoint into host memory, without changing the run's folder.
 
     Raises:
       InputError: there is no such checkpoint, or it cannot be read.

@@ -70,11 +70,7 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
     def end_epoch(self, evaluation: dict[str, float | None], metric: str) -> dict[str, Any]:
-        """Ends an epoch with its evaluation on the validation part.
-
-        Returns:
-          The epoch's line for metrics.jsonl.
-        """
+        """Ends an epoch with its evaluation on the validation part; returns its line for metrics.jsonl."""
         best, sums = self.record(evaluation, metric), self.sums
         self.epoch += 1
         self.step_in_epoch, self.sums, self.order = 0, {}, ""

@@ -22,7 +22,7 @@ MEAN_STEPS = {  # of an anomaly of each kind
 
 
 def inject(stretches: Sequence[Series], rate: float, seed: int) -> list[Series]:
-    """Injects spikes, level shifts, trends, and noisy and faster stretches into copies of series.
+    """Injects spikes, level shifts, trends, and noisy and faster stretches into copies of series, and labels them.
 
     Sizes are drawn relative to the range between the 5th and the 95th percentile of the stretch. Values beyond the
     stretch's own range are reflected back into it, so that no single value gives an anomaly away.
@@ -31,9 +31,6 @@ def inject(stretches: Sequence[Series], rate: float, seed: int) -> list[Series]:
       stretches: the series; missing values stay missing.
       rate: expected share of anomalous steps.
       seed: the same seed injects the same anomalies into the same stretch.
-
-    Returns:
-      The series with changed values and new labels.
     """
     return [
         _inject_into(stretch, rate, np.random.default_rng((seed, *stretch.name.encode(), stretch.start)))

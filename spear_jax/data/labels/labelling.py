@@ -28,11 +28,7 @@ def relabelled_splits(recorded: Sequence[Series]) -> tuple[str, ...]:
 def label_by_injection(
     data: ConfigDict, recorded: Sequence[Series], parts: Mapping[str, Sequence[Series]]
 ) -> tuple[list[Series], dict[str, list[Series]]]:
-    """Injects anomalies into the stretches of the relabelled splits.
-
-    Returns:
-      The series and the stretches with changed values and new labels.
-    """
+    """Injects anomalies into the stretches of the relabelled splits; returns the changed series and stretches."""
     changed = {
         series.name: dataclasses.replace(series, values=series.values.copy(), labels=series.labels.copy())
         for series in recorded

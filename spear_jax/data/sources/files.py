@@ -14,13 +14,10 @@ from spear_jax.errors import InputError
 
 
 def find_files(path: str) -> list[tuple[epath.Path, str]]:
-    """Finds the files at a path.
+    """Finds the files at a path, each with the name of its table.
 
     Args:
       path: a CSV or Parquet file, or a folder of them, local or gs://.
-
-    Returns:
-      Each file with the name of its table.
 
     Raises:
       InputError: there is no such file, or two differ only in their suffix.

@@ -30,7 +30,7 @@ def generate_series(
     seed: int,
     shortest: int = 0,
 ) -> list[Series]:
-    """Generates labelled series.
+    """Generates labelled series 'synthetic-000', 'synthetic-001', ...
 
     Args:
       series: number of series.
@@ -39,9 +39,6 @@ def generate_series(
       rate: expected share of anomalous steps.
       seed: the same seed gives the same series; series i does not depend on their number.
       shortest: 0 makes all series equally long; else lengths are drawn uniformly from `shortest` to `length`.
-
-    Returns:
-      Series 'synthetic-000', 'synthetic-001', ...
 
     Raises:
       InputError: `shortest` is above `length`.

@@ -21,15 +21,12 @@ Times: TypeAlias = Mapping[str, pd.Timestamp]  # by the cell's text
 
 
 def label_by_intervals(recorded: Sequence[Series], path: str) -> tuple[list[Series], list[str]]:
-    """Labels series from the intervals in a CSV.
+    """Labels series from the intervals in a CSV; returns them with remarks on the file.
 
     Args:
       recorded: the series.
       path: a CSV with the columns start and end (rows from 0, or times; both inclusive) and, if there are several
         groups of series, series (a name, group or column).
-
-    Returns:
-      The labelled series, and remarks on the file.
 
     Raises:
       InputError: the file cannot be read, or an interval lies outside its series or ends before it begins.
@@ -142,11 +139,7 @@ def _label(recorded: Sequence[Series], table: pd.DataFrame, times: Times) -> lis
 
 
 def _find_row(series: Series, text: str, times: Times, column: Literal["start", "end"], number: int) -> int:
-    """Returns the row that a number or time names: the first at or after a start, the last at or before an end.
-
-    Returns:
-      The row in the series; -1 for a time outside it.
-    """
+    """Returns the row of a number or a time: the first one from a start on, the last one up to an end; -1 for none."""
     if text not in times:
         return int(text)
     if not len(series.timestamps):

@@ -83,8 +83,7 @@ def is_demo(source: epath.Path) -> bool:
 def parse_mimic_iv(source: epath.PathLike) -> Iterator[Stay]:
     """Streams a release's chartevents with a progress bar; only the vital signs are held in memory.
 
-    Yields:
-      All stays in order of stay number, including those without a plausible measurement.
+    Yields all stays in order of stay number, including those without a plausible measurement.
 
     Raises:
       InputError: a file is damaged or lacks a column.

@@ -33,7 +33,7 @@ def load_nab(
     unlabelled: str = "normal",
     limit: int = 0,
 ) -> list[Series]:
-    """Reads one series per file, sorted by name.
+    """Reads one series with timestamps per file, sorted by name.
 
     Args:
       directory: a local or gs:// copy in NAB's own layout. '' means `$SPEAR_DATA_DIR/nab` if that exists, else TFDS'
@@ -44,9 +44,6 @@ def load_nab(
       unlabelled: 'normal' labels files without a window (the group artificialNoAnomaly and one file of
         realAWSCloudwatch) normal throughout; 'drop' leaves them out.
       limit: number of series to keep, those with anomalies first, then the shortest; 0 keeps all.
-
-    Returns:
-      Series with timestamps.
 
     Raises:
       InputError: the data cannot be read, or no file is left.

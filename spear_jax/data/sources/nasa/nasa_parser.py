@@ -42,7 +42,7 @@ class Channel:
 
 
 def parse_nasa(source: epath.PathLike) -> list[Channel]:
-    """Reads all labelled channels from a folder or zip in telemanom's layout.
+    """Reads all labelled channels from a folder or zip in telemanom's layout, sorted by id.
 
     The labels of a channel with several rows (P-2) are merged; a channel without a row (T-10) is left out, since it has
     no labels.
@@ -50,9 +50,6 @@ def parse_nasa(source: epath.PathLike) -> list[Channel]:
     Args:
       source: a folder that holds `data.zip`, `data/{train,test}/<id>.npy` or `{train,test}/<id>.npy`, or the zip
         itself, local or gs://. `labeled_anomalies.csv` is in the folder, next to it or inside the zip.
-
-    Returns:
-      Channels sorted by id.
 
     Raises:
       InputError: a file is missing, damaged or contradicts the labels.

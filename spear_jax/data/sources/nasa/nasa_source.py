@@ -26,7 +26,7 @@ def load_nasa(
     column: int = 0,
     limit: int = 0,
 ) -> list[Series]:
-    """Reads one series per labelled channel, sorted by channel id.
+    """Reads one series per labelled channel, sorted by id; `reference` is the same column of the train array.
 
     Args:
       directory: a local or gs:// copy: a folder in telemanom's layout, or its data.zip. '' means
@@ -37,9 +37,6 @@ def load_nasa(
       column: index of the column; 0 is the telemetry value.
       limit: number of channels to keep; 0 keeps all. SMAP and MSL alternate, so that two channels show both
         spacecraft; channels with anomalies come first, then the shortest test arrays.
-
-    Returns:
-      Series whose `reference` is the same column of the train array.
 
     Raises:
       InputError: the data cannot be read, or a channel has no such column.
