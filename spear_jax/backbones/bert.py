@@ -106,12 +106,7 @@ class BertConfig:
 class BertLayer(nn.Module):
     """Attention and a two-layer network, each added to its input and then normalized (post-LN).
 
-    Attributes:
-      config: the model's shape.
-      dtype: dtype of the matrix products.
-      int8: see `Linear`.
-      lora_rank: rank of the update of queries and values, see `Linear`.
-      span: positions to compute, if they are the same in all windows; None means all.
+    `span` is the positions to compute, if they are the same in all windows, else None; for the rest see `Bert`.
     """
 
     config: BertConfig

@@ -68,12 +68,7 @@ def rotate(
 
 
 class SequenceContext(NamedTuple):
-    """Rotary angles and attention masks, shared by all layers, for full and for sliding attention.
-
-    Attributes:
-      angles: rotary angles of each vector.
-      allowed: True at the keys that each vector attends to.
-    """
+    """Rotary angles and attention masks, shared by all layers, for full and for sliding attention."""
 
     angles: Float[Array, "kinds #batch sequence pairs"]
     allowed: Bool[Array, "kinds batch sequence keys"]
@@ -170,13 +165,8 @@ def _norms(config: DecoderConfig) -> dict[str, nn.LayerNorm | RMSNorm]:
 class DecoderLayer(nn.Module):
     """Attention and a gated MLP, each applied to a normalized input (pre-LN) and added to the input.
 
-    Attributes:
-      config: the model's shape.
-      dtype: dtype of the matrix products.
-      int8: see `Linear`.
-      lora_rank: rank of the update of queries and values, see `Linear`.
-      last: whether this is the last layer, which computes only keys and values of a prefix.
-      span: positions to compute, if they are the same in all windows; None means all.
+    `span` is the positions to compute, if they are the same in all windows, else None; the `last` layer computes only
+    keys and values of a prefix; for the rest see `Bert`.
     """
 
     config: DecoderConfig
@@ -269,15 +259,7 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """The decoder. It takes word embeddings, so that a soft prompt can precede or follow them.
 
-    Attributes:
-      config: the model's shape.
-      dtype: dtype of the matrix products and hidden states, float32 or bfloat16; norms, rotations and softmax are
-        always float32.
-      int8: how int8 kernels are scaled, see `Linear`.
-      causal: whether each position attends only to itself and to earlier ones.
-      remat: whether the backward pass recomputes each layer instead of keeping its activations.
-      unroll: layers per step of the scan; True unrolls all.
-      lora_rank: rank of the update of queries and values, see `Linear`.
+    The attributes are those of `Bert`. Norms, rotations and softmax are always float32.
     """
 
     config: DecoderConfig

@@ -49,17 +49,7 @@ TINY = BertConfig(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BackboneShape:
-    """A backbone without weights.
-
-    Attributes:
-      name: the name it was found by.
-      dtype: see `Backbone.dtype`.
-      int8: see `Backbone.int8`.
-      config: the model's shape.
-      module: the Flax module.
-      naming: names of the parameters in its checkpoints.
-      files: location of the files; None if there are none.
-    """
+    """A backbone without weights: its module, and the names of its parameters in the files, if there are files."""
 
     name: str
     dtype: str

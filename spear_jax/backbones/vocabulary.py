@@ -22,15 +22,7 @@ CHUNK = 4096  # rows of the table on the device at a time
 
 
 class Transform(NamedTuple):
-    """The layers of a masked model between hidden states and output table: linear, GELU, LayerNorm.
-
-    Attributes:
-      kernel: kernel of the linear layer.
-      bias: bias of the linear layer.
-      norm_scale: scale of the LayerNorm.
-      norm_bias: bias of the LayerNorm.
-      norm_eps: epsilon of the LayerNorm.
-    """
+    """The layers of a masked model between hidden states and output table: linear, GELU, LayerNorm."""
 
     kernel: Float[np.ndarray, "hidden hidden"]
     bias: Float[np.ndarray, "hidden"]

@@ -24,13 +24,7 @@ from spear_jax.training import make_optimizer, make_train_call
 
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a config needs on each device.
-
-    Attributes:
-      backbone: the shape of the backbone.
-      trainable: the shapes of the trained parameters.
-      table: bytes of each part (rows, with 'total' as the last) in training and in scoring (columns).
-    """
+    """Bytes that a config needs on each device, part by part, in training and in scoring."""
 
     backbone: BackboneShape
     trainable: Params

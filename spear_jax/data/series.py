@@ -66,13 +66,7 @@ def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
 
 
 class LoadedSeries(NamedTuple):
-    """The series of a data set.
-
-    Attributes:
-      name: name of the data set in results.
-      series: series with unique names.
-      warnings: warnings that every output repeats.
-    """
+    """The name of a data set in results, its series, of unique names, and warnings that every output repeats."""
 
     name: str
     series: list[Series]
@@ -80,13 +74,7 @@ class LoadedSeries(NamedTuple):
 
 
 class ScaleRange(NamedTuple):
-    """The range of a series that is scaled to [0, 1].
-
-    Attributes:
-      column: name of the table column that the series comes from.
-      low: value that is scaled to 0.
-      high: value that is scaled to 1.
-    """
+    """The values that are scaled to 0 and to 1 in a series, and the table column that it comes from."""
 
     column: str
     low: float

@@ -27,13 +27,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 
 class Scoring(NamedTuple):
-    """Options for scoring tables.
-
-    Attributes:
-      stride: see `Stream`.
-      overlap: see `Stream`.
-      combine: 'none' gives a score per column; 'max' or 'mean' over the columns gives one score per row.
-    """
+    """Options for scoring tables: see `Stream`; `combine` is 'none', 'max' or 'mean' over the columns."""
 
     stride: int
     overlap: str

@@ -15,12 +15,7 @@ from spear_jax.model import PlacedModel
 
 
 class Column(NamedTuple):
-    """A column of a table that is scored as a series.
-
-    Attributes:
-      series: the name of the series.
-      name: the name of the column.
-    """
+    """A column of a table that is scored as a series: the names of both."""
 
     series: str
     name: str
@@ -30,10 +25,7 @@ class Column(NamedTuple):
 class Scorer:
     """A detector and its model on all devices.
 
-    Attributes:
-      detector: the detector.
-      model: its model.
-      window: steps in a window: as in training, or the maximum of the backbone if training used whole series.
+    A window has as many steps as in training, or the maximum of the backbone if training used whole series.
     """
 
     detector: Detector

@@ -110,13 +110,7 @@ def find_alarms(
 
 
 class Stretch(NamedTuple):
-    """Consecutive steps of one series, on which alarms are evaluated.
-
-    Attributes:
-      labels: True where anomalous.
-      scores: scores of the same steps.
-      predicted: True where an anomaly is predicted.
-    """
+    """Consecutive steps of one series, on which alarms are evaluated."""
 
     labels: Bool[np.ndarray, "steps"]
     scores: Float[np.ndarray, "steps"]

@@ -49,12 +49,7 @@ class _RateLimiter:
 
 
 class ChatClient:
-    """A chat model at the endpoint given by OPENAI_BASE_URL and OPENAI_API_KEY.
-
-    Attributes:
-      model: the endpoint's name for the model.
-      host: host of the endpoint.
-    """
+    """A chat model at the endpoint given by OPENAI_BASE_URL and OPENAI_API_KEY."""
 
     def __init__(self, model: str, requests_per_minute: int) -> None:
         """Reads the environment, without sending a request.

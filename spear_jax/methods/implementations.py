@@ -24,12 +24,7 @@ ScoreFunction: TypeAlias = Callable[[], dict[str, StepScores]]
 
 @dataclasses.dataclass(frozen=True)
 class Trainable:
-    """A model to be trained in the loop.
-
-    Attributes:
-      model: the model before training.
-      backbone: the model's backbone; None without one.
-    """
+    """A model to be trained in the loop, and its backbone, if it has one."""
 
     model: PlacedModel
     backbone: Backbone | None = None

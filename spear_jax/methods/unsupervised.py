@@ -48,12 +48,7 @@ PAST = -(1 << 40)  # start of a window of the past, far from all windows of the 
 
 
 class _References(NamedTuple):
-    """Windows to compare others with.
-
-    Attributes:
-      windows: their values.
-      starts: first step of each window in its series, ascending; `PAST` for those of the past.
-    """
+    """Windows to compare others with; `starts` are their first steps in the series, ascending, or `PAST`."""
 
     windows: Float[np.ndarray, "references window"]
     starts: Int[np.ndarray, "references"]

@@ -20,12 +20,7 @@ MAX_STATE_BYTES = 1 << 30  # of hidden states in memory; if there are more, a sa
 
 
 class Probe(nn.Module):
-    """The head of a model, applied to precomputed hidden states.
-
-    Attributes:
-      hidden: size of a hidden state.
-      head_kind: see `Spear.head_kind`.
-    """
+    """The head of a model, applied to precomputed hidden states."""
 
     hidden: int
     head_kind: str = "step"
@@ -48,11 +43,7 @@ class Probe(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class StateExamples(Examples):
-    """Windows with precomputed hidden states, which are the inputs of a `Probe`.
-
-    Attributes:
-      states: the hidden state of every step; meaningless in padding.
-    """
+    """Windows with precomputed hidden states, which are the inputs of a `Probe`; meaningless in padding."""
 
     states: Float[np.ndarray, "windows time hidden"]
 

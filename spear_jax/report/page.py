@@ -41,14 +41,7 @@ _PAGE = string.Template(importlib.resources.files("spear_jax.report").joinpath("
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure of the page.
-
-    Attributes:
-      name: name of its file in figures/, without '.png'.
-      figure: the figure.
-      alt: alternative text.
-      caption: caption below the figure.
-    """
+    """A figure of the page, with the stem of its file in figures/, an alternative text and a caption."""
 
     name: str
     figure: Figure

@@ -22,12 +22,7 @@ RULES = ("trend", "spike", "shift", "volatility")
 
 
 class RuleLabels(NamedTuple):
-    """Labels made by the rules.
-
-    Attributes:
-      fired: True for each window in which a rule fired, by rule.
-      steps: True at the steps that a fired rule labels.
-    """
+    """The windows in which each rule fired, and the steps that a fired rule labels."""
 
     fired: dict[str, Bool[np.ndarray, "windows"]]
     steps: Bool[np.ndarray, "windows time"]

@@ -15,14 +15,7 @@ from spear_jax.data.sources.synthetic import generate_series
 
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry:
-    """An entry of the catalog of data sets.
-
-    Attributes:
-      title: its name in tables and on report pages.
-      full_title: its name in model cards.
-      load: reads the series that `config.data` selects; None for a name that occurs only in results.
-      prepare: downloads and prepares the data set, and returns a summary; None if there is nothing to prepare.
-    """
+    """A data set's name in tables, and in model cards; functions that read, and download and prepare it, if any."""
 
     title: str
     full_title: str
