@@ -35,7 +35,7 @@ from spear_jax.storage import read_json
 RANDOM_SEED = 0  # of every 'random:...' backbone
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 ATTENTIONS = ("own", "causal", "bidirectional")
-TINY = BertConfig(
+TINY_SHAPE = BertConfig(
     hidden_size=32,
     layers=2,
     heads=4,
@@ -87,7 +87,7 @@ def describe_backbone(
         if value not in allowed:
             raise InputError(f"backbone.{field} = {value!r}, must be one of {', '.join(map(repr, allowed))}")
     files: ModelFiles | None = None
-    config: BertConfig | DecoderConfig = TINY
+    config: BertConfig | DecoderConfig = TINY_SHAPE
     model_type = "bert"
     if name_or_folder != "random:tiny":
         files, fields = _read_config(name_or_folder, config_only)

@@ -18,7 +18,7 @@ from spear_jax.backbones.weights.naming import Naming
 from spear_jax.backbones.weights.safetensors_files import Checkpoint
 from spear_jax.errors import InputError
 
-CHUNK = 4096  # rows of the table on the device at a time
+CHUNK_TOKENS = 4096  # rows of the table on the device at a time
 
 
 class Transform(NamedTuple):
@@ -65,13 +65,13 @@ class Vocabulary:
     ) -> Float[Array, "*batch"]:
         """Computes the log-probability of one token per state, over the whole vocabulary, in float32.
 
-        The table is moved to the device in chunks, so that memory only holds `CHUNK` logits per state.
+        The table is moved to the device in chunks, so that memory only holds `CHUNK_TOKENS` logits per state.
         """
         states = _transform(states, self.transform)
         zeros: Any = np.zeros(targets.shape, np.float32)
         sums = (zeros - np.inf, zeros, zeros)
-        for start in range(0, len(self.bias), CHUNK):
-            rows, bias = self.table[start : start + CHUNK], self.bias[start : start + CHUNK]
+        for start in range(0, len(self.bias), CHUNK_TOKENS):
+            rows, bias = self.table[start : start + CHUNK_TOKENS], self.bias[start : start + CHUNK_TOKENS]
             # Without blocking, all chunks would be moved to the device at once.
             sums = jax.block_until_ready(_add_chunk(sums, states, rows, bias, targets - start, self.soft_cap))
         largest, total, target_logit = sums

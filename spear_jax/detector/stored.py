@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from spear_jax.errors import InputError
 from spear_jax.storage import read_json, write_whole
 
-SCHEMA = 2
+DETECTOR_SCHEMA = 2
 JSON, TENSORS = "detector.json", "detector.safetensors"
 Tensors = Mapping[str, Float32[np.ndarray, "..."]]
 
@@ -22,7 +22,7 @@ Tensors = Mapping[str, Float32[np.ndarray, "..."]]
 def seal(content: Mapping[str, Any], tensors: Tensors) -> tuple[dict[str, Any], bytes]:
     """Adds schema and digests to the content of detector.json; returns it and the bytes of detector.safetensors."""
     blob = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
-    complete = {"schema": SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
+    complete = {"schema": DETECTOR_SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
     return {**complete, "sha256": content_sha256(complete)}, blob
 
 
@@ -41,8 +41,8 @@ def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np
     path = folder / JSON
     content = read_json(path)
     schema = content.get("schema")
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema!r}; this version reads {SCHEMA}")
+    if schema != DETECTOR_SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}; this version reads {DETECTOR_SCHEMA}")
     if content.get("sha256") != content_sha256(content):
         raise InputError(
             f"{path}: damaged or edited: its content has the sha256 {content_sha256(content)}, it was saved with"

@@ -4,11 +4,11 @@ from spear_jax.evaluation.alarms import Alarm, AlarmRule, Alarms
 from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, judge_scores
 from spear_jax.evaluation.pointwise import ranking_metrics
 from spear_jax.evaluation.record import RunRecord
-from spear_jax.evaluation.results import SCHEMA, compose_results, per_series, versions, write_results
+from spear_jax.evaluation.results import RESULTS_SCHEMA, compose_results, per_series, versions, write_results
 from spear_jax.evaluation.thresholds import Threshold
 
 __all__ = [
-    "SCHEMA",
+    "RESULTS_SCHEMA",
     "Alarm",
     "AlarmRule",
     "Alarms",

@@ -21,7 +21,7 @@ from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.evaluation.record import RunRecord
 from spear_jax.storage import write_parquet, write_whole
 
-SCHEMA = 1
+RESULTS_SCHEMA = 1
 
 PACKAGES = (
     "jax",
@@ -45,7 +45,7 @@ WITHOUT_MODEL = {
 def compose_results(config: ConfigDict, dataset: Dataset, evaluation: Evaluation, record: RunRecord) -> dict[str, Any]:
     """Returns the content of results.json."""
     content = {
-        "schema": SCHEMA,
+        "schema": RESULTS_SCHEMA,
         "dataset": dataset.name,
         "command": record.command,
         "seed": config.seed,

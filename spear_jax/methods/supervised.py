@@ -25,7 +25,7 @@ from spear_jax.methods.implementations import ScoreFunction
 REACHES = (2, 8, 32)  # steps to either side; the fourth neighbourhood is the whole window
 STATISTICS = 2 + 4 * (len(REACHES) + 1)
 MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; if there are more, a sample is fitted
-CHUNK = 1 << 20  # steps whose statistics are in memory at a time while scoring
+CHUNK_STEPS = 1 << 20  # steps whose statistics are in memory at a time while scoring
 
 
 def start_supervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
@@ -147,6 +147,6 @@ def _sample(mask: Bool[np.ndarray, "windows time"], seed: int) -> Bool[np.ndarra
 
 
 def _chunks(examples: Examples) -> Iterator[slice]:
-    """Yields rows of windows with about `CHUNK` steps."""
-    rows = max(CHUNK // examples.bins.shape[1], 1)
+    """Yields rows of windows with about `CHUNK_STEPS` steps."""
+    rows = max(CHUNK_STEPS // examples.bins.shape[1], 1)
     return (slice(begin, begin + rows) for begin in range(0, len(examples), rows))

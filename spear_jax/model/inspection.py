@@ -10,7 +10,7 @@ from spear_jax.data import Dataset, Examples
 from spear_jax.model.placed import PlacedModel
 
 NEAREST = 5  # words per prompt vector
-CHUNK = 4096  # rows of the word table in memory at a time
+CHUNK_TOKENS = 4096  # rows of the word table in memory at a time
 MAX_ATTENTION_BYTES = 1 << 30  # of attention weights; for longer windows they are not computed
 
 
@@ -57,8 +57,8 @@ def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosines = np.full((len(vectors), 0), 0.0)
     ids = np.full((len(vectors), 0), 0)
-    for start in range(0, backbone.vocabulary_size, CHUNK):
-        rows = np.asarray(backbone.word_table[start : start + CHUNK], np.float32)
+    for start in range(0, backbone.vocabulary_size, CHUNK_TOKENS):
+        rows = np.asarray(backbone.word_table[start : start + CHUNK_TOKENS], np.float32)
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)  # some reserved rows are 0
         row_ids = np.broadcast_to(start + np.arange(len(rows)), (len(vectors), len(rows)))
         cosines, ids = np.hstack([cosines, unit @ rows.T]), np.hstack([ids, row_ids])

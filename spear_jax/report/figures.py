@@ -20,7 +20,7 @@ from spear_jax.evaluation import Threshold
 WIDTH = 7.0  # inches; text in a figure this wide is still readable on a phone
 STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 VALUE, SCORE, ANOMALY = "#1f4e79", "#d9730d", "#c00000"
-LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
+LEGEND_STYLE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "fontsize": 9}
 SERIES = 4  # shown at most
 LINE_COLUMNS = 700  # of a plotted line; each column of a longer series shows the extremes of its steps
 POINTS = 2000  # of a curve
@@ -101,7 +101,7 @@ def draw_learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Fi
     ranking.set(ylim=(0, 1), xlabel="optimizer step")
     for axis, title in ((loss, f"best step, {best_step}"), (ranking, None)):
         axis.axvline(best_step, ls="--", lw=1, color="black", label=title)
-        axis.legend(**LEGEND)
+        axis.legend(**LEGEND_STYLE)
     return figure
 
 
@@ -152,7 +152,7 @@ def draw_reliability(labels: Bool[np.ndarray, "steps"], scores: Float[np.ndarray
     lower.set(xlabel="score", ylabel="steps", yscale="log")
     lower.set_ylim(bottom=0.8)  # so that a single step is visible
     for axis in (upper, lower):
-        axis.legend(**LEGEND)
+        axis.legend(**LEGEND_STYLE)
     return figure
 
 

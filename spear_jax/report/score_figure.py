@@ -10,6 +10,7 @@ from etils import epath
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from spear_jax.report.figures import ANOMALY, SCORE, VALUE
 from spear_jax.storage import write_whole
 
 SERIES = 6  # shown at most
@@ -73,15 +74,15 @@ class Envelopes:
         for axis, (name, envelope) in zip(axes[:, 0], self._series.items(), strict=True):
             x, (low, high, score) = envelope.steps, envelope.extremes.T
             if np.isfinite(low).any():  # combined columns have no single value
-                axis.fill_between(x, low, high, color="#1f4e79", lw=0.8, label="value")
+                axis.fill_between(x, low, high, color=VALUE, lw=0.8, label="value")
                 axis.set_ylabel("value")
             else:
                 axis.set_yticks([])
             axis.set_title(name, loc="left", fontsize=10, parse_math=False)  # a name may contain dollar signs
             axis.margins(x=0)
             right = axis.twinx()
-            right.plot(x, score, lw=0.8, color="#d9730d", label="score")
-            right.axhline(threshold, ls=":", lw=1, color="#d9730d", label="threshold")
+            right.plot(x, score, lw=0.8, color=SCORE, label="score")
+            right.axhline(threshold, ls=":", lw=1, color=SCORE, label="threshold")
             right.set_ylim(0, 1)
             right.set_ylabel("score")
             spans = alarms.loc[alarms["series"] == name, ["start", "end"]].to_numpy()
@@ -95,7 +96,7 @@ class Envelopes:
         if warnings:
             wrapped = [line for warning in warnings for line in textwrap.wrap(warning, 150)]
             below = "\n".join(wrapped)
-            figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color="#c00000", parse_math=False)
+            figure.supxlabel(below, x=0.01, ha="left", fontsize=7, color=ANOMALY, parse_math=False)
         blob = io.BytesIO()
         figure.savefig(blob, dpi=110, metadata={"Description": " | ".join(warnings)})
         path.parent.mkdir(parents=True, exist_ok=True)

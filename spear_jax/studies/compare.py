@@ -10,7 +10,7 @@ import pandas as pd
 from spear_jax.config import METHODS
 from spear_jax.data import dataset_title
 from spear_jax.errors import InputError
-from spear_jax.evaluation import SCHEMA
+from spear_jax.evaluation import RESULTS_SCHEMA
 from spear_jax.report import COLUMNS, NAMES
 from spear_jax.storage import read_json, write_whole
 from spear_jax.studies.markdown import pipe_table, spread
@@ -63,7 +63,7 @@ def compare_runs(workdir: Path) -> str:
 
 def _is_results(content: Mapping[str, Any]) -> bool:
     return (
-        content.get("schema") == SCHEMA
+        content.get("schema") == RESULTS_SCHEMA
         and {"command", "dataset", "test", "controls", "confidence_intervals"} <= content.keys()
     )
 

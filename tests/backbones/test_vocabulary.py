@@ -65,7 +65,7 @@ def test_masked_logits_match_torch(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_log_probabilities_match_torch(name: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(vocabulary, "CHUNK", chunk)
+    monkeypatch.setattr(vocabulary, "CHUNK_TOKENS", chunk)
     model = write_checkpoint(name, tmp_path)
     backbone = load_backbone(str(tmp_path))
     ids, mask = inputs()

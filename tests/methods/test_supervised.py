@@ -201,7 +201,7 @@ def test_a_sample_of_the_steps_suffices_and_depends_on_the_seed(
     method: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervised, "MAX_STEPS", 2000)
-    monkeypatch.setattr(supervised, "CHUNK", 7 * T)
+    monkeypatch.setattr(supervised, "CHUNK_STEPS", 7 * T)
     train, test = telemetry(100, 0, gaps=True), telemetry(40, 1, gaps=True)
     first, again, other = (method(train, {"test": test}, BINS, seed=seed)["test"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

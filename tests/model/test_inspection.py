@@ -103,7 +103,7 @@ def test_a_window_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_nearest_words_are_those_of_the_whole_table(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(inspection, "CHUNK", chunk)
+    monkeypatch.setattr(inspection, "CHUNK_TOKENS", chunk)
     backbone = load_backbone("random:tiny")
     ids = [backbone.tokenize(word)[0] for word in ("7", "42")]
     between = backbone.word_rows(np.array(ids)).sum(axis=0)
