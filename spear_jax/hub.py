@@ -11,7 +11,7 @@ from tqdm import tqdm
 from spear_jax.errors import InputError
 
 _DETECTOR_FILES = ["detector.json", "detector.safetensors", "adapter_config.json", "adapter_model.safetensors"]
-_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")  # 'user/name', 'user/name@revision'
+ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")  # 'user/name', 'user/name@revision'
 _TIMEOUT = 5  # seconds
 
 
@@ -82,7 +82,7 @@ def find_folder(name: str) -> epath.Path:
       InputError: the repository does not exist, or is neither reachable nor in the Hugging Face cache.
     """
     path = epath.Path(name)
-    if path.exists() or not _ID.fullmatch(name):
+    if path.exists() or not ID.fullmatch(name):
         return path
     from huggingface_hub import constants, snapshot_download
 

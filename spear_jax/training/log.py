@@ -4,11 +4,9 @@ import json
 from typing import Any
 
 from etils import epath
-from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.storage import write_whole
-from spear_jax.training.progress import Progress
 
 
 class Log:
@@ -27,18 +25,6 @@ class Log:
         if parallel.is_main():
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-def progress_bar(progress: Progress, steps: int, epochs: int) -> tqdm:
-    """Returns a progress bar for the current epoch, shown only on a terminal and by the main process."""
-    return tqdm(
-        total=steps,
-        initial=progress.step_in_epoch,
-        desc=f"epoch {progress.epoch + 1}/{epochs}",
-        unit="step",
-        leave=False,
-        disable=parallel.no_bar(),
-    )
 
 
 def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, seconds_left: float) -> str:

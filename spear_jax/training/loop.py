@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data import Dataset, Examples, TrainingCall, stitch, training_calls
+from spear_jax.data import Dataset, TrainingCall, stitch, training_calls
 from spear_jax.evaluation import ranking_metrics
 from spear_jax.model import Params, PlacedModel, fit_head, precompute_states
 from spear_jax.training.checkpoints import Checkpoints
-from spear_jax.training.log import Log, diagnose, epoch_line, progress_bar
+from spear_jax.training.log import Log, diagnose, epoch_line
 from spear_jax.training.progress import Progress, Stopwatch
 from spear_jax.training.signals import StopSignal
 from spear_jax.training.step import StepMetrics, make_optimizer, make_train_call
@@ -141,7 +142,14 @@ class Trainer:
         progress.begin_epoch(calls)
         windows, began = 0, time.monotonic()
         saved = began
-        with progress_bar(progress, calls[-1].end, train.epochs) as bar:
+        with tqdm(
+            total=calls[-1].end,
+            initial=progress.step_in_epoch,
+            desc=f"epoch {progress.epoch + 1}/{train.epochs}",
+            unit="step",
+            leave=False,
+            disable=parallel.no_bar(),
+        ) as bar:
             for call in calls:
                 if call.first < progress.step_in_epoch:
                     continue  # done before this start
@@ -171,7 +179,10 @@ class Trainer:
         Raises:
           TrainingDivergedError: a metric is not finite.
         """
-        batches = take_batches(self._dataset.training, call, self._config.train.steps_per_call)
+        # Padded to the shape that calls of this length are compiled for.
+        missing = self._config.train.steps_per_call - len(call.rows)
+        rows = np.pad(call.rows, ((0, missing), (0, 0)), constant_values=-1)
+        batches = self._dataset.training.take(rows, call.length)
         self.state["trainable"], self.state["optimizer"], metrics = self._train_call(
             self.state["trainable"],
             self.state["optimizer"],
@@ -226,13 +237,6 @@ def _begins_with_fitted_head(config: ConfigDict, model: PlacedModel) -> bool:
     """Returns whether a new run fits the head first; the head of a trained detector is fitted already."""
     new_head = not config.train.init_from or config.train.parts == "head"
     return config.head.init == "fitted" and "head" in model.trainable and new_head
-
-
-def take_batches(examples: Examples, call: TrainingCall, steps_per_call: int) -> dict[str, np.ndarray]:
-    """Returns the batches of a call, padded to the shape that calls of its length are compiled for."""
-    rows = np.full((steps_per_call, call.rows.shape[1]), -1)
-    rows[: len(call.rows)] = call.rows
-    return examples.take(rows, call.length)
 
 
 def prompt_distances(start: Params, now: Params) -> list[float]:

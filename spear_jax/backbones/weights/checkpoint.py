@@ -14,7 +14,7 @@ from flax import traverse_util
 from jaxtyping import Float, Int, Shaped
 
 from spear_jax.backbones.attention import to_int8
-from spear_jax.backbones.weights.naming import Naming, Source
+from spear_jax.backbones.weights.naming import Naming
 from spear_jax.backbones.weights.safetensors_files import Checkpoint
 from spear_jax.errors import InputError
 
@@ -84,7 +84,7 @@ def map_checkpoint(
             if not source.module:
                 values[where] = 1  # a norm that the first layer lacks; it is never used
                 continue
-            part = _part(tensors[source.module], source)
+            part = np.split(tensors[source.module], source.parts)[source.part]
             if path.endswith("kernel"):
                 part = part.T
             if scales is not None:
@@ -96,11 +96,6 @@ def map_checkpoint(
             params[f"{path}_scale"] = put(scales)
         checkpoint.release()
     return traverse_util.unflatten_dict(params, sep="/"), tensors[naming.word_table]
-
-
-def _part(tensor: np.ndarray, source: Source) -> np.ndarray:
-    rows = len(tensor) // source.parts
-    return tensor[source.part * rows : (source.part + 1) * rows]
 
 
 def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, np.ndarray]:

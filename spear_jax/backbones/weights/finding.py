@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +69,7 @@ def find_weights(name: str, config_only: bool) -> ModelFiles:
         if not (folder / "config.json").is_file():
             raise InputError(f"backbone.name {name!r}: the folder {folder} has no config.json")
         return ModelFiles(folder, "local")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) or name.startswith("."):
+    if not hub.ID.fullmatch(name):
         raise InputError(
             f"backbone.name {name!r} is neither an existing folder nor 'random:tiny' nor a Hugging "
             "Face id 'org/name' or 'org/name@revision' (such as 'google-bert/bert-base-uncased')"
