@@ -161,11 +161,7 @@ class Backbone:
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """Returns the ids of the model's special tokens among 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad'.
-
-        Raises:
-          InputError: the folder contains no tokenizer, or a damaged one.
-        """
+        """Returns the ids of the model's special tokens among 'cls', 'sep', 'bos', 'eos', 'unk', 'mask' and 'pad'."""
         return self._tokenizer[1]
 
     @functools.cached_property
@@ -175,11 +171,7 @@ class Backbone:
         return read_tokenizer(self.weights_folder, self.vocabulary_size)
 
     def tokenize(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without special tokens.
-
-        Raises:
-          InputError: the folder contains no tokenizer, or a damaged one.
-        """
+        """Returns the token ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spelling(self, token: int) -> str:

@@ -25,8 +25,9 @@ class StopSignal:
         self.received = False
         # Signals reach only the main thread, and only there can handlers be set.
         in_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
-        self._before = {number: signal.signal(number, self._receive) for number in numbers}
+        self._before: dict[int, Any] = {}  # filled one by one: a signal may arrive before the second handler is set
+        for number in (signal.SIGTERM, signal.SIGINT) if in_main else ():
+            self._before[number] = signal.signal(number, self._receive)
         return self
 
     def _receive(self, number: int, frame: Any) -> None:
