@@ -54,11 +54,7 @@ def join_processes(distributed: str) -> None:
 
 
 def check_alone(mode: str) -> None:
-    """Checks that this is the only process, for a mode that cannot be distributed.
-
-    Raises:
-      InputError: there are several processes.
-    """
+    """Checks that this is the only process, for a mode that cannot be distributed."""
     if jax.process_count() > 1:
         raise InputError(
             f"--mode={mode} must run in one process, not {jax.process_count()}; start it once, with --distributed=off,"

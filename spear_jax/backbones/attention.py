@@ -142,11 +142,7 @@ def split_selection(selection: Selection) -> tuple[tuple[int, int] | None, Int[A
 
 
 def check_sequence(length: int, max_positions: int) -> None:
-    """Checks that a sequence is not too long.
-
-    Raises:
-      InputError: it is.
-    """
+    """Checks that a sequence is not too long."""
     if length > max_positions:
         raise InputError(
             f"a sequence of {length} positions (prompt and window together) does not fit: the backbone has"

@@ -219,11 +219,7 @@ def _checkpoint_weights(shape: BackboneShape, files: ModelFiles, put: Put) -> _W
 
 
 def _check_device(dtype: str) -> None:
-    """Checks that the device can multiply matrices in a dtype.
-
-    Raises:
-      InputError: it cannot.
-    """
+    """Checks that the device can multiply matrices in a dtype."""
     try:
         jax.block_until_ready(jnp.ones((8, 8), DTYPES[dtype]) @ jnp.ones((8, 8), DTYPES[dtype]))
     except Exception as error:  # its kind depends on the device's compiler

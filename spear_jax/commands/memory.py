@@ -32,11 +32,7 @@ class MemoryEstimate:
 
 
 def memory_table(config: ConfigDict) -> str:
-    """Describes the memory that a config needs per device, part by part.
-
-    Raises:
-      InputError: see `estimate_memory`.
-    """
+    """Describes the memory that a config needs per device, part by part."""
     estimate = estimate_memory(config)
     backbone, prompt = estimate.backbone, config.prompt.length if METHODS[config.method].prompt else 0
     weights = "pretrained" if backbone.pretrained else "RANDOM WEIGHTS"

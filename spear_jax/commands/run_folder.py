@@ -49,11 +49,7 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
 
 
 def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
-    """Checks that a folder is new, or contains the same evaluation, unfinished.
-
-    Raises:
-      InputError: it is neither.
-    """
+    """Checks that a folder is new, or contains the same evaluation, unfinished."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--workdir={folder}: is a file; it must be a new folder")
     if not folder.exists() or not any(folder.iterdir()):
@@ -66,11 +62,7 @@ def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
 
 
 def check_new_folder(folder: epath.Path, mode: str) -> None:
-    """Checks that a folder is new or empty.
-
-    Raises:
-      InputError: it is neither.
-    """
+    """Checks that a folder is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--workdir={folder} must be a new or empty folder with --mode={mode}")
 

@@ -35,11 +35,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
-    """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result.
-
-    Raises:
-      InputError: see `load_config`, `override` and `validate`.
-    """
+    """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result."""
     config = load_config(path)
     for name, text in overrides.items():
         override(config, name, text)
@@ -50,11 +46,7 @@ def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
 
 
 def check_scheme(name: str, path: str) -> None:
-    """Checks that a path is local or on Google Cloud Storage; whether it exists is checked when it is read.
-
-    Raises:
-      InputError: it is a URL of another kind.
-    """
+    """Checks that a path is local or on Google Cloud Storage; whether it exists is checked when it is read."""
     scheme, separator, _ = path.partition("://")
     if separator and scheme != "gs":
         raise InputError(f"{name}={path} must be a local path or begin with gs://")
@@ -145,11 +137,7 @@ def _prompt_conflicts(config: ConfigDict) -> Iterator[str]:
 
 
 def check_length(config: ConfigDict, window: int, max_positions: int) -> None:
-    """Checks that prompt and window fit into the backbone.
-
-    Raises:
-      InputError: names the field that is too long.
-    """
+    """Checks that prompt and window fit into the backbone."""
     cls = 1 if config.prompt.position == "after_cls" else 0
     backbone = f"the backbone {config.backbone.name} has {max_positions} positions"
     available = max_positions - config.prompt.length - cls

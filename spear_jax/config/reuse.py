@@ -66,11 +66,7 @@ def carry(detector: ConfigDict, config: ConfigDict) -> None:
 
 
 def check_evaluate_override(name: str, *, reuse_threshold: bool) -> None:
-    """Checks that --mode=evaluate can override a field.
-
-    Raises:
-      InputError: the detector brings its own value, or nothing reads the field.
-    """
+    """Checks that --mode=evaluate can override a field."""
     field = FIELDS[name]
     if field.carried and name not in LOCAL:
         raise InputError(f"--config.{name} comes from the detector and cannot be overridden with --mode=evaluate")
@@ -84,11 +80,7 @@ def check_evaluate_override(name: str, *, reuse_threshold: bool) -> None:
 
 
 def check_score_override(name: str, *, live: bool) -> None:
-    """Checks that --mode=score can override a field.
-
-    Raises:
-      InputError: the field cannot be overridden; the message lists those that can.
-    """
+    """Checks that --mode=score can override a field."""
     if name in FIELDS and FIELDS[name].scoring == "files" and live:
         raise InputError(
             f"--config.{name} has no effect with --input=-, which scores one window per column at a time and writes CSV"

@@ -132,11 +132,7 @@ def build_dataset(
 
 
 def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
-    """Checks that names are unique, and that labels were recorded if the config uses recorded labels.
-
-    Raises:
-      InputError: a name occurs twice, or labels are missing.
-    """
+    """Checks that names are unique, and that labels were recorded if the config uses recorded labels."""
     names: set[str] = set()
     for series in loaded.series:
         if series.name in names:

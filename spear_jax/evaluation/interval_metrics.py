@@ -1,9 +1,9 @@
 """Computes interval metrics of one series, which count anomaly intervals rather than single steps.
 
 An interval is a maximal run of anomalous steps. Labels are True where a step is anomalous, predictions where it is
-predicted to be. Every function takes one series, its steps in order and evenly spaced:
-in concatenated series, the last interval of one could merge with the first of the next. `per_series_metrics` and
-`mean_over_series` therefore work series by series.
+predicted to be; shapes that differ raise ValueError. Every function takes one series, its steps in order and evenly
+spaced: in concatenated series, the last interval of one could merge with the first of the next. `per_series_metrics`
+and `mean_over_series` therefore work series by series.
 
 A metric with a denominator of 0 is None: recall without an anomaly, precision without a prediction. F1 is None if
 recall is None, and 0 if recall is 0, so that a detector that predicts nothing does not drop out of a mean.
@@ -39,9 +39,6 @@ def range_based(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
     Recall averages omega / x over the true intervals, where omega is the share of the interval's steps that are
     predicted and x the number of predicted intervals that overlap it, at least 1. Precision is the same average over
     the predicted intervals, with the roles exchanged. In the paper's terms, alpha is 0, the bias flat and gamma(x) 1/x.
-
-    Raises:
-      ValueError: shapes differ.
     """
     labels, predicted = as_flags(labels, predicted)
     return _with_f1(_mean(_overlap(predicted, labels)), _mean(_overlap(labels, predicted)))
@@ -52,9 +49,6 @@ def event_wise(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
 
     An event, i.e. a true interval, is detected if any of its steps is predicted. TSB-AD calls this F1 event-based.
     Precision counts steps: a long false alarm costs more than a short one, and predicting everything gains nothing.
-
-    Raises:
-      ValueError: shapes differ.
     """
     labels, predicted = as_flags(labels, predicted)
     starts, ends = find_runs(labels)
@@ -68,9 +62,6 @@ def point_adjusted_at_k(labels: StepFlags, predicted: StepFlags, k: float) -> Pr
     makes random scores look like the state of the art; k = 100 adjusts nothing.
 
     The paper recommends reporting all k, from 0 to 100 per cent.
-
-    Raises:
-      ValueError: shapes differ, or k is out of range.
     """
     if not 0 <= k <= 100:
         raise ValueError(f"k={k}: must be between 0 and 100")
@@ -95,9 +86,6 @@ def affiliation(labels: StepFlags, predicted: StepFlags) -> PrecisionRecall:
 
     Returns:
       All None if nothing is anomalous, since there are no zones then.
-
-    Raises:
-      ValueError: shapes differ.
     """
     labels, predicted = as_flags(labels, predicted)
     starts, ends = find_runs(labels)
@@ -137,9 +125,6 @@ def per_series_metrics(
 
     Returns:
       A number per name; all None if the series has one class only.
-
-    Raises:
-      ValueError: shapes differ or a score is NaN.
     """
     labels, predicted = as_flags(labels, predicted)
     volumes = vus(labels, scores)

@@ -35,11 +35,7 @@ class _RateLimiter:
         self._lock = threading.Lock()
 
     def __call__(self, request: object) -> None:
-        """Waits for the request's turn; the HTTP client calls this just before it sends a request.
-
-        Raises:
-          _StoppedError: `stopped` was set.
-        """
+        """Waits for the request's turn; the HTTP client calls this just before it sends a request."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)

@@ -41,11 +41,7 @@ def find_implementation(method: str) -> Start:
 
 
 def load_method_backbone(config: ConfigDict) -> Backbone:
-    """Loads the backbone that a config names: onto all devices, or into host memory if its own weights are trained.
-
-    Raises:
-      InputError: see `load_backbone`.
-    """
+    """Loads the backbone that a config names: onto all devices, or into host memory if its own weights are trained."""
     fields = config.backbone
     frozen = METHODS[config.method].backbone == "frozen"
     return load_backbone(
@@ -59,11 +55,7 @@ def load_method_backbone(config: ConfigDict) -> Backbone:
 
 
 def load_recorded_backbone(config: ConfigDict, record: RunRecord) -> Backbone:
-    """Loads the backbone that a config names, and records its description and warnings about it.
-
-    Raises:
-      InputError: see `load_backbone`.
-    """
+    """Loads the backbone that a config names, and records its description and warnings about it."""
     backbone = load_method_backbone(config)
     record.backbone = backbone.description()
     record.warnings += model_warnings(config, backbone)

@@ -134,11 +134,7 @@ class ZeroShot:
 
 
 def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
-    """Loads the backbone and writes every window as a text.
-
-    Raises:
-      InputError: see `load_backbone` and `prepare_questions`.
-    """
+    """Loads the backbone and writes every window as a text, see `prepare_questions`."""
     backbone = load_recorded_backbone(config, record)
     questions = prepare_questions(config, backbone, dataset, record)
 
@@ -210,11 +206,7 @@ def _check_backbone(name: str, wording: Wording, backbone: Backbone) -> None:
 
 
 def _words(backbone: Backbone, words: Mapping[str, str], warnings: list[str]) -> Int[np.ndarray, "2"]:
-    """Returns the first token of each word, as it is spelled within a sentence.
-
-    Raises:
-      InputError: a word is unknown, or both begin with the same token.
-    """
+    """Returns the first token of each word, as it is spelled within a sentence."""
     tokens = []
     for name, word in words.items():
         ids = backbone.tokenize(f" {word}")

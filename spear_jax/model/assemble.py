@@ -69,11 +69,7 @@ def _first_token(backbone: Backbone) -> int:
 
 
 def _check_visibility(config: ConfigDict, backbone: Backbone) -> None:
-    """Checks that the prompt can change a logit, and that what the head reads differs between windows.
-
-    Raises:
-      InputError: causal attention hides the prompt from every step, or the steps from the pooled position.
-    """
+    """Checks that the prompt can change a logit, and that what the head reads differs between windows."""
     pooling = config.head.pooling if config.head.kind == "window" else "step"
     if not backbone.causal:
         return

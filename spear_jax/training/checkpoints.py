@@ -106,11 +106,7 @@ def read_trainable(path: epath.Path) -> Params:
 
 @contextlib.contextmanager
 def _one_line_errors(checkpoint: Any) -> Iterator[None]:
-    """Turns any exception inside into one line.
-
-    Raises:
-      InputError: the checkpoint cannot be read.
-    """
+    """Turns any exception inside into one line."""
     reason = ""
     with _QuietReaders():
         try:

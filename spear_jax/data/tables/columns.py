@@ -77,11 +77,7 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns, decimal: 
 
 
 def check_unique(names: Sequence[str]) -> None:
-    """Checks that no two columns have the same name.
-
-    Raises:
-      InputError: two columns have the same name.
-    """
+    """Checks that no two columns have the same name."""
     for name in names:
         if list(names).count(name) > 1:
             raise InputError(f"two columns are named {name!r}")

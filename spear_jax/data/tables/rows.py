@@ -65,9 +65,6 @@ class RowParser:
         """Chooses columns and time format from the first rows; the format of Parquet is None.
 
         For `named` and `usual`, see `choose_columns`; a column of labels may contain anything unless `labelled`.
-
-        Raises:
-          InputError: see `choose_columns`.
         """
         self._csv, self._labelled = csv_format, labelled
         self._decimal = csv_format.decimal if csv_format else "."
