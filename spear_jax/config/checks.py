@@ -61,6 +61,11 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.data.stride={stride} must be at most config.data.window={window}, so that every time step lies in"
             " a window"
         )
+    if window % config.quantizer.patch:
+        yield (
+            f"config.data.window={window} must be a multiple of config.quantizer.patch={config.quantizer.patch}, so"
+            " that every position of the backbone is filled"
+        )
     shares = all(isinstance(share, int | float) and 0 < share < 1 for share in fractions)
     if len(fractions) != 3 or not shares or abs(sum(fractions) - 1) > 1e-6:
         yield (
@@ -137,18 +142,28 @@ def _prompt_conflicts(config: ConfigDict) -> Iterator[str]:
 
 
 def check_length(config: ConfigDict, window: int, max_positions: int) -> None:
-    """Checks that prompt and window fit into the backbone."""
+    """Checks that prompt and window fit into the backbone.
+
+    Args:
+      config: a valid config.
+      window: time steps in the longest window, a multiple of `quantizer.patch`.
+      max_positions: positions of the backbone.
+
+    Raises:
+      InputError: names the field that is too long.
+    """
     cls = 1 if config.prompt.position == "after_cls" else 0
     backbone = f"the backbone {config.backbone.name} has {max_positions} positions"
     available = max_positions - config.prompt.length - cls
+    patch = config.quantizer.patch
     if available < 2:
         raise InputError(
             f"config.prompt.length={config.prompt.length} must be at most {max_positions - cls - 2}: {backbone}, and a"
             " window needs 2"
         )
-    if window > available:
+    if window > available * patch:
         longest = "" if config.data.window else f" (one window per series, the longest of {window} time steps)"
         raise InputError(
-            f"config.data.window={config.data.window}{longest} must be at most {available}: {backbone}, of which the"
-            f" prompt takes {config.prompt.length + cls}"
+            f"config.data.window={config.data.window}{longest} must be at most {available * patch}: {backbone}, of"
+            f" which the prompt takes {config.prompt.length + cls}" + (f", at {patch} steps each" if patch > 1 else "")
         )

@@ -1,6 +1,7 @@
 """Declares the fields that describe data: sources, labels, windows and bins."""
 
 from spear_jax.config.field import Field, Limits, section
+from spear_jax.config.methods import METHODS
 
 _SERIES = {
     "name": Field("nasa", "data set; each file in configs/ sets it", ("nasa", "nab", "mimic_iv", "files", "synthetic")),
@@ -77,6 +78,9 @@ _SOURCES = {
     "synthetic.seed": Field(0, "seed of the generator", Limits(0)),
 }
 
+_BACKBONE_METHODS = tuple(name for name, method in METHODS.items() if method.backbone and method.trains)
+
+
 _QUANTIZER = {
     "bins": Field(100, "N, the number of bins; missing values get one more", Limits(2, 10_000)),
     "kind": Field(
@@ -92,6 +96,12 @@ _QUANTIZER = {
         256, "leading time steps that serve as the reference of a series without a past", Limits(1)
     ),
     "margin": Field(0.0, "margin added below and above the range, as a share of it", Limits(0, 100)),
+    "patch": Field(
+        1,
+        "time steps in a position of the backbone: their vectors are averaged, and their scores are equal",
+        (1, 2, 4, 8),
+        methods=_BACKBONE_METHODS,
+    ),
     "missing": Field("bin", "missing values get a `bin` of their own or are masked (`mask`)", ("bin", "mask")),
 }
 

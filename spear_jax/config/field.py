@@ -37,7 +37,7 @@ class Field:
     Attributes:
       default: its value in `default_config`; 0 and '' mean unset.
       meaning: its description in docs/config.md.
-      allowed: the choices of a string, the limits of a number, or None.
+      allowed: the choices, the limits of a number, or None.
       stage: the stage that reads it.
       carried: True if a detector brings its own value, which replaces the config's wherever the detector is used.
       scoring: when --mode=score accepts an override: 'always', 'files' (not for rows that arrive live), or 'never'.
@@ -49,7 +49,7 @@ class Field:
 
     default: Value
     meaning: str
-    allowed: tuple[str, ...] | Limits | None = None
+    allowed: tuple[str, ...] | tuple[int, ...] | Limits | None = None
     stage: Stage = "data"
     carried: bool = False
     scoring: Literal["always", "files", "never"] = "never"
@@ -68,7 +68,7 @@ class Field:
             assert isinstance(value, int | float)
             return "" if self.allowed.low <= value <= self.allowed.high else f"must be {self.allowed}"
         if self.allowed is not None and value not in self.allowed:
-            return f"must be one of {', '.join(self.allowed)}"
+            return f"must be one of {', '.join(map(str, self.allowed))}"
         return ""
 
 

@@ -76,13 +76,17 @@ class TrainingCall(NamedTuple):
         return self.first + len(self.rows)
 
 
-def padded_lengths(lengths: Int[np.ndarray, "windows"]) -> Int[np.ndarray, "windows"]:
+def padded_lengths(lengths: Int[np.ndarray, "windows"], patch: int = 1) -> Int[np.ndarray, "windows"]:
     """Returns the length that each window is padded to, so that few different lengths need little padding.
 
     Finds the k lengths with the least padding, for the smallest k that keeps padding below `MAX_PADDING` of all steps,
     but at most `MAX_SHAPES` of them.
+
+    Args:
+      lengths: steps of each window.
+      patch: steps in a position of the backbone, a divisor of `LENGTH_MULTIPLE`; padded lengths are multiples of it.
     """
-    longest = int(lengths.max(initial=1))
+    longest = -(-int(lengths.max(initial=1)) // patch) * patch
     rounded = np.minimum(-(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, longest)
     sizes, counts = np.unique(rounded, return_counts=True)
     # least[i]: fewest steps, padding included, if windows up to sizes[i] fill k buckets, the last of length sizes[i].

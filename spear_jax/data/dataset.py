@@ -75,7 +75,9 @@ def build_dataset(
     """
     data, recorded = config.data, loaded.series
     _check_series(data, loaded)
-    window = data.window or max(map(len, recorded))  # 0: each stretch is one window
+    # 0: each stretch is one window, padded until it fills the positions of the backbone.
+    patch = config.quantizer.patch
+    window = data.window or -(-max(map(len, recorded)) // patch) * patch
     stride = data.stride if data.window else window
     parts = parts or split_series(
         recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
@@ -101,7 +103,7 @@ def build_dataset(
     if quantizer is None:
         quantizer = Quantizer.fit(config.quantizer.kind, config.quantizer.bins, scaled["train"])
 
-    lengths, notes["padding"] = _pad(windows)
+    lengths, notes["padding"] = _pad(windows, patch)
     examples = {
         split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in windows.items()
     }
@@ -145,9 +147,9 @@ def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
         )
 
 
-def _pad(windows: Mapping[str, Windows]) -> tuple[dict[str, Int[np.ndarray, "windows"]], dict[str, Any]]:
+def _pad(windows: Mapping[str, Windows], patch: int) -> tuple[dict[str, Int[np.ndarray, "windows"]], dict[str, Any]]:
     """Returns the length that each window is padded to, from few lengths for all splits, and notes on the padding."""
-    lengths = padded_lengths(np.concatenate([part.lengths for part in windows.values()]))
+    lengths = padded_lengths(np.concatenate([part.lengths for part in windows.values()]), patch)
     ends = np.cumsum([len(part) for part in windows.values()])[:-1]
     steps = sum(int(part.real.sum()) for part in windows.values())
     notes = {"lengths": sorted(set(lengths.tolist())), "share": 1 - steps / int(lengths.sum())}

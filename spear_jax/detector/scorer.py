@@ -40,7 +40,9 @@ class Scorer:
           InputError: the backbone is not the one that it was trained with.
         """
         model = detector.assemble(backbone).with_batch_size(batch_size)
-        window = detector.config.data.window or backbone.max_positions - detector.config.prompt.length - 1
+        config = detector.config
+        positions = backbone.max_positions - config.prompt.length - 1
+        window = config.data.window or positions * config.quantizer.patch
         return cls(detector, model, window)
 
     def with_batch_size(self, batch_size: int) -> "Scorer":

@@ -23,6 +23,7 @@ def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
         prompt_position=config.prompt.position,
         head_kind=config.head.kind,
         pooling=config.head.pooling,
+        patch=config.quantizer.patch,
     )
 
 

@@ -78,11 +78,14 @@ def attention_to_prompt(model: PlacedModel, examples: Examples, row: int) -> Flo
       `MAX_ATTENTION_BYTES`.
     """
     module = model.module
-    time, m, layers = int(examples.lengths[row]), module.prompt_length, module.backbone.config.layers
+    steps, m, layers = int(examples.lengths[row]), module.prompt_length, module.backbone.config.layers
+    time = steps // module.patch
     first = int(module.prompt_position == "after_cls")  # position of the prompt
     if 4 * layers * (time + m + first) ** 2 > MAX_ATTENTION_BYTES:
-        return np.zeros((0, time, m), np.float32)
+        return np.zeros((0, steps, m), np.float32)
     weights = model.attention(examples, row)
     if module.prompt_position == "suffix":
-        return weights[:, :time, time:]
-    return weights[:, first + m :, first : first + m]
+        weights = weights[:, :time, time:]
+    else:
+        weights = weights[:, first + m :, first : first + m]
+    return np.repeat(weights, module.patch, axis=1)

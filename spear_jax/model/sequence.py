@@ -1,7 +1,22 @@
-"""Puts the prompt around the series: one sequence of vectors, its mask and its positions."""
+"""Turns time steps and the prompt into one sequence of vectors, with its mask and its positions."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+
+def average_patches(
+    steps: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], patch: int
+) -> tuple[Float[Array, "batch patches hidden"], Bool[Array, "batch patches"]]:
+    """Averages the vectors of every `patch` consecutive steps, masked ones left out.
+
+    Returns:
+      The averages, and True for each patch with a step that is not masked.
+    """
+    batch, time, hidden = steps.shape
+    weight = mask.reshape(batch, time // patch, patch, 1).astype(steps.dtype)
+    total = jnp.sum(steps.reshape(batch, time // patch, patch, hidden) * weight, axis=2)
+    count = jnp.sum(weight, axis=2)
+    return total / jnp.maximum(count, 1), count[..., 0] > 0
 
 
 def combine(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from spear_jax.backbones import Decoder, Params, Selection, take
 from spear_jax.model.prompt import SoftPrompt
 from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
-from spear_jax.model.sequence import combine, extend_mask, suffix_positions
+from spear_jax.model.sequence import average_patches, combine, extend_mask, suffix_positions
 
 
 class Embedding(nn.Module):
@@ -40,6 +40,7 @@ class Spear(nn.Module):
       head_kind: 'step', a logit per time step, or 'window', a logit per window.
       pooling: how a window head pools: 'mean' over the real steps, 'last' real step, 'cls' (needs 'after_cls'); or,
         like PEFT, the 'peft_first' or 'peft_last' position of the sequence, padding included.
+      patch: consecutive steps in a position of the backbone, whose vectors are averaged and whose logits are equal.
       plain: disables shortcuts. By default, a decoder computes the prefix once per batch instead of once per window,
         and the last layer computes only the hidden states that are read; neither changes results.
     """
@@ -51,6 +52,7 @@ class Spear(nn.Module):
     prompt_position: str = "prefix"
     head_kind: str = "step"
     pooling: str = "mean"
+    patch: int = 1
     plain: bool = False
 
     def setup(self) -> None:  # noqa: D102
@@ -75,6 +77,8 @@ class Spear(nn.Module):
     ) -> Float[Array, "batch reads hidden"]:
         """Computes the head's inputs, in float32: the hidden state of each step, or one pooled vector per window."""
         steps = self.embedding(bins)
+        if self.patch > 1:
+            steps, mask = average_patches(steps, mask, self.patch)
         before, after = self._surroundings()
         readout = self.pooling if self.head_kind == "window" else "step"
         positions = positions_to_read(mask, readout, len(before), len(after))
@@ -89,7 +93,9 @@ class Spear(nn.Module):
             positions = shift_positions(positions, len(before))
             states = take(self.backbone(*inputs), positions) if self.plain else self.backbone(*inputs, positions)
         states = states.astype(jnp.float32)
-        return mean_over_steps(states, mask) if readout == "mean" else states
+        if readout == "mean":
+            return mean_over_steps(states, mask)
+        return jnp.repeat(states, self.patch, axis=1) if readout == "step" else states
 
     def _surroundings(self) -> tuple[Float[Array, "before hidden"], Float[Array, "after hidden"]]:
         """Returns the vectors before and after the time steps."""

@@ -166,6 +166,31 @@ def test_the_savings_change_neither_logits_nor_gradient(
     assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gemma"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_patch_of_steps_is_their_average(
+    backbones: dict[tuple[str, str], Backbone], kind: str, position: str
+) -> None:
+    """Compares with the same model, one step a position, whose table has a row for each patch."""
+    model = loud(assemble_model(config_of(position, "step"), backbones[kind, "bidirectional"]))
+    rng = np.random.default_rng(3)
+    bins, lengths = rng.integers(0, BINS, (2, 24)), np.array([24, 10])  # the last patch of the second is half full
+    mask = np.arange(24) < lengths[:, None]
+    table = np.asarray(model.frozen["embedding"]["table"])
+    averages = [
+        table[row[begin : min(begin + 4, length)]].mean(axis=0) if begin < length else np.zeros(table.shape[1])
+        for row, length in zip(bins, lengths, strict=True)
+        for begin in range(0, 24, 4)
+    ]
+    by_patch = {**model.frozen, "embedding": {"table": np.stack(averages).astype(np.float32)}}
+    expected = jax.jit(model.module.clone(rows=12).apply)(
+        merge(model.trainable, by_patch), np.arange(12).reshape(2, 6), mask[:, ::4]
+    )
+    logits = jax.jit(model.module.clone(patch=4).apply)(merge(model.trainable, model.frozen), bins, mask)
+    np.testing.assert_allclose(logits[mask], np.repeat(expected, 4, axis=1)[mask], atol=1e-5)
+    assert np.abs(np.asarray(logits)[0, ::4] - np.asarray(logits)[0, 0]).max() > 1e-3
+
+
 def test_the_savings_are_there(backbones: dict[tuple[str, str], Backbone]) -> None:
     """XLA's own count of operations, layers unrolled: 32 windows of 11 steps behind 3 prompt vectors."""
     batch = [jax.ShapeDtypeStruct((32, T), dtype) for dtype in (jnp.int32, jnp.bool_)]
