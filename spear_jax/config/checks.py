@@ -29,7 +29,7 @@ def validate(config: ConfigDict) -> None:
             raise InputError(f"config.{name}={values[name]!r} {problem}")
     for name in ("data.dir", "data.intervals"):
         check_scheme(f"config.{name}", values[name])
-    for conflicts in (_window_conflicts, _label_conflicts, _method_conflicts, _prompt_conflicts):
+    for conflicts in (_window_conflicts, _fold_conflicts, _label_conflicts, _method_conflicts, _prompt_conflicts):
         for message in conflicts(config):
             raise InputError(message)
 
@@ -72,6 +72,17 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.data.fractions={tuple(fractions)} must be three shares (train, validation, test) between 0 and 1"
             " that sum to 1"
         )
+
+
+def _fold_conflicts(config: ConfigDict) -> Iterator[str]:
+    folds, fold, split = config.data.folds, config.data.fold, config.data.split
+    if folds == 1:
+        yield "config.data.folds=1 must be at least 2, or 0 for one division into train, validation and test"
+    if folds and split != "series":
+        yield f"config.data.folds={folds} must be 0 with config.data.split={split!r}: folds consist of whole series"
+    if fold and fold >= folds:
+        allowed = f"0 to {folds - 1} with config.data.folds={folds}" if folds else "0 without config.data.folds"
+        yield f"config.data.fold={fold} must be {allowed}"
 
 
 def _label_conflicts(config: ConfigDict) -> Iterator[str]:

@@ -20,6 +20,18 @@ _SERIES = {
     ),
     "fractions": Field((0.6, 0.2, 0.2), "shares of train, validation and test"),
     "gap": Field(128, "time steps left out between two splits of the same series (`data.split=time`)", Limits(0)),
+    "folds": Field(
+        0,
+        "folds of whole series, each of which is in the test split of one fold (`data.split=series`): the same for all"
+        " seeds and methods, whatever `data.limit_series`; 0: one division, drawn with `seed`",
+        Limits(0),
+    ),
+    "fold": Field(
+        0,
+        "the fold that is the test split, counted from 0; the others are divided into train and validation by the first"
+        " two of `data.fractions`, with `seed`",
+        Limits(0),
+    ),
     "labels": Field(
         "recorded",
         "`recorded` with the data set; for your files a `column` or a file of `intervals`; or made by context `rules`"

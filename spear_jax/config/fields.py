@@ -97,6 +97,13 @@ _TRAIN = {
         Limits(1e-6, 1),
         methods=_LEARNING,
     ),
+    # Baselines that read no labels ignore it, so that all rows of a study can share a config.
+    "normal_windows": Field(
+        0,
+        "training windows without an anomaly to learn from, a random sample drawn once with `seed`, spread evenly over"
+        " the series; 0: all",
+        Limits(0),
+    ),
     "epochs": Field(40, "maximum number of epochs", Limits(1), affects="duration"),
     "batch_size": Field(16, "windows per step, over all devices", Limits(1)),
     "steps_per_call": Field(16, "optimizer steps per jitted call", Limits(1)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from spear_jax.data import labels
@@ -13,7 +13,7 @@ from spear_jax.data.batches import Examples, padded_lengths
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
-from spear_jax.data.splits import LEAKS, split_series
+from spear_jax.data.splits import LEAKS, assign_folds, split_fold, split_series
 from spear_jax.data.windows import Windows, cut_windows
 from spear_jax.errors import InputError
 
@@ -79,9 +79,7 @@ def build_dataset(
     patch = config.quantizer.patch
     window = data.window or -(-max(map(len, recorded)) // patch) * patch
     stride = data.stride if data.window else window
-    parts = parts or split_series(
-        recorded, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
-    )
+    parts = parts or _split(config, loaded, window, stride)
     # Fitted before anomalies are injected: a range widened by them would give them away.
     scaler = Scaler.fit(
         config.quantizer.scale,
@@ -98,6 +96,8 @@ def build_dataset(
     windows = {split: cut_windows(part, names, window, stride) for split, part in parts.items()}
     scaled = {split: scaler(part) for split, part in windows.items()}
     notes: dict[str, Any] = {"labels": {"kind": data.labels}}
+    if data.folds:
+        notes["fold"] = {"number": data.fold, "of": data.folds}
     if data.labels == "rules":
         recorded, windows, notes["labels"]["fired"] = labels.label_by_rules(data, recorded, windows, scaled)
     if quantizer is None:
@@ -107,16 +107,19 @@ def build_dataset(
     examples = {
         split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in windows.items()
     }
-    training = examples["train"]
+    training, learned = examples["train"], windows["train"]
     if config.tsmote.enabled:
         stretches = labels.recut_stretches(recorded, parts["train"])
-        part, values, notes["tsmote"] = labels.resample(
-            config, scaler, stretches, names, windows["train"], scaled["train"]
-        )
-        training = _examples(config, part, quantizer(values), np.full(len(part), lengths["train"].max()))
+        learned, values, notes["tsmote"] = labels.resample(config, scaler, stretches, names, learned, scaled["train"])
+        training = _examples(config, learned, quantizer(values), np.full(len(learned), lengths["train"].max()))
+    if config.train.normal_windows:
+        rng = np.random.default_rng((config.seed, 6))
+        kept = labels.sample_normal_windows(learned, config.train.normal_windows, rng)
+        notes["normal_windows"] = _count_kept(learned, kept)
+        training, learned = training.select(np.flatnonzero(kept)), learned.select(kept)
     if config.train.labelled_share < 1:
         rng = np.random.default_rng((config.seed, 5))
-        training = labels.keep_labelled_share(training, windows["train"], recorded, config.train.labelled_share, rng)
+        training = labels.keep_labelled_share(training, learned, recorded, config.train.labelled_share, rng)
     if config.train.shuffled_labels:
         training = labels.shuffle_targets(training, np.random.default_rng((config.seed, 4)))
     return Dataset(
@@ -131,6 +134,24 @@ def build_dataset(
         notes=notes,
         warnings=(*loaded.warnings, *_warnings(config, recorded), *_warn_of_one_class(examples["train"])),
     )
+
+
+def _split(config: ConfigDict, loaded: LoadedSeries, window: int, stride: int) -> dict[str, list[Series]]:
+    """Divides the recorded series into splits as the config says."""
+    data = config.data
+    if not data.folds:
+        return split_series(
+            loaded.series, data.split, data.fractions, window=window, stride=stride, gap=data.gap, seed=config.seed
+        )
+    groups = loaded.groups or [series.indivisible for series in loaded.series]
+    fold_of = assign_folds(groups, data.folds)
+    return split_fold(loaded.series, fold_of, data.fold, fractions=data.fractions, seed=config.seed)
+
+
+def _count_kept(windows: Windows, kept: Bool[np.ndarray, "windows"]) -> dict[str, int]:
+    """Returns notes on `train.normal_windows`."""
+    normal = ~windows.labels.any(axis=1)
+    return {"kept": int((normal & kept).sum()), "of": int(normal.sum()), "training_windows": int(kept.sum())}
 
 
 def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:

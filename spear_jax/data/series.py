@@ -49,6 +49,11 @@ class Series:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def indivisible(self) -> str:
+        """Returns the name of the group that no split may divide: that of the series' group, or its own."""
+        return self.group or f"series {self.name}"
+
     def stretch(self, begin: int, end: int) -> "Series":
         """Returns steps [begin, end) of this series, with their place in the recorded one."""
         return dataclasses.replace(
@@ -66,11 +71,20 @@ def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
 
 
 class LoadedSeries(NamedTuple):
-    """The name of a data set in results, its series, of unique names, and warnings that every output repeats."""
+    """The series of a data set.
+
+    Attributes:
+      name: name of the data set in results.
+      series: series with unique names.
+      warnings: warnings that every output repeats.
+      groups: groups of all series of the data set, including those that `data.limit_series` left out, which decide the
+        folds; () means those of `series`.
+    """
 
     name: str
     series: list[Series]
     warnings: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class ScaleRange(NamedTuple):

@@ -1,6 +1,6 @@
 """Splits series into train, validation and test, before anything is scaled or cut into windows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -75,7 +75,7 @@ def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.ran
     """
     by_group: dict[str, list[Series]] = {}
     for item in series:
-        by_group.setdefault(item.group or f"series {item.name}", []).append(item)
+        by_group.setdefault(item.indivisible, []).append(item)
     groups = list(by_group.values())
     shuffled = [groups[i] for i in rng.permutation(len(groups))]
     ordered = sorted(shuffled, key=_anomalous_share)
@@ -93,6 +93,58 @@ def _by_series(series: Sequence[Series], fractions: Sequence[float], rng: np.ran
     return [[item for group in groups for item in group] for groups in assigned]
 
 
+def assign_folds(groups: Iterable[str], folds: int) -> dict[str, int]:
+    """Returns the fold of each group: that of a fixed permutation of the groups sorted by name.
+
+    Neither a seed nor the order of the groups matters, and folds differ in size by one group at most. On the 81
+    channels of NASA these are the folds `default_rng(0).permutation(81) % folds` of the channels in order of their ids.
+
+    Args:
+      groups: names of all groups of the data set; a fold depends on their number.
+      folds: the number of folds.
+
+    Raises:
+      InputError: there are fewer groups than folds.
+    """
+    ordered = sorted(set(groups))
+    if len(ordered) < folds:
+        raise InputError(
+            f"config.data.folds={folds} must be at most {len(ordered)}, the number of series (of groups, such as"
+            " patients) that can be held out"
+        )
+    numbers = np.random.default_rng(0).permutation(len(ordered)) % folds
+    return dict(zip(ordered, numbers.tolist(), strict=True))
+
+
+def split_fold(
+    series: Sequence[Series], fold_of: Mapping[str, int], fold: int, *, fractions: Sequence[float], seed: int
+) -> dict[str, list[Series]]:
+    """Returns the series of one fold as test, and divides the others into train and validation.
+
+    Args:
+      series: the recorded series.
+      fold_of: the fold of each group, from `assign_folds`.
+      fold: the fold to test on.
+      fractions: shares of train, validation and test; only the ratio of the first two counts.
+      seed: decides which of the other series are for training.
+
+    Raises:
+      InputError: a split would be empty.
+    """
+    test = [item for item in series if fold_of[item.indivisible] == fold]
+    others = [item for item in series if fold_of[item.indivisible] != fold]
+    shares = np.array(fractions[:2]) / sum(fractions[:2])
+    train, validation = _by_series(others, shares.tolist(), np.random.default_rng(seed))
+    parts = {"train": train, "validation": validation, "test": test}
+    for split, own in parts.items():
+        if not own:
+            raise InputError(
+                f"config.data.fold={fold}: nothing is left for {split} out of {len(series)} series, of which"
+                f" {len(test)} are in this fold; use more series or fewer folds"
+            )
+    return parts
+
+
 def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> dict[str, list[Series]]:
     """Divides recorded series into train and validation, so that both have anomalies where possible.
 
@@ -102,7 +154,7 @@ def hold_out(series: Sequence[Series], share: float, *, gap: int, seed: int) -> 
     Raises:
       InputError: a part would be empty.
     """
-    if len({item.group or item.name for item in series}) > 1:
+    if len({item.indivisible for item in series}) > 1:
         train, validation = _by_series(series, (1 - share, share), np.random.default_rng(seed))
         anomalous = [any(item.labels.any() for item in part) for part in (train, validation)]
         if all(anomalous) or not any(anomalous):

@@ -59,8 +59,15 @@ def describe_embedding(notes: Mapping[str, Any], trained: bool) -> str:
 
 
 def describe_notes(notes: Mapping[str, Any]) -> list[str]:
-    """Describes how labels were made and windows synthesized, one line each."""
+    """Describes which fold is tested, how labels were made and windows left out or synthesized, one line each."""
     lines = []
+    if fold := notes.get("fold"):
+        lines.append(f"fold {fold['number']} of {fold['of']} (0 to {fold['of'] - 1}) is the test split")
+    if normal := notes.get("normal_windows"):
+        lines.append(
+            f"train.normal_windows: training uses {normal['kept']:,} of {normal['of']:,} windows without an anomaly,"
+            " spread evenly over the series"
+        )
     for split, shares in notes["labels"].get("fired", {}).items():
         rules = ", ".join(f"{rule} {share:.1%}" for rule, share in shares.items() if rule != "windows")
         lines.append(

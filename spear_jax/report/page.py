@@ -211,10 +211,11 @@ def _introduction(config: ConfigDict, content: Mapping[str, Any]) -> list[str]:
                 " model.",
             )
     sizes = content["splits"]["test"]
+    fold = f", fold {config.data.fold} of {config.data.folds}" if config.data.folds else ""
     sentences.append(
         f"Test split: {sizes['series']} series, {sizes['steps']:,} steps, {sizes['anomalous_steps']:,} of them labelled"
-        f" anomalous (base rate {sizes['anomalous_steps'] / sizes['steps']:.3f}); split “{config.data.split}”, seed"
-        f" {content['seed']}."
+        f" anomalous (base rate {sizes['anomalous_steps'] / sizes['steps']:.3f}); split “{config.data.split}”{fold},"
+        f" seed {content['seed']}."
     )
     body = [f"<p>{html.escape(' '.join(sentences))}</p>"]
     if warnings:

@@ -295,6 +295,22 @@ def test_cls_pooling_needs_a_cls() -> None:
     checks.validate(config)
 
 
+@pytest.mark.parametrize(
+    ("folds", "fold", "split", "parts"),
+    [
+        (1, 0, "series", ["config.data.folds=1 must be at least 2, or 0"]),
+        (4, 4, "series", ["config.data.fold=4 must be 0 to 3 with config.data.folds=4"]),
+        (0, 1, "series", ["config.data.fold=1 must be 0 without config.data.folds"]),
+        (4, 0, "time", ["config.data.folds=4 must be 0 with config.data.split='time'"]),
+    ],
+)
+def test_impossible_folds_are_refused(folds: int, fold: int, split: str, parts: list[str]) -> None:
+    config = config_with("data.folds", folds)
+    config.data.fold, config.data.split = fold, split
+    with refused(*parts):
+        checks.validate(config)
+
+
 def test_gaps_between_windows_are_refused() -> None:
     config = config_with("data.window", 128)
     config.data.stride = 128

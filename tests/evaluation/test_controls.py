@@ -148,6 +148,35 @@ def test_few_labels_leave_validation_and_test_unchanged() -> None:
     assert any("25.0% of the training part's incidents" in warning for warning in few.warnings)
 
 
+@pytest.mark.parametrize("count", [1, 11, 1000])
+def test_few_normal_windows_are_spread_evenly_over_the_series(count: int) -> None:
+    config = default_config()
+    config.data.name, config.data.window, config.data.stride, config.data.gap = "synthetic", 32, 32, 0
+    loaded = LoadedSeries("synthetic", generate_series(series=9, length=256, past=64, rate=0.2, seed=3))
+    plain = build_dataset(config, loaded)
+    config.train.normal_windows = count
+    few, again = build_dataset(config, loaded), build_dataset(config, loaded)
+    np.testing.assert_array_equal(few.training.bins, again.training.bins)
+    anomalous = plain.training.targets.any(axis=1)
+    kept = few.training.targets.any(axis=1)
+    assert kept.sum() == anomalous.sum()
+    assert (~kept).sum() == min(count, (~anomalous).sum())
+    sizes = {"kept": (~kept).sum(), "of": (~anomalous).sum(), "training_windows": len(kept)}
+    assert few.notes["normal_windows"] == sizes and "normal_windows" not in plain.notes
+    series = plain.windows["train"].series
+    rows = {window.tobytes(): number for number, window in zip(series, plain.training.bins, strict=True)}
+    chosen = [rows[window.tobytes()] for window in few.training.bins[~kept]]
+    drawn, available = (np.bincount(numbers, minlength=9) for numbers in (chosen, series[~anomalous]))
+    exhausted = drawn == available
+    assert drawn[~exhausted].max(initial=0) - drawn[~exhausted].min(initial=count) <= 1
+    assert drawn.max() <= drawn[~exhausted].min(initial=1000) + 1
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(few.examples[split].bins, plain.examples[split].bins)
+    config.seed, config.train.labelled_share = 1, 0.5  # the share is of the sample
+    both = ~build_dataset(config, loaded).training.targets.any(axis=1)
+    assert 1 <= both.sum() <= max(count / 2 + 1, 1)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_labels_come_from_other_training_windows(seed: int) -> None:
     config = default_config()

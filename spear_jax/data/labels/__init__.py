@@ -1,6 +1,6 @@
 """Makes, adds and withholds labels: context rules, injected anomalies, T-SMOTE, ablations."""
 
-from spear_jax.data.labels.ablations import keep_labelled_share, shuffle_targets
+from spear_jax.data.labels.ablations import keep_labelled_share, sample_normal_windows, shuffle_targets
 from spear_jax.data.labels.context_rules import apply_rules
 from spear_jax.data.labels.injection import draw_intervals, reflect
 from spear_jax.data.labels.labelling import label_by_injection, label_by_rules, recut_stretches, relabelled_splits
@@ -16,5 +16,6 @@ __all__ = [
     "reflect",
     "relabelled_splits",
     "resample",
+    "sample_normal_windows",
     "shuffle_targets",
 ]

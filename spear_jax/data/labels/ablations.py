@@ -1,14 +1,36 @@
-"""Degrades training labels on purpose: keeps only some incidents, or shuffles labels between windows as a control."""
+"""Keeps only some training windows or labels: a sample, a share of the incidents, or shuffled labels."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from spear_jax.data.batches import Examples
 from spear_jax.data.runs import find_runs
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
+
+
+def sample_normal_windows(windows: Windows, count: int, rng: np.random.Generator) -> Bool[np.ndarray, "windows"]:
+    """Returns True for the windows to keep: all with an anomalous step, and a random sample of the others.
+
+    The sample is spread evenly over the series: none gives a window more than another that has windows left.
+
+    Args:
+      windows: the training windows.
+      count: windows without an anomalous step to keep; all of them are kept if there are fewer.
+      rng: draws the sample.
+    """
+    normal = rng.permutation(np.flatnonzero(~windows.labels.any(axis=1)))
+    # The number of windows of the same series that were drawn before: 0 for the first of each series.
+    turn = np.zeros(len(normal), int)
+    for series in np.unique(windows.series[normal]):
+        own = windows.series[normal] == series
+        turn[own] = np.arange(own.sum())
+    kept = np.array(windows.labels.any(axis=1))
+    kept[normal[np.argsort(turn, kind="stable")[:count]]] = True
+    return kept
 
 
 def keep_labelled_share(

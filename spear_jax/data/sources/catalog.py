@@ -31,7 +31,12 @@ def load_series(config: ConfigDict) -> LoadedSeries:
     """
     load = DATASETS[config.data.name].load
     assert load is not None, config.data.name  # the config's choices are the entries that can be loaded
-    return load(config.data)
+    loaded = load(config.data)
+    if config.data.folds and config.data.limit_series:
+        everything = config.data.copy_and_resolve_references()
+        everything.limit_series = 0
+        loaded = loaded._replace(groups=tuple(series.indivisible for series in load(everything).series))
+    return loaded
 
 
 def prepare_dataset(config: ConfigDict) -> str:
