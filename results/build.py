@@ -28,10 +28,12 @@ from spear_jax.studies import (
     make_table,
     pipe_table,
     plan,
+    read_series,
     read_tables,
     results_of_study,
     seed_results,
     setting,
+    write_series,
     write_table,
 )
 
@@ -90,6 +92,12 @@ def add(workdir: Path, folder: Path) -> None:
             rows = pd.concat([kept, rows[~rows["run"].isin(kept["run"])]])
         if len(rows):
             write_table(folder / f"{name}.parquet", make_table(rows.to_dict("records"), study.path))
+        if len(rows) and study.folds:
+            series = read_series(workdir, name)
+            series = series[series["run"].isin(rows["run"])]
+            older = read_series(folder, name)
+            series = pd.concat([older[~older["run"].isin(series["run"])], series])
+            write_series(folder, name, study.path, series)
 
 
 def page(file: str, tables: Sequence[pd.DataFrame], findings: str) -> str:
@@ -114,7 +122,7 @@ def page(file: str, tables: Sequence[pd.DataFrame], findings: str) -> str:
         blocks += [
             f"## {setting(study, results) or 'Results'}",
             f"![{heading(study, results)}]({study.name}.png)",
-            results_of_study(study, planned, table).strip(),
+            results_of_study(study, planned, table, read_series(TABLES, study.name)).strip(),
             f"`python -m spear_jax.main --mode=study --config={study.path} --workdir=runs/studies`",
         ]
     return "\n\n".join(blocks) + "\n"

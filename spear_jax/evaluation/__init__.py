@@ -1,8 +1,9 @@
 """Evaluates scores: metrics, thresholds, alarms, controls, results.json."""
 
 from spear_jax.evaluation.alarms import Alarm, AlarmRule, Alarms
+from spear_jax.evaluation.bootstrap import paired_interval
 from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, judge_scores
-from spear_jax.evaluation.pointwise import ranking_metrics
+from spear_jax.evaluation.pointwise import point_metrics, ranking_metrics
 from spear_jax.evaluation.record import RunRecord
 from spear_jax.evaluation.results import RESULTS_SCHEMA, compose_results, per_series, versions, write_results
 from spear_jax.evaluation.thresholds import Threshold
@@ -19,7 +20,9 @@ __all__ = [
     "choose_rule",
     "compose_results",
     "judge_scores",
+    "paired_interval",
     "per_series",
+    "point_metrics",
     "ranking_metrics",
     "versions",
     "write_results",

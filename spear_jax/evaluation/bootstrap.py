@@ -65,3 +65,21 @@ def confidence_intervals(
         return dict.fromkeys(samples)
     ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
     return {name: np.quantile(values, ends).tolist() if values else None for name, values in samples.items()}
+
+
+def paired_interval(differences: Float[np.ndarray, "series"], seed: int = 0) -> tuple[float, float] | None:
+    """Computes the percentile interval of a mean difference between two methods, by a bootstrap over series.
+
+    Args:
+      differences: the difference in each series; NaN where a method has no number.
+      seed: seed of the resampling.
+
+    Returns:
+      The lower and upper end; None for fewer than two series, which say nothing about others.
+    """
+    differences = differences[np.isfinite(differences)]
+    if len(differences) < 2:
+        return None
+    means = np.random.default_rng(seed).choice(differences, (RESAMPLES, len(differences))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)

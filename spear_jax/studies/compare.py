@@ -13,8 +13,8 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import RESULTS_SCHEMA
 from spear_jax.report import COLUMNS, NAMES
 from spear_jax.storage import read_json, write_whole
-from spear_jax.studies.markdown import pipe_table, spread
 from spear_jax.studies.table import read_tables, result_rows
+from spear_jax.studies.table_cells import pipe_table, spread
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
 

@@ -1,13 +1,16 @@
 """Writes the results of a study as Markdown: tables of at most eight columns, and notes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from spear_jax.data import dataset_title
 from spear_jax.report import COLUMNS, NAMES
+from spear_jax.studies import fold_tables
+from spear_jax.studies.folds import POOLED
 from spear_jax.studies.planning import PlannedRun
 from spear_jax.studies.study import Study
+from spear_jax.studies.table_cells import pipe_table, spread
 
 COMPARED = ("auroc", "aupr", "vus_pr")  # metrics whose difference from the reference row is shown
 
@@ -29,29 +32,54 @@ EXPLANATION = (
 def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> pd.DataFrame:
     """Returns the measured runs of a study, one line for each row and seed, in the order of the rows, controls last.
 
-    Its columns are those of `table` for the test part, and `row` and `validation_aupr`.
+    Its columns are those of `table` for the test part, and `row` and `validation_aupr`. With folds, a line is about the
+    test parts of all of them; controls have none.
+
+    Args:
+      study: the study.
+      planned: the runs of the study.
+      table: measured runs, from `table.result_rows`.
     """
     columns = ["run", "control", "dataset", "warnings", "random_weights", "base_rate", *COMPARED, *study.metrics]
-    table = table.reindex(columns=[*table.columns.union(dict.fromkeys([*columns, *COSTS]), sort=False)])
+    columns += [*fold_tables.HEADS, *COSTS]
+    table = table.reindex(columns=[*table.columns.union(dict.fromkeys(columns), sort=False)])
     aupr = table[table["split"] == "validation"].set_index(["run", "control"])["aupr"].rename("validation_aupr")
     test = table[table["split"] == "test"].drop(columns="seed").join(aupr, on=["run", "control"])
     runs = pd.DataFrame([(run.row, run.seed, run.name) for run in planned], columns=["row", "seed", "run"])
+    if study.folds:
+        own = runs.merge(test[test["control"] == ""], on="run").astype({"validation_aupr": float})
+        validation = own.groupby(["row", "seed"])["validation_aupr"].mean()
+        pooled = table[table["split"] == POOLED].drop(columns="seed")
+        return runs.merge(pooled, on="run").join(validation, on=["row", "seed"])
     own = runs.merge(test[test["control"] == ""], on="run")
     controls = runs[runs["row"] == study.controls_of].merge(test[test["control"] != ""], on="run")
     controls = controls.assign(row=controls["control"].map(NAMES), **dict.fromkeys(COSTS, float("nan")))
     return pd.concat([own, controls], ignore_index=True) if len(controls) else own
 
 
-def results_of_study(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> str:
-    """Returns the results of a study in Markdown."""
+def results_of_study(
+    study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame, by_series: pd.DataFrame | None = None
+) -> str:
+    """Returns the results of a study in Markdown.
+
+    Args:
+      study: the study.
+      planned: the runs of the study; those missing from the table are listed as not measured yet.
+      table: measured runs, from `table.result_rows`.
+      by_series: for a study with folds, metrics of each series, from `folds.read_series`.
+    """
     results = seed_results(study, planned, table)
     errors = table[table["error"] != ""].set_index("run")["error"].to_dict()
     attempted = {run.row for run in planned if run.name in errors} | set(results["row"])
     by_row = {label: results[results["row"] == label] for label in (*study.rows, *NAMES.values()) if label in attempted}
     notes = [*_warnings(results), *_failures(planned, errors), *_missing(study, planned, table)]
-    blocks = [*_matrices(study, results), *_metrics(study, by_row), EXPLANATION]
-    if study.reference:
-        blocks += _differences(study, by_row, results)
+    if study.folds:
+        assert by_series is not None
+        blocks = _folds(study, planned, table, by_series, by_row)
+    else:
+        blocks = [*_matrices(study, results), *_metrics(study, by_row), EXPLANATION]
+        if study.reference:
+            blocks += _differences(study, by_row, results)
     blocks += _costs(study, by_row)
     return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else [])]) + "\n"
 
@@ -66,6 +94,20 @@ def _metrics(study: Study, by_row: Mapping[str, pd.DataFrame]) -> list[str]:
         for label, runs in by_row.items()
     ]
     return [pipe_table([study.varied, "seeds", *head], lines)]
+
+
+def _folds(
+    study: Study,
+    planned: Sequence[PlannedRun],
+    table: pd.DataFrame,
+    by_series: pd.DataFrame,
+    by_row: Mapping[str, pd.DataFrame],
+) -> list[str]:
+    numbers = fold_tables.locate_series(planned, by_series, pd.concat(list(by_row.values())))
+    blocks = [*fold_tables.figures_of_folds(study, by_row), fold_tables.explain_folds(study, by_row, numbers)]
+    if study.reference in by_row:
+        blocks += fold_tables.paired_differences(study, by_row, numbers)
+    return [*blocks, *fold_tables.spread_of_folds(study, by_row, table, numbers)]
 
 
 def _differences(study: Study, by_row: Mapping[str, pd.DataFrame], results: pd.DataFrame) -> list[str]:
@@ -84,7 +126,8 @@ def _differences(study: Study, by_row: Mapping[str, pd.DataFrame], results: pd.D
 def _costs(study: Study, by_row: Mapping[str, pd.DataFrame]) -> list[str]:
     lines = [[label, *(_mean(runs[cost]) for cost in COSTS)] for label, runs in by_row.items()]
     measured = [line for line in lines if any(line[1:])]
-    return ["Cost, averaged over seeds:", pipe_table([study.varied, *COSTS.values()], measured)] if measured else []
+    title = "Cost, averaged over seeds" + (", CPU seconds of all folds:" if study.folds else ":")
+    return [title, pipe_table([study.varied, *COSTS.values()], measured)] if measured else []
 
 
 def setting(study: Study, results: pd.DataFrame) -> str:
@@ -97,23 +140,6 @@ def setting(study: Study, results: pd.DataFrame) -> str:
 def heading(study: Study, results: pd.DataFrame) -> str:
     """Returns a study's title with data set and variant."""
     return ": ".join(filter(None, (study.title, setting(study, results))))
-
-
-def pipe_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
-
-
-def spread(runs: pd.DataFrame, column: str, sign: str = "") -> str:
-    """Returns a table cell: mean, standard deviation over runs and, if any, the interval; '-' for no number."""
-    values = pd.to_numeric(runs[column], errors="coerce").dropna()
-    if not len(values):
-        return "-"
-    text = f"{values.mean():{sign}.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-    ends = [runs[end].mean() for end in (f"{column}_low", f"{column}_high") if end in runs]
-    if ends and not any(map(pd.isna, ends)):
-        text += f" [{ends[0]:.2f}, {ends[1]:.2f}]"
-    return text
 
 
 def _mean(costs: pd.Series) -> str:
@@ -163,19 +189,23 @@ def _warnings(results: pd.DataFrame) -> list[str]:
 
 def _failures(planned: Sequence[PlannedRun], errors: Mapping[str, str]) -> list[str]:
     return [
-        f"- failed: {run.row}, seed {run.seed} (`{run.name}`): {errors[run.name]}"
+        f"- failed: {run.row}, seed {run.seed}{_fold(run)} (`{run.name}`): {errors[run.name]}"
         for run in planned
         if run.name in errors
     ]
 
 
+def _fold(run: PlannedRun) -> str:
+    return f", fold {run.fold}" if run.config["data.folds"] else ""
+
+
 def _missing(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> list[str]:
     """Returns notes about missing measurements: planned runs, and rows that need weights or an API."""
     measured = set(table["run"])
-    seeds: dict[str, list[str]] = {}
+    seeds: dict[str, dict[str, None]] = {}  # of a run or, with folds, of any of its runs
     for run in planned:
         if run.name not in measured:
-            seeds.setdefault(run.row, []).append(str(run.seed))
+            seeds.setdefault(run.row, {})[str(run.seed)] = None
     missing = [
         label if len(absent) == len(study.seeds) else f"{label} (seed {', '.join(absent)})"
         for label, absent in seeds.items()

@@ -28,6 +28,7 @@ class PlannedRun:
       config: its resolved config by dotted name.
       public: whether its data are publicly available, so that published results can replace the run.
       source: run whose detector this one starts from; None means that it starts from scratch.
+      fold: the fold that it is tested on; 0 in a study without folds.
     """
 
     row: str
@@ -37,6 +38,7 @@ class PlannedRun:
     config: Mapping[str, Any]
     public: bool
     source: "PlannedRun | None" = None
+    fold: int = 0
 
     @property
     def command(self) -> str:
@@ -48,20 +50,29 @@ class PlannedRun:
 
 
 def plan(study: Study, overrides: Mapping[str, str]) -> list[PlannedRun]:
-    """Returns the runs of a study; all of them are checked before the first one starts.
+    """Returns the runs of a study, by row, seed and fold; all of them are checked before the first one starts.
 
     Raises:
       InputError: the config of a run is impossible.
     """
     if "seed" in overrides:
         raise InputError("--config.seed has no effect on a study, which lists its seeds")
-    return [_plan(study, label, row, seed, overrides) for label, row in study.rows.items() for seed in study.seeds]
+    for field in ("data.folds", "data.fold"):
+        if study.folds and field in overrides:
+            raise InputError(f"--config.{field} has no effect on this study, which runs all of its {study.folds} folds")
+    return [
+        _plan(study, label, row, seed, fold, overrides)
+        for label, row in study.rows.items()
+        for seed in study.seeds
+        for fold in range(study.folds or 1)
+    ]
 
 
-def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str, str]) -> PlannedRun:
-    source = _plan(study, label, row.source, seed, overrides) if row.source else None
+def _plan(study: Study, label: str, row: Row, seed: int, fold: int, overrides: Mapping[str, str]) -> PlannedRun:
+    source = _plan(study, label, row.source, seed, fold, overrides) if row.source else None
     path = row.config or study.config
-    own = {**study.overrides, **row.overrides, **({} if row.evaluate else {"seed": seed}), **overrides}
+    folds = {"data.folds": study.folds, "data.fold": fold} if study.folds else {}
+    own = {**study.overrides, **row.overrides, **({} if row.evaluate else {"seed": seed}), **folds, **overrides}
     config = load_valid_config(path, {field: str(value) for field, value in own.items()})
     for field in overrides if row.evaluate else ():
         check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
@@ -73,7 +84,7 @@ def _plan(study: Study, label: str, row: Row, seed: int, overrides: Mapping[str,
     elif source:
         arguments += ["--config.train.init_from={source}"]
         name += f"-from-{source.name}"
-    return PlannedRun(label, seed, name, tuple(arguments), stored_values(config), _is_public(config), source)
+    return PlannedRun(label, seed, name, tuple(arguments), stored_values(config), _is_public(config), source, fold)
 
 
 def run_name(config: ConfigDict) -> str:

@@ -20,6 +20,35 @@ PROTOCOL: dict[str, dict[str, Any]] = {
 }
 DEBUG = {**_FIVE_EPOCHS, "train.epochs": 2, "data.limit_series": 8}
 
+# The protocol of comparisons over all folds. Five epochs are 240 to 310 steps on NASA, NAB and the MIMIC-IV demo.
+_ALL_SERIES = {**_FIVE_EPOCHS, "train.decay_steps": 250}
+FOLDS = 4
+FOLD_PROTOCOL: dict[str, dict[str, Any]] = {
+    "nasa81": _ALL_SERIES,
+    "nab58": _ALL_SERIES,
+    "mimic_iv": _ALL_SERIES,
+    "synthetic": {
+        **_ALL_SERIES,
+        "data.synthetic.series": 120,
+        # The values of configs/nasa.py, so that the data sets differ in their data alone.
+        "data.window": 128,
+        "data.stride": 128,
+        "data.fractions": (0.6, 0.2, 0.2),
+        "quantizer.margin": 0.25,
+        "embedding.kind": "numbers",
+        "head.init": "fitted",
+        "train.head_learning_rate": 1e-3,
+    },
+}
+_CONFIGS = {
+    "nasa81": "configs/nasa.py:nasa81,{}",
+    "nab58": "configs/nab.py:nab58,{}",
+    "mimic_iv": "configs/mimic_iv.py:{}",
+    "synthetic": "configs/quickstart.py:{}",
+}
+# As many series as leave no fold empty; generated series are never limited, their number is the data set.
+_DEBUG_LIMITS = {"nasa81": 12, "nab58": 12, "mimic_iv": 60, "synthetic": 0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -60,6 +89,8 @@ class Study:
       reference: row that the others are compared with, seed by seed; '' means none.
       metrics: metrics of the test part that the table shows.
       matrices: metrics shown in each of the matrices that `Row.cells` name.
+      folds: K to run each row and seed once for each of K folds (`data.folds`) and to show their test parts together,
+        pooled over steps and by series, instead of `metrics`, `matrices` and controls; 0 for runs without folds.
       not_measured: rows that need weights or an API -> the command that measures them.
     """
 
@@ -79,6 +110,7 @@ class Study:
     metrics: Sequence[str] = ("auroc", "aupr", "f1", "vus_pr")
     matrices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folds: int = 0
 
 
 def load_study(path: str) -> Study:
@@ -126,4 +158,35 @@ def on_data_set(study: Study, arg: str) -> Study:
         config=f"configs/{data}.py:{'debug' if debug else 'minilm'}",
         overrides={**protocol, **({"data.split": split} if split else {}), **study.overrides},
         seeds=study.seeds[:2] if debug else study.seeds,
+    )
+
+
+def on_folds(study: Study, arg: str) -> Study:
+    """Returns a study on all folds of the data set that a config argument names, under the common protocol.
+
+    Args:
+      study: the study; its overrides take precedence over the protocol's.
+      arg: 'nasa81' (default), 'nab58', 'mimic_iv' or 'synthetic'; 'debug' for random:tiny, two epochs, few series and
+        one seed.
+
+    Raises:
+      InputError: a word is not allowed, or two words exclude each other.
+    """
+    words = variants(arg, (*FOLD_PROTOCOL, "debug"))
+    named = sorted(words & FOLD_PROTOCOL.keys())
+    if len(named) > 1:
+        raise InputError(f"config argument {arg!r}: {', '.join(named)} exclude each other")
+    data = named[0] if named else "nasa81"
+    protocol, word = FOLD_PROTOCOL[data], "frozen" if data == "synthetic" else "minilm"
+    if debug := "debug" in words:
+        few = {"data.synthetic.series": 12} if data == "synthetic" else {}
+        protocol, word = {**protocol, **DEBUG, "data.limit_series": _DEBUG_LIMITS[data], **few}, "debug"
+    return dataclasses.replace(
+        study,
+        name="-".join(filter(None, (study.name, data, "debug" if debug else ""))),
+        variant="debug: random weights" if debug else "",
+        config=_CONFIGS[data].format(word),
+        overrides={**protocol, **study.overrides},
+        seeds=study.seeds[:1] if debug else study.seeds,
+        folds=FOLDS,
     )

@@ -20,6 +20,7 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     METRIC_high; nab_PROFILE are NAB scores.
     """
     speed = content.get("throughput", {}).get("training_windows_per_second")
+    windows = content.get("normal_windows", {}).get("training_windows", content["splits"]["train"]["windows"])
     memory = content.get("memory", {})
     shared = {
         "run": run,
@@ -32,7 +33,7 @@ def result_rows(run: str, content: Mapping[str, Any]) -> list[dict[str, Any]]:
         "trained_on": content["training"].get("trained_on", ""),
         "trainable": content["parameters"]["trainable"],
         "best_step": content["training"].get("best", {}).get("step"),
-        "seconds_per_epoch": content["splits"]["train"]["windows"] / speed if speed else None,
+        "seconds_per_epoch": windows / speed if speed else None,
         "optimizer_mib": memory["optimizer_bytes"] / 2**20 if memory else None,
         "peak_mib": memory["peak_bytes"] / 2**20 if memory else None,
         "cpu_seconds": content["cpu_seconds"],

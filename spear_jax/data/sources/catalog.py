@@ -35,7 +35,9 @@ def load_series(config: ConfigDict) -> LoadedSeries:
     if config.data.folds and config.data.limit_series:
         everything = config.data.copy_and_resolve_references()
         everything.limit_series = 0
-        loaded = loaded._replace(groups=tuple(series.indivisible for series in load(everything).series))
+        # The number of generated series is a limit that may be above `data.synthetic.series`.
+        known = [*loaded.series, *load(everything).series]
+        loaded = loaded._replace(groups=tuple(dict.fromkeys(series.indivisible for series in known)))
     return loaded
 
 
