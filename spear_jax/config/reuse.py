@@ -25,12 +25,16 @@ RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "c
 """Fields of earlier versions, and the value that this version always uses."""
 
 
+ADDED: dict[str, Any] = {"data.folds": 0, "data.fold": 0, "train.normal_windows": 0, "quantizer.patch": 1}
+"""Fields that earlier versions lack, and the value that means what they did."""
+
+
 def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     """Returns a line for each field by which two configs differ that affects steps already done.
 
     The first is the content of config.json, the other the config to resume with.
     """
-    old, new = RETIRED | flatten(stored), RETIRED | stored_values(config)
+    old, new = ADDED | RETIRED | flatten(stored), RETIRED | stored_values(config)
     return [
         f"{name} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
         for name in sorted(old.keys() | new.keys())

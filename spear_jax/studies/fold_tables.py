@@ -32,8 +32,8 @@ def explain_folds(study: Study, by_row: Mapping[str, pd.DataFrame], numbers: pd.
     rates = sorted({f"{rate:.3f}" for runs in by_row.values() for rate in runs["base_rate"].dropna()})
     return (
         f"Mean ± standard deviation over seeds, on the test parts of all {study.folds} folds together: every series is"
-        " tested once, by a detector that never saw it. Pooled: over the steps of all series, although each fold's"
-        f" scores come from another detector; base rate {' or '.join(rates) or '-'}. By series: mean over the"
+        " tested once, by a detector that never saw its labels. Pooled: over the steps of all series, although each"
+        f" fold's scores come from another detector; base rate {' or '.join(rates) or '-'}. By series: mean over the"
         f" {numbers['series'].nunique()} series with normal and anomalous steps. Validation AUPR: mean over folds."
     )
 

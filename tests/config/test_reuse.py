@@ -43,6 +43,18 @@ def test_field_that_an_older_run_lacks_is_a_difference() -> None:
     assert difference.startswith("prompt.words ('absent' there")
 
 
+@pytest.mark.parametrize("name", reuse.ADDED)
+def test_field_that_was_added_since_must_have_the_value_that_means_what_was_done(name: str) -> None:
+    before = stored()
+    section, _, leaf = name.rpartition(".")
+    del before[section][leaf]
+    assert reuse.differences(before, fields.default_config()) == []
+    config = fields.default_config()
+    config.update_from_flattened_dict({name: 3})
+    (difference,) = reuse.differences(before, config)
+    assert difference == f"{name} (0 there, 3 here)"
+
+
 @pytest.mark.parametrize("name", reuse.RETIRED)
 def test_retired_field_must_have_the_value_that_is_still_used(name: str) -> None:
     before = stored()
