@@ -3,6 +3,15 @@
 from spear_jax.data.batches import Examples, TrainingCall, order_digest, scoring_batches, training_calls
 from spear_jax.data.dataset import Dataset, build_dataset
 from spear_jax.data.labels import apply_rules
+from spear_jax.data.neighbours import (
+    WindowSample,
+    blocks,
+    distances_to_nearest,
+    interpolate_missing,
+    relative_to_mean,
+    sample_windows,
+    step_means,
+)
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
@@ -45,17 +54,21 @@ __all__ = [
     "TableFile",
     "TableScaler",
     "TrainingCall",
+    "WindowSample",
     "Windows",
     "apply_rules",
+    "blocks",
     "build_dataset",
     "combine_columns",
     "cut_windows",
     "dataset_title",
+    "distances_to_nearest",
     "find_equal_runs",
     "find_files",
     "find_runs",
     "generate_series",
     "hold_out",
+    "interpolate_missing",
     "is_demo",
     "is_list_of_series",
     "load_series",
@@ -65,10 +78,13 @@ __all__ = [
     "prepare_dataset",
     "read_arrays",
     "read_table_labels",
+    "relative_to_mean",
+    "sample_windows",
     "scores_by_split",
     "scoring_batches",
     "series_offsets",
     "split_names",
+    "step_means",
     "stitch",
     "stitch_splits",
     "training_calls",

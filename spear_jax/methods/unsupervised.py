@@ -25,16 +25,28 @@ the sample and of what else is random. Where nothing else is said, scores are 1 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from ml_collections import ConfigDict
 from sklearn.ensemble import IsolationForest
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data import Dataset, Series, StepScores, scores_by_split
+from spear_jax.data import (
+    Dataset,
+    Series,
+    StepScores,
+    WindowSample,
+    blocks,
+    distances_to_nearest,
+    interpolate_missing,
+    relative_to_mean,
+    sample_windows,
+    scores_by_split,
+    step_means,
+)
 from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import ScoreFunction
@@ -43,18 +55,8 @@ DEFAULT_WINDOW = 128
 MAX_REFERENCES = 20_000  # fitted windows; NASA's longest channel has 11 500, past included
 EXPLAINED = 0.9  # share of the variance that the leading components explain
 BLOCK = 1 << 12  # windows scored at a time
-TILE = 1 << 19  # distances in memory at a time: 4 MB, which fit into the cache
-PAST = -(1 << 40)  # start of a window of the past, far from all windows of the series
 
-
-class _References(NamedTuple):
-    """Windows to compare others with; `starts` are their first steps in the series, ascending, or `PAST`."""
-
-    windows: Float[np.ndarray, "references window"]
-    starts: Int[np.ndarray, "references"]
-
-
-_Score: TypeAlias = Callable[[_References, Float[np.ndarray, "windows window"]], Float[np.ndarray, "windows"]]
+_Score: TypeAlias = Callable[[WindowSample, Float[np.ndarray, "windows window"]], Float[np.ndarray, "windows"]]
 
 
 def start_unsupervised(config: ConfigDict, dataset: Dataset, record: RunRecord) -> ScoreFunction:
@@ -75,9 +77,9 @@ def isolation_forest(series: Series, window: int = 0, *, seed: int) -> Float[np.
     Scores are in (0, 1); about .5 is typical.
     """
 
-    def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
+    def score(references: WindowSample, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
         forest = IsolationForest(random_state=seed).fit(references.windows)
-        return np.concatenate([-forest.score_samples(block) for block in _blocks(own, BLOCK)])
+        return np.concatenate([-forest.score_samples(block) for block in blocks(own, BLOCK)])
 
     return _score_steps(series, window, seed, score)
 
@@ -90,8 +92,8 @@ def nearest_neighbours(series: Series, window: int = 0, *, seed: int) -> Float[n
     The cost is windows x references x window: 18 s for 100 000 steps on one core.
     """
 
-    def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
-        return _relative(_distances(references, own, own.shape[1] - 1))
+    def score(references: WindowSample, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
+        return relative_to_mean(distances_to_nearest(references, own, own.shape[1] - 1))
 
     return _score_steps(series, window, seed, score)
 
@@ -109,8 +111,8 @@ def matrix_profile(series: Series, window: int = 0, *, seed: int) -> Float[np.nd
     The cost is that of `nearest_neighbours`.
     """
 
-    def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
-        return _relative(_distances(references, own, -(-own.shape[1] // 4), _standardized))
+    def score(references: WindowSample, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
+        return relative_to_mean(distances_to_nearest(references, own, -(-own.shape[1] // 4), _standardized))
 
     return _score_steps(series, window, seed, score)
 
@@ -123,13 +125,13 @@ def sub_pca(series: Series, window: int = 0, *, seed: int) -> Float[np.ndarray, 
     divided by its variance.) It takes less than 1 s for 100 000 steps on one core.
     """
 
-    def score(references: _References, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
+    def score(references: WindowSample, own: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows"]:
         mean = references.windows.mean(axis=0)
         variances, components = np.linalg.eigh(np.cov(references.windows, rowvar=False, bias=True))
         explained = np.cumsum(variances[::-1])  # ascending, as eigh gives them
         rest = components[:, : -1 - int(np.searchsorted(explained, EXPLAINED * explained[-1]))]
-        return _relative(
-            np.concatenate([np.linalg.norm((block - mean) @ rest, axis=1) for block in _blocks(own, BLOCK)])
+        return relative_to_mean(
+            np.concatenate([np.linalg.norm((block - mean) @ rest, axis=1) for block in blocks(own, BLOCK)])
         )
 
     return _score_steps(series, window, seed, score)
@@ -148,7 +150,7 @@ def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float
     if window < 0 or window == 1:
         raise InputError(f"window={window}: must be at least 2, or 0 for the default")
     recorded = np.isfinite(series.values)
-    past, own = _interpolated(series.reference), _interpolated(series.values)
+    past, own = interpolate_missing(series.reference), interpolate_missing(series.values)
     both = np.concatenate([past, own])
     window = window or max(min(DEFAULT_WINDOW, len(both) // 4), 2)
     if len(own) < window or not np.ptp(both) > 0:
@@ -156,66 +158,8 @@ def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float
     # Standardized only for numerical accuracy.
     past, own = ((part - both.mean()) / both.std() for part in (past, own))
     windows = np.lib.stride_tricks.sliding_window_view(own, window)
-    scores = score(_references(past, windows, seed), windows)
-    ones = np.ones(window)
-    steps = np.convolve(scores, ones) / np.convolve(np.ones(len(scores)), ones)
-    return np.where(recorded, steps, 0.0)
-
-
-def _interpolated(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "steps"]:
-    """Interpolates missing values linearly; returns nothing if all are missing."""
-    recorded = np.flatnonzero(np.isfinite(values))
-    if not len(recorded):
-        return np.zeros(0)
-    return np.interp(np.arange(len(values)), recorded, values[recorded].astype(np.float64))
-
-
-def _references(past: Float[np.ndarray, "past"], own: Float[np.ndarray, "windows window"], seed: int) -> _References:
-    """Returns the windows of the past and of the series, or a sample of them."""
-    window = own.shape[1]
-    before = np.lib.stride_tricks.sliding_window_view(past, window) if len(past) >= window else own[:0]
-    total = len(before) + len(own)
-    chosen = np.arange(total)
-    if total > MAX_REFERENCES:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, MAX_REFERENCES, replace=False))
-    split = int(np.searchsorted(chosen, len(before)))
-    starts = chosen - len(before)
-    starts[:split] = PAST
-    return _References(np.concatenate([before[chosen[:split]], own[starts[split:]]]), starts)
-
-
-def _distances(
-    references: _References,
-    own: Float[np.ndarray, "windows window"],
-    reach: int,
-    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> Float[np.ndarray, "windows"]:
-    """Returns each window's Euclidean distance to the nearest reference that starts over `reach` steps from it, else 0.
-
-    Args:
-      references: the windows to compare with.
-      own: all windows of the series, one step apart.
-      reach: steps.
-      prepare: applied to the windows first.
-    """
-    # |q - r|^2 is |q|^2 + (|r|^2 - 2 q r), where the bracket is a single matrix product of (q, 1) and (-2 r, |r|^2).
-    fitted = prepare(references.windows)
-    factors = np.vstack([-2 * fitted.T, (fitted**2).sum(axis=1)])
-    squared, begin = [], 0
-    for block in _blocks(own, max(TILE // len(fitted), 1)):
-        queries = prepare(block)
-        squared_norm = (queries**2).sum(axis=1)
-        bracket = np.column_stack([queries, np.ones(len(queries))]) @ factors
-        starts = begin + np.arange(len(block))
-        firsts = np.searchsorted(references.starts, starts - reach)
-        lasts = np.searchsorted(references.starts, starts + reach, side="right")
-        for row, first, last in zip(bracket, firsts, lasts, strict=True):
-            row[first:last] = np.inf
-        near = bracket.min(axis=1) + squared_norm
-        # Equal windows differ by rounding errors.
-        squared.append(np.where(np.isfinite(near) & (near > 1e-12 * squared_norm), near, 0.0))
-        begin += len(block)
-    return np.sqrt(np.concatenate(squared))
+    scores = score(sample_windows([past], windows, MAX_REFERENCES, seed), windows)
+    return np.where(recorded, step_means(scores, window), 0.0)
 
 
 def _standardized(windows: Float[np.ndarray, "windows window"]) -> Float[np.ndarray, "windows window"]:
@@ -223,13 +167,3 @@ def _standardized(windows: Float[np.ndarray, "windows window"]) -> Float[np.ndar
     deviation = centred.std(axis=1, keepdims=True)
     varies = np.ptp(windows, axis=1, keepdims=True) > 0
     return np.divide(centred, deviation, out=np.zeros_like(centred), where=varies)
-
-
-def _relative(scores: Float[np.ndarray, "windows"]) -> Float[np.ndarray, "windows"]:
-    """Divides scores by their mean."""
-    return scores / (scores.mean() or 1.0)
-
-
-def _blocks(windows: Float[np.ndarray, "windows window"], rows: int) -> list[Float[np.ndarray, "_rows window"]]:
-    """Returns views of up to `rows` windows each."""
-    return [windows[begin : begin + rows] for begin in range(0, len(windows), rows)]
