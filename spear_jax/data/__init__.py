@@ -12,6 +12,7 @@ from spear_jax.data.neighbours import (
     sample_windows,
     step_means,
 )
+from spear_jax.data.own_past import Reference
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
@@ -33,11 +34,13 @@ from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, 
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
+from spear_jax.data.views import VIEWS, View, ViewStream, look_ahead, view_numbers
 from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
     "LOOKS_AHEAD",
     "SPLITS",
+    "VIEWS",
     "Columns",
     "Dataset",
     "Examples",
@@ -45,6 +48,7 @@ __all__ = [
     "LoadedSeries",
     "MethodScores",
     "Quantizer",
+    "Reference",
     "ScaleRange",
     "Scaler",
     "ScoreSums",
@@ -54,6 +58,8 @@ __all__ = [
     "TableFile",
     "TableScaler",
     "TrainingCall",
+    "View",
+    "ViewStream",
     "WindowSample",
     "Windows",
     "apply_rules",
@@ -72,6 +78,7 @@ __all__ = [
     "is_demo",
     "is_list_of_series",
     "load_series",
+    "look_ahead",
     "make_series",
     "mimic_iv_copy",
     "order_digest",
@@ -88,4 +95,5 @@ __all__ = [
     "stitch",
     "stitch_splits",
     "training_calls",
+    "view_numbers",
 ]
