@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from spear_jax.data.neighbours import (
-    distances_to_kth,
+    distances_to_nearest,
     interpolate_missing,
     relative_to_mean,
     sample_windows,
@@ -237,7 +237,7 @@ def _whole(
         return np.full(len(values), np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(own, view.width)
     sample = sample_windows(past, windows, WHOLE_WINDOWS, seed=0)
-    distances = relative_to_mean(distances_to_kth(sample, windows, view.width - 1, 1))
+    distances = relative_to_mean(distances_to_nearest(sample, windows, view.width - 1))
     return np.where(np.isnan(standardized), np.nan, _log2(step_means(distances, view.width), view))
 
 

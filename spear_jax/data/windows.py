@@ -35,6 +35,10 @@ class Windows:
         """Returns the number of real steps of each window; they come before its padding."""
         return self.real.sum(axis=1)
 
+    def select(self, chosen: Bool[np.ndarray, "windows"]) -> "Windows":
+        """Returns the chosen windows."""
+        return Windows(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
 
 def window_starts(length: int, window: int, stride: int) -> Int[np.ndarray, "windows"]:
     """Returns the first steps of the windows over `length` steps; the last window ends with the series."""
