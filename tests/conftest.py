@@ -35,6 +35,8 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 from beartype import BeartypeConf, FrozenDict, beartype
+from matplotlib.figure import Figure
+from PIL import Image
 
 # NumPy's numbers pass as Python's, and whole numbers as floats.
 TYPES = BeartypeConf(hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.number}))
@@ -54,6 +56,30 @@ jaxtyping.install_import_hook("spear_jax", "conftest.check_types")
 from spear_jax.config import load_valid_config, to_json
 from spear_jax.data.sources import prepared
 from spear_jax.main import main, parse_flags
+
+# Drawing takes more than half of a small run's time. Runs in this process write empty images, unless the test has the
+# mark 'figures'.
+draw_figure = Figure.savefig
+figures_drawn = False
+
+
+def save_figure(self: Figure, file: Any, **options: Any) -> None:
+    """Draws a figure, or writes an empty image in its place."""
+    if figures_drawn:
+        draw_figure(self, file, **options)
+    else:
+        Image.new("L", (1, 1)).save(file, format="png")
+
+
+Figure.savefig = save_figure  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Draws the figures of tests that are about them."""
+    global figures_drawn
+    figures_drawn = item.get_closest_marker("figures") is not None
+
 
 SPLITS = ("train", "validation", "test")
 REPOSITORY = Path(__file__).parent.parent
@@ -268,8 +294,11 @@ class Run:
 @pytest.fixture(scope="session")
 def finished(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a finished run with the head-only control; tests must not write to it."""
+    global figures_drawn
     workdir = tmp_path_factory.mktemp("finished") / "run"
+    before, figures_drawn = figures_drawn, True
     outcome = spear(*quick(workdir, {"controls.head_only": "true"}))
+    figures_drawn = before
     assert outcome.code == 0, outcome.err
     return Run(workdir, outcome)
 

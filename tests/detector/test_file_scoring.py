@@ -269,6 +269,7 @@ def test_a_series_seen_in_training_keeps_its_scale(spear: Spear, tmp_path: Path)
     np.testing.assert_allclose(later["score"].to_numpy()[:352], first["score"].to_numpy()[:352], atol=1e-6)
 
 
+@pytest.mark.figures
 def test_alarms_and_figure_are_written(spear: Spear, finished: Run, tmp_path: Path) -> None:
     write(tmp_path / "t.csv", 400)
     common = ("--mode=score", f"--detector={finished.workdir}", f"--input={tmp_path / 't.csv'}")

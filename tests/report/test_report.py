@@ -76,6 +76,7 @@ def ink(file: Path) -> float:
 # --- The page -----------------------------------------------------------
 
 
+@pytest.mark.figures
 def test_the_page_holds_every_figure_and_asks_for_nothing(finished: Run) -> None:
     page = Page(finished.workdir / "report.html")
     assert pictures(finished.workdir) == OF_ALL | OF_TRAINING | {"attention"}
@@ -132,6 +133,7 @@ def test_the_page_says_what_results_json_says(finished: Run) -> None:
     assert "train.clip_norm" not in first
 
 
+@pytest.mark.figures
 def test_an_evaluation_has_no_course_of_training(spear: Spear, finished: Run, tmp_path: Path) -> None:
     assert spear(*evaluate(finished.workdir, tmp_path / "run")).code == 0
     assert pictures(tmp_path / "run") == OF_ALL | {"attention"}
@@ -165,6 +167,7 @@ def test_what_a_run_has_not_is_left_out(
     assert ("SPEAR, per window" in [row[0] for row in page.rows]) == ("head.kind" in fields)
 
 
+@pytest.mark.figures
 def test_names_out_of_a_file_are_text_and_not_markup(spear: Spear, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"<img src=x{i}>&amp;$\\frac$" for i in range(6)]
@@ -186,6 +189,7 @@ def test_names_out_of_a_file_are_text_and_not_markup(spear: Spear, tmp_path: Pat
     assert ink(tmp_path / "scored" / "figures" / "scores.png") > 0.01
 
 
+@pytest.mark.figures
 def test_names_and_warnings_in_the_figure_of_scores_are_text(tmp_path: Path) -> None:
     name = "f/$\\frac$"
     envelopes = Envelopes()
@@ -195,6 +199,7 @@ def test_names_and_warnings_in_the_figure_of_scores_are_text(tmp_path: Path) -> 
     assert ink(tmp_path / "scores.png") > 0.01
 
 
+@pytest.mark.figures
 def test_warnings_stand_on_the_page_and_in_every_figure(spear: Spear, tmp_path: Path) -> None:
     run = spear(*quick(tmp_path / "run", {"data.split": "random"}))
     assert run.code == 0, run

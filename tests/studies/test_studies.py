@@ -84,6 +84,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", call)
 
 
+@pytest.mark.figures
 def test_a_study_runs_each_run_once_and_lists_failures(tmp_path: Path, in_place: None) -> None:
     rows = [{"prompt.length": 0}, {"prompt.length": 4}, {"prompt.length": 4, "backbone.name": "/nowhere"}]
     compared = dataclasses.replace(
@@ -160,6 +161,7 @@ def test_a_run_folder_of_other_defaults_is_refused(tmp_path: Path, in_place: Non
     assert "other defaults of train.weight_decay; remove it" in run_study(one, {}, tmp_path / "s", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_studies_at_the_same_time_do_not_do_the_same_run_twice(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text(STUDY_FILE.format(config=QUICKSTART, shared=SYNTHETIC, lengths=(1,)))
@@ -241,6 +243,7 @@ def get_study(arg=""):
     ],
 )
 @pytest.mark.parametrize("axis", ["", "prompt.length"])
+@pytest.mark.figures
 def test_a_figure_draws_what_the_table_is_about(
     monkeypatch: pytest.MonkeyPatch, axis: str, metrics: tuple[str, ...], drawn: str, names: set[str]
 ) -> None:
@@ -295,6 +298,8 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     assert all(f"\n| {length} | 1 |" in finished.stdout for length in (1, 2, 3))
 
 
+@pytest.mark.slow
+@pytest.mark.figures
 def test_a_matrix_of_transfers(spear: Spear, nasa: Path, tmp_path: Path, in_place: None) -> None:
     own = {"data.dir": nasa, "data.split": "time"}
     other = f"{CONFIGS / 'nasa.py'}:debug"

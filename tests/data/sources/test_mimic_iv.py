@@ -234,6 +234,7 @@ def many(release: Path, patients: int = 12, steps: int = 40) -> None:
     zipped(release / mimic_iv_parser.EVENTS, HEADER, *rows)
 
 
+@pytest.mark.figures
 def test_all_that_is_made_from_it_carries_the_agreement(spear: Spear, release: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 

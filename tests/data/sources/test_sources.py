@@ -109,6 +109,7 @@ def test_labels_that_a_source_does_not_have(spear: Spear, nab: Path, tmp_path: P
     check_refusal(spear("--mode=preview"), "--mode=preview needs --config")
 
 
+@pytest.mark.figures
 def test_figures_carry_the_warnings(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*quick(tmp_path / "run", {"data.split": "random"}))
     assert outcome.code == 0, outcome.err
