@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.commands.run_folder import check_new_folder
-from spear_jax.config import carry, check_score_override, default_config, override, validate
-from spear_jax.data import LOOKS_AHEAD, Columns, LiveTable, TableFile, find_files, split_names
+from spear_jax.config import carry, check_score_override, default_config, override, validate, view_names
+from spear_jax.data import LOOKS_AHEAD, Columns, LiveTable, TableFile, find_files, look_ahead, split_names
 from spear_jax.detector import (
     TIME_FORMAT,
     Detector,
@@ -93,6 +93,12 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
         detector, config = _load(detector_path, overrides, live=True)
     if detector.config.quantizer.scale == "series":
         raise InputError("--input=-: the detector's quantizer.scale='series' looks ahead; allowed: train, window")
+    views = detector.config.quantizer.views
+    if look_ahead(view_names(detector.config)[1:]) is None:
+        raise InputError(
+            f"--input=-: the detector's quantizer.views={views!r} read the whole series, which live rows never have;"
+            " allowed: views of the past"
+        )
     scorer, warnings = _place(detector, config, 1)
     scoring = Scoring(
         scorer.stride_or_window(config.score.stride), config.score.overlap or "first", config.data.combine
@@ -185,8 +191,9 @@ def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]
 def _describe_latency(scorer: Scorer, table: LiveTable, scoring: Scoring) -> str:
     """Returns a line about the number of rows until a score is final, not counting the time to compute it."""
     window, stride = scorer.window, scoring.stride
-    first = max(window, scorer.scaler(list_columns(table)).awaited_rows)
-    wait = stride - 1 if scoring.overlap == "first" else window
+    ahead = look_ahead(view_names(scorer.detector.config)[1:]) or 0
+    first = max(window + ahead, scorer.scaler(list_columns(table)).awaited_rows)
+    wait = (stride - 1 if scoring.overlap == "first" else window) + ahead
     return (
         f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
         f" {window} rows, one every {stride}, score.overlap={scoring.overlap})"

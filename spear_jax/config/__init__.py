@@ -2,6 +2,7 @@
 
 from spear_jax.config.arguments import BACKBONES, MINILM, TINY, choose_backbone, variants
 from spear_jax.config.checks import check_length, check_scheme, load_valid_config, validate
+from spear_jax.config.data_fields import VIEWS
 from spear_jax.config.fields import default_config, own_data_config
 from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import (
@@ -12,6 +13,7 @@ from spear_jax.config.reading import (
     run_file,
     stored_values,
     to_json,
+    view_names,
 )
 from spear_jax.config.reuse import (
     EXTENDABLE,
@@ -32,6 +34,7 @@ __all__ = [
     "METHODS",
     "MINILM",
     "TINY",
+    "VIEWS",
     "carry",
     "check_evaluate_override",
     "check_length",
@@ -52,4 +55,5 @@ __all__ = [
     "to_json",
     "validate",
     "variants",
+    "view_names",
 ]

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
+from spear_jax.config.data_fields import VIEWS
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
-from spear_jax.config.reading import flatten, load_config, override, suggest
+from spear_jax.config.reading import flatten, load_config, override, suggest, view_names
 from spear_jax.errors import InputError
 
 
@@ -29,7 +30,14 @@ def validate(config: ConfigDict) -> None:
             raise InputError(f"config.{name}={values[name]!r} {problem}")
     for name in ("data.dir", "data.intervals"):
         check_scheme(f"config.{name}", values[name])
-    for conflicts in (_window_conflicts, _fold_conflicts, _label_conflicts, _method_conflicts, _prompt_conflicts):
+    for conflicts in (
+        _window_conflicts,
+        _view_conflicts,
+        _fold_conflicts,
+        _label_conflicts,
+        _method_conflicts,
+        _prompt_conflicts,
+    ):
         for message in conflicts(config):
             raise InputError(message)
 
@@ -72,6 +80,26 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.data.fractions={tuple(fractions)} must be three shares (train, validation, test) between 0 and 1"
             " that sum to 1"
         )
+
+
+def _view_conflicts(config: ConfigDict) -> Iterator[str]:
+    names, given = view_names(config), f"config.quantizer.views={config.quantizer.views!r}"
+    unknown = [name for name in names if name not in VIEWS]
+    if unknown:
+        yield f"{given}: there is no view {unknown[0]!r}; {suggest(unknown[0], VIEWS)}"
+    if names[0] != "value" or len(set(names)) != len(names):
+        yield f"{given} must begin with value and name each view once"
+    if names == ("value",):
+        return
+    if config.embedding.kind not in ("ordinal", "random", "trained"):
+        yield (
+            f"config.embedding.kind={config.embedding.kind!r} must be ordinal, random or trained with {given}: each"
+            " view needs vectors of its own"
+        )
+    if config.quantizer.kind != "equal_width":
+        yield f"config.quantizer.kind={config.quantizer.kind!r} must be equal_width with {given}"
+    if config.tsmote.enabled:
+        yield f"config.tsmote.enabled=True must be False with {given}: a synthesized window has no past"
 
 
 def _fold_conflicts(config: ConfigDict) -> Iterator[str]:

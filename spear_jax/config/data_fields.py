@@ -90,6 +90,14 @@ _SOURCES = {
     "synthetic.seed": Field(0, "seed of the generator", Limits(0)),
 }
 
+VIEWS = (
+    "value",
+    "deviation",
+    "spread",
+    *(f"{kind}_{width}" for kind in ("reference", "past", "whole") for width in (8, 32, 128)),
+)
+"""Names of the numbers that a step may have, see `spear_jax.data.views`."""
+
 _BACKBONE_METHODS = tuple(name for name, method in METHODS.items() if method.backbone and method.trains)
 
 
@@ -113,6 +121,12 @@ _QUANTIZER = {
         "time steps in a position of the backbone: their vectors are averaged, and their scores are equal",
         (1, 2, 4, 8),
         methods=_BACKBONE_METHODS,
+    ),
+    "views": Field(
+        "value",
+        "numbers per time step, separated by commas: `value`, then any of `deviation`, `spread`, `reference_W`,"
+        " `past_W` and `whole_W` with windows of W = 8, 32 or 128 steps; `whole_W` looks ahead",
+        methods=(*_BACKBONE_METHODS, "logistic_regression", "gradient_boosting"),
     ),
     "missing": Field("bin", "missing values get a `bin` of their own or are masked (`mask`)", ("bin", "mask")),
 }

@@ -125,6 +125,11 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
+def view_names(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the names of the numbers that each step has: 'value', then any others."""
+    return tuple(config.quantizer.views.split(","))
+
+
 def stored_values(config: ConfigDict) -> dict[str, Any]:
     """Returns all fields by dotted name, with their values in JSON: tuples are lists."""
     return flatten(json.loads(to_json(config)))

@@ -25,7 +25,13 @@ RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "c
 """Fields of earlier versions, and the value that this version always uses."""
 
 
-ADDED: dict[str, Any] = {"data.folds": 0, "data.fold": 0, "train.normal_windows": 0, "quantizer.patch": 1}
+ADDED: dict[str, Any] = {
+    "data.folds": 0,
+    "data.fold": 0,
+    "train.normal_windows": 0,
+    "quantizer.patch": 1,
+    "quantizer.views": "value",
+}
 """Fields that earlier versions lack, and the value that means what they did."""
 
 

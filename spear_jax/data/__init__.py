@@ -30,11 +30,12 @@ from spear_jax.data.sources import (
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
+from spear_jax.data.table_views import TableViews
 from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_arrays, read_table_labels
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
-from spear_jax.data.views import VIEWS, View, ViewStream, look_ahead, view_numbers
+from spear_jax.data.views import VIEWS, View, ViewStream, look_ahead, quantize_views, view_numbers
 from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Table",
     "TableFile",
     "TableScaler",
+    "TableViews",
     "TrainingCall",
     "View",
     "ViewStream",
@@ -83,6 +85,7 @@ __all__ = [
     "mimic_iv_copy",
     "order_digest",
     "prepare_dataset",
+    "quantize_views",
     "read_arrays",
     "read_table_labels",
     "relative_to_mean",

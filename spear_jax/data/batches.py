@@ -18,13 +18,15 @@ class Examples:
     """Windows of one split as the model reads them.
 
     Attributes:
-      bins: the bin of every step, in [0, N]; bin N stands for a missing value.
+      bins: the bin of every step's value, in [0, N]; bin N stands for a missing value.
+      views: the bins of every step in further views (`quantizer.views`), likewise; the paper has none.
       mask: True where the model attends and predicts; False in padding and at masked missing values.
       targets: 1 where the step is anomalous (`head.kind='step'`), or the window, repeated over its steps.
       lengths: steps of each window that the model reads, of a few different lengths (see `padded_lengths`).
     """
 
     bins: Int[np.ndarray, "windows time"]
+    views: Int[np.ndarray, "windows time views"]
     mask: Bool[np.ndarray, "windows time"]
     targets: Float[np.ndarray, "windows time"]
     lengths: Int[np.ndarray, "windows"]
@@ -43,8 +45,11 @@ class Examples:
         A row of -1 becomes a fully masked window.
         """
         exists = (rows >= 0)[..., None]
+        inputs = self.bins[rows, :length]
+        if self.views.shape[2]:
+            inputs = np.concatenate([inputs[..., None], self.views[rows, :length]], axis=-1)
         return {
-            "inputs": self.bins[rows, :length],
+            "inputs": inputs,
             "mask": self.mask[rows, :length] & exists,
             "targets": self.targets[rows, :length] * exists,
         }

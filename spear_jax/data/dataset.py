@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
+from spear_jax.config import view_names
 from spear_jax.data import labels
 from spear_jax.data.batches import Examples, padded_lengths
+from spear_jax.data.own_past import Reference
 from spear_jax.data.quantizer import Quantizer
-from spear_jax.data.scaler import LOOKS_AHEAD, Scaler
+from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, Stretches, choose_references
 from spear_jax.data.series import LoadedSeries, ScaleRange, Series
 from spear_jax.data.splits import LEAKS, assign_folds, split_fold, split_series
-from spear_jax.data.windows import Windows, cut_windows
+from spear_jax.data.views import look_ahead, quantize_views, view_numbers
+from spear_jax.data.windows import Windows, cut_views, cut_windows
 from spear_jax.errors import InputError
 
 
@@ -27,9 +30,11 @@ class Dataset:
       recorded: the series, with the labels to learn and to evaluate by; `Windows.series` is an index into them.
       windows: raw values and labels by split.
       examples: what the model reads, by split.
+      views: further numbers of every step, by split (`quantizer.views`); the paper has none.
       training: what the model is trained on: the train split, or what T-SMOTE and ablations made of it.
       quantizer: fitted on the training split.
       typical_width: the scaler's substitute for the range of a constant reference.
+      references: the reference of each series, if there are views that need it.
       ranges: the range scaled to [0, 1] for each training series whose later values must be scaled the same way.
       notes: facts about labels, padding and synthesized windows, for the results.
       warnings: warnings that every output repeats.
@@ -39,9 +44,11 @@ class Dataset:
     recorded: Sequence[Series]
     windows: dict[str, Windows]
     examples: dict[str, Examples]
+    views: dict[str, Float[np.ndarray, "windows time views"]]
     training: Examples
     quantizer: Quantizer
     typical_width: float
+    references: dict[str, Reference]
     ranges: dict[str, ScaleRange]
     notes: dict[str, Any]
     warnings: tuple[str, ...]
@@ -94,6 +101,9 @@ def build_dataset(
 
     names = [series.name for series in recorded]
     windows = {split: cut_windows(part, names, window, stride) for split, part in parts.items()}
+    references = _fit_references(config, loaded.series, parts, scaler.typical_width)
+    numbers = _view_numbers(config, parts, references)
+    views = {split: cut_views(part, window, stride) for split, part in numbers.items()}
     scaled = {split: scaler(part) for split, part in windows.items()}
     notes: dict[str, Any] = {"labels": {"kind": data.labels}}
     if data.folds:
@@ -105,31 +115,26 @@ def build_dataset(
 
     lengths, notes["padding"] = _pad(windows, patch)
     examples = {
-        split: _examples(config, part, quantizer(scaled[split]), lengths[split]) for split, part in windows.items()
+        split: _examples(config, part, quantizer(scaled[split]), views[split], lengths[split])
+        for split, part in windows.items()
     }
     training, learned = examples["train"], windows["train"]
     if config.tsmote.enabled:
         stretches = labels.recut_stretches(recorded, parts["train"])
         learned, values, notes["tsmote"] = labels.resample(config, scaler, stretches, names, learned, scaled["train"])
-        training = _examples(config, learned, quantizer(values), np.full(len(learned), lengths["train"].max()))
-    if config.train.normal_windows:
-        rng = np.random.default_rng((config.seed, 6))
-        kept = labels.sample_normal_windows(learned, config.train.normal_windows, rng)
-        notes["normal_windows"] = _count_kept(learned, kept)
-        training, learned = training.select(np.flatnonzero(kept)), learned.select(kept)
-    if config.train.labelled_share < 1:
-        rng = np.random.default_rng((config.seed, 5))
-        training = labels.keep_labelled_share(training, learned, recorded, config.train.labelled_share, rng)
-    if config.train.shuffled_labels:
-        training = labels.shuffle_targets(training, np.random.default_rng((config.seed, 4)))
+        nothing = np.zeros((*values.shape, 0))
+        training = _examples(config, learned, quantizer(values), nothing, np.full(len(learned), lengths["train"].max()))
+    training = _choose_training(config, training, learned, recorded, notes)
     return Dataset(
         name=loaded.name,
         recorded=recorded,
         windows=windows,
         examples=examples,
+        views=views,
         training=training,
         quantizer=quantizer,
         typical_width=scaler.typical_width,
+        references=references,
         ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
         warnings=(*loaded.warnings, *_warnings(config, recorded), *_warn_of_one_class(examples["train"])),
@@ -146,6 +151,23 @@ def _split(config: ConfigDict, loaded: LoadedSeries, window: int, stride: int) -
     groups = loaded.groups or [series.indivisible for series in loaded.series]
     fold_of = assign_folds(groups, data.folds)
     return split_fold(loaded.series, fold_of, data.fold, fractions=data.fractions, seed=config.seed)
+
+
+def _choose_training(
+    config: ConfigDict, training: Examples, windows: Windows, recorded: Sequence[Series], notes: dict[str, Any]
+) -> Examples:
+    """Returns the training windows that the config's samples and controls keep; adds to the notes."""
+    if config.train.normal_windows:
+        rng = np.random.default_rng((config.seed, 6))
+        kept = labels.sample_normal_windows(windows, config.train.normal_windows, rng)
+        notes["normal_windows"] = _count_kept(windows, kept)
+        training, windows = training.select(np.flatnonzero(kept)), windows.select(kept)
+    if config.train.labelled_share < 1:
+        rng = np.random.default_rng((config.seed, 5))
+        training = labels.keep_labelled_share(training, windows, recorded, config.train.labelled_share, rng)
+    if config.train.shuffled_labels:
+        training = labels.shuffle_targets(training, np.random.default_rng((config.seed, 4)))
+    return training
 
 
 def _count_kept(windows: Windows, kept: Bool[np.ndarray, "windows"]) -> dict[str, int]:
@@ -181,6 +203,7 @@ def _examples(
     config: ConfigDict,
     windows: Windows,
     bins: Int[np.ndarray, "windows time"],
+    views: Float[np.ndarray, "windows time views"],
     lengths: Int[np.ndarray, "windows"],
 ) -> Examples:
     mask = windows.real
@@ -189,7 +212,48 @@ def _examples(
     targets = windows.labels
     if config.head.kind == "window":
         targets = np.broadcast_to(targets.any(axis=1, keepdims=True), targets.shape)
-    return Examples(bins=bins, mask=mask, targets=targets.astype(np.float32), lengths=lengths)
+    view_bins = quantize_views(view_names(config)[1:], views, config.quantizer.bins)
+    return Examples(bins=bins, views=view_bins, mask=mask, targets=targets.astype(np.float32), lengths=lengths)
+
+
+def _fit_references(
+    config: ConfigDict, series: Sequence[Series], parts: Mapping[str, Sequence[Series]], typical_width: float
+) -> dict[str, Reference]:
+    """Fits the reference of each series, the one that it is scaled by, if there are views that need it.
+
+    Args:
+      config: a complete config.
+      series: the series without injected anomalies.
+      parts: stretches of them by split.
+      typical_width: see `Scaler`.
+    """
+    if len(view_names(config)) == 1:
+        return {}
+    if config.quantizer.scale == "series":
+        chosen = [Stretches(own.values, np.arange(len(own))) for own in series]
+    else:
+        train = labels.recut_stretches(series, parts.get("train", ()))
+        chosen = choose_references(series, train, config.quantizer.reference_steps)
+    return {
+        own.name: Reference.fit(*stretches, typical_width=typical_width)
+        for own, stretches in zip(series, chosen, strict=True)
+    }
+
+
+def _view_numbers(
+    config: ConfigDict, parts: Mapping[str, Sequence[Series]], references: Mapping[str, Reference]
+) -> dict[str, list[Float[np.ndarray, "_time views"]]]:
+    """Computes the further views of every stretch, from its own past and its series' reference alone."""
+    names = view_names(config)[1:]
+    return {
+        split: [
+            view_numbers(names, stretch.values, references[stretch.name], stretch.start)
+            if names
+            else np.zeros((len(stretch), 0))
+            for stretch in part
+        ]
+        for split, part in parts.items()
+    }
 
 
 def _ranges(
@@ -225,6 +289,8 @@ def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]
         warnings.append(f"data.split='random': {LEAKS}")
     if config.quantizer.scale == "series":
         warnings.append(LOOKS_AHEAD)
+    if look_ahead(view_names(config)[1:]) is None:
+        warnings.append("quantizer.views: whole_W compares with the whole series, future included: offline use only")
     return tuple(warnings)
 
 

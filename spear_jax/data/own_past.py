@@ -8,11 +8,12 @@ alone: rows get the same bits one by one as all at once.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from spear_jax.data.neighbours import PAST
 from spear_jax.data.series import LARGEST
@@ -104,27 +105,32 @@ class Reference:
         usual = {width: _usual([found[width] for found in nearest], width) for width in WIDTHS}
         return dataclasses.replace(reference, usual=usual)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns arrays of at most 32 KB that `from_arrays` reads."""
-        steps = self.steps[np.isfinite(self.values)]
-        pieces = [(steps[piece.start], piece.stop - piece.start) for piece in _consecutive(steps)]
-        return {
-            "values": self.values,
-            "stretches": np.array(pieces, np.int64).reshape(-1, 2),
-            "scale": np.array([self.centre, self.unit]),
-            "usual": np.array([[width, *usual] for width, usual in self.usual.items()]),
-        }
+    def known(self) -> Float32[np.ndarray, "known"]:
+        """Returns the values of all stretches, at most 16 KB of them; `stored` reads them."""
+        return self.values[np.isfinite(self.values)]
+
+    def description(self) -> dict[str, Any]:
+        """Returns all but the values and their places, for JSON; `stored` reads it."""
+        lengths = [piece.stop - piece.start for piece in _consecutive(np.flatnonzero(np.isfinite(self.values)))]
+        usual = {str(width): [None if math.isnan(x) else x for x in usual] for width, usual in self.usual.items()}
+        return {"lengths": lengths, "centre": self.centre, "unit": self.unit, "usual": usual}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Reference":
-        """Makes the reference that `arrays` came from."""
-        values = arrays["values"]
-        steps = np.full(len(values), _NOWHERE)
-        places = [np.arange(first, first + length) for first, length in arrays["stretches"].tolist()]
-        steps[np.isfinite(values)] = np.concatenate([np.zeros(0, np.int64), *places])
-        centre, unit = arrays["scale"].tolist()
-        usual = {int(width): Usual(*rest) for width, *rest in arrays["usual"].tolist()}
-        return cls(values, steps, centre, unit, usual)
+    def stored(cls, known: Float32[np.ndarray, "known"], description: Mapping[str, Any]) -> "Reference":
+        """Makes the reference that was stored, as a past of its own."""
+        stretches = np.split(known, np.cumsum(description["lengths"])[:-1])
+        gap = np.full(1, np.inf, np.float32)
+        values = np.concatenate([part for stretch in stretches for part in (gap, stretch)][1:])
+        usual = {
+            int(width): Usual(*(math.nan if x is None else x for x in numbers))
+            for width, numbers in description["usual"].items()
+        }
+        places = PAST + np.arange(len(values))
+        return cls(values, places, description["centre"], description["unit"], usual)
+
+    def as_past(self) -> "Reference":
+        """Returns the reference as a past of its own, for values whose place in the recorded series is not known."""
+        return dataclasses.replace(self, steps=PAST + np.arange(len(self.values)))
 
     def standardize(self, values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
         """Subtracts the reference's median and divides by its standard deviation; what is not finite becomes NaN."""

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
@@ -63,7 +64,11 @@ class Scaler:
           margin: see the attribute.
           typical_width: that of a trained detector; 0 fits it on `train`.
         """
-        limits = [_limits(reference) for reference in _references(scale, recorded, train, reference_steps)]
+        if scale == "train":
+            references = choose_references(recorded, train, reference_steps)
+            limits = [_limits(reference.values) for reference in references]
+        else:
+            limits = [_limits(series.values) for series in recorded]
         if not typical_width:
             trained = {stretch.name for stretch in train or recorded}
             widths = [
@@ -155,25 +160,37 @@ def _from_first_value(values: Float[np.ndarray, "time"]) -> Float[np.ndarray, "r
     return values[int(np.argmax(finite)) :] if finite.any() else values[:0]
 
 
-def _references(
-    scale: str, recorded: Sequence[Series], train: Sequence[Series], reference_steps: int
-) -> list[Float[np.ndarray, "_steps"]]:
-    """Chooses the reference stretch of each recorded series, see `Scaler.fit`."""
-    if scale != "train":
-        return [series.values for series in recorded]
+class Stretches(NamedTuple):
+    """The reference stretch of a series, or several.
+
+    Attributes:
+      values: values in the series' own unit.
+      steps: the place of each in the recorded series; None for a past of its own.
+    """
+
+    values: Float[np.ndarray, "steps"]
+    steps: Int[np.ndarray, "steps"] | None
+
+
+def choose_references(recorded: Sequence[Series], train: Sequence[Series], reference_steps: int) -> list[Stretches]:
+    """Chooses the reference of each recorded series, see `Scaler.fit`."""
     lengths = {series.name: len(series) for series in recorded}
-    trained: dict[str, list[np.ndarray]] = {}
+    trained: dict[str, list[Series]] = {}
     for stretch in train:
         if len(stretch) < lengths[stretch.name]:  # cut in time: the rest of it is validation or test
-            trained.setdefault(stretch.name, []).append(stretch.values)
+            trained.setdefault(stretch.name, []).append(stretch)
     references = []
     for series in recorded:
         if len(series.reference):
-            references.append(series.reference)
+            references.append(Stretches(series.reference, None))
         elif series.name in trained:
-            references.append(np.concatenate(trained[series.name]))
+            stretches = trained[series.name]
+            steps = np.concatenate([stretch.start + np.arange(len(stretch)) for stretch in stretches])
+            references.append(Stretches(np.concatenate([stretch.values for stretch in stretches]), steps))
         else:
-            references.append(first_steps(series.values, reference_steps))
+            values = first_steps(series.values, reference_steps)
+            begin = len(series) - len(_from_first_value(series.values))
+            references.append(Stretches(values, begin + np.arange(len(values))))
     return references
 
 

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from spear_jax.data.neighbours import (
     distances_to_nearest,
@@ -23,6 +23,7 @@ from spear_jax.data.neighbours import (
     step_means,
 )
 from spear_jax.data.own_past import PAST_STEPS, WIDTHS, Reference, carry_forward, log_distances, nearest_before
+from spear_jax.data.quantizer import Quantizer
 from spear_jax.errors import InputError
 
 SPREAD_STEPS = 16  # steps of the local standard deviation
@@ -226,6 +227,14 @@ def view_numbers(
     from_past = iter(np.concatenate([stream.append(values), stream.finish()]).T)
     columns = [_whole(view, values, reference, start) if view.whole else next(from_past) for view in views]
     return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))
+
+
+def quantize_views(
+    names: Sequence[str], numbers: Float[np.ndarray, "... views"], bins: int
+) -> Int[np.ndarray, "... views"]:
+    """Returns the bins of views, each quantized between its own limits; NaN gets bin N, as for values."""
+    limits = np.array([(view.low, view.high) for view in _find(names)]).reshape(-1, 2)
+    return Quantizer(bins)((numbers - limits[:, 0]) / (limits[:, 1] - limits[:, 0]))
 
 
 def _whole(

@@ -76,6 +76,18 @@ def cut_windows(stretches: Sequence[Series], names: Sequence[str], window: int, 
     )
 
 
+def cut_views(
+    stretches: Sequence[Float[np.ndarray, "_time views"]], window: int, stride: int
+) -> Float[np.ndarray, "windows time views"]:
+    """Cuts numbers per step of stretches into the windows that `cut_windows` cuts of them; NaN is padding."""
+    parts = []
+    for numbers in stretches:
+        padded = np.pad(numbers, ((0, max(window - len(numbers), 0)), (0, 0)), constant_values=np.nan)
+        cut = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0)
+        parts.append(cut[window_starts(len(numbers), window, stride)].transpose(0, 2, 1))
+    return np.concatenate(parts)
+
+
 def windows_at(
     stretches: Sequence[Series],
     names: Sequence[str],

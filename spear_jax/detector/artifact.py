@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from spear_jax import hub, parallel
 from spear_jax.backbones import Backbone
 from spear_jax.config import read_stored, validate
-from spear_jax.data import Dataset, Quantizer, ScaleRange
+from spear_jax.data import Dataset, Quantizer, Reference, ScaleRange
 from spear_jax.detector.model_card import render_card, render_peft_section
 from spear_jax.detector.stored import JSON, read_files, seal, write_files
 from spear_jax.errors import InputError
@@ -45,6 +45,7 @@ class Detector:
       quantizer: the bins.
       typical_width: see `Scaler`.
       ranges: the values mapped to 0 and 1 for each training series, if more of that series may follow.
+      references: the reference of each of these series, if there are views that need it.
       threshold: threshold chosen on the validation split of `trained_on`.
       alarm_rule: alarm rule chosen on the same split.
       trained_on: the name of the data set.
@@ -61,6 +62,7 @@ class Detector:
     quantizer: Quantizer
     typical_width: float
     ranges: Mapping[str, ScaleRange]
+    references: Mapping[str, Reference]
     threshold: Threshold
     alarm_rule: AlarmRule
     trained_on: str
@@ -88,6 +90,7 @@ class Detector:
             quantizer=dataset.quantizer,
             typical_width=dataset.typical_width,
             ranges=dataset.ranges,
+            references={name: dataset.references[name].as_past() for name in dataset.ranges if dataset.references},
             threshold=rule.threshold,
             alarm_rule=rule.alarms,
             trained_on=dataset.name,
@@ -151,6 +154,7 @@ class Detector:
             part, _, name = key.partition(".")
             trainable.setdefault(part, {})[name] = array
         edges = trainable.pop("quantizer")["edges"]
+        kept, described = trainable.pop("reference", {}), content.get("references", {})
         bins, kind = config.quantizer.bins, config.quantizer.kind
         if len(edges) != (bins - 1 if kind == "quantile" else 0):
             raise InputError(f"{len(edges)} inner edges are not those of {bins} {kind} bins")
@@ -163,6 +167,7 @@ class Detector:
                 name: ScaleRange(column, *(_finite(f"ranges of {name!r}", limit) for limit in limits))
                 for name, (column, *limits) in content.get("ranges", {}).items()
             },
+            references={name: Reference.stored(kept[name], fields) for name, fields in described.items()},
             threshold=_threshold(content["threshold"]),
             alarm_rule=_alarm_rule(content.get("alarms", {})),
             trained_on=content["trained_on"],
@@ -208,6 +213,7 @@ class Detector:
 
     def _write(self, folder: epath.Path, versions: dict[str, str], more_card: str) -> None:
         tensors = {f"{part}.{name}": array for part, arrays in self.trainable.items() for name, array in arrays.items()}
+        tensors |= {f"reference.{name}": reference.known() for name, reference in self.references.items()}
         tensors["quantizer.edges"] = np.asarray(self.quantizer.edges, np.float32)
         described = {
             "trained": sorted(self.trainable),
@@ -216,6 +222,7 @@ class Detector:
             "alarms": self.alarm_rule._asdict(),
             "typical_width": self.typical_width,
             "ranges": {name: list(limits) for name, limits in self.ranges.items()},
+            "references": {name: reference.description() for name, reference in self.references.items()},
             "backbone": self.backbone,
             "embedding": self.embedding,
             "table_sha256": self.table_sha256,
@@ -230,17 +237,26 @@ class Detector:
         write_files(folder, content, blob)
 
     def range_of(self, series: str, column: str) -> tuple[float, float] | None:
-        """Returns the values mapped to 0 and 1 for a series that this detector was trained on; None for other series.
+        """Returns the values mapped to 0 and 1 for a series that the detector was trained on; None for other series."""
+        name = self._known(series, column)
+        return (self.ranges[name].low, self.ranges[name].high) if name is not None else None
+
+    def reference_of(self, series: str, column: str) -> Reference | None:
+        """Returns the reference of a series that the detector was trained on; None for other series."""
+        name = self._known(series, column)
+        return self.references.get(name) if name is not None else None
+
+    def _known(self, series: str, column: str) -> str | None:
+        """Returns the training series that a series is; None for a new one.
 
         A series is recognized by its name, unless that belonged to another column, or by its column, if only one
         training series had it.
         """
-        by_column = [limits for limits in self.ranges.values() if limits.column == column]
-        by_name = self.ranges.get(series)
-        if by_name and by_name.column and by_name.column != column:
-            by_name = None
-        limits = by_name or (by_column[0] if len(by_column) == 1 else None)
-        return (limits.low, limits.high) if limits else None
+        limits = self.ranges.get(series)
+        if limits and limits.column in ("", column):
+            return series
+        by_column = [name for name, limits in self.ranges.items() if limits.column == column]
+        return by_column[0] if len(by_column) == 1 else None
 
     def assemble(self, backbone: Backbone) -> PlacedModel:
         """Builds the model with this detector's parameters, on all devices.

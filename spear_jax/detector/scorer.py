@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from spear_jax.backbones import Backbone
-from spear_jax.data import Examples, TableScaler, Windows
+from spear_jax.config import view_names
+from spear_jax.data import Examples, TableScaler, TableViews, Windows, quantize_views
 from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
 from spear_jax.model import PlacedModel
@@ -73,19 +74,32 @@ class Scorer:
             typical_width=self.detector.typical_width,
         )
 
+    def views(self, columns: Sequence[Column]) -> TableViews:
+        """Makes the views of a new table; a series that the detector was trained on keeps its reference."""
+        quantizer = self.detector.config.quantizer
+        return TableViews(
+            view_names(self.detector.config)[1:],
+            [self.detector.reference_of(column.series, column.name) for column in columns],
+            reference_steps=quantizer.reference_steps,
+            typical_width=self.detector.typical_width,
+            whole=quantizer.scale == "series",
+        )
+
     def score(
         self,
         values: Float[np.ndarray, "windows time"],
+        views: Float[np.ndarray, "windows time views"],
         real: Bool[np.ndarray, "windows time"],
         columns: Int[np.ndarray, "windows"],
         scaler: TableScaler,
     ) -> Float[np.ndarray, "windows time"]:
-        """Returns P(anomalous) for windows of raw values, NaN where missing and in padding, each of one column."""
+        """Returns P(anomalous) for windows of raw values and further views of one column each; NaN in padding."""
         windows = Windows(values, np.zeros_like(real), real, columns, np.zeros(len(values), int))
-        masks_missing = self.detector.config.quantizer.missing == "mask"
+        quantizer = self.detector.config.quantizer
         examples = Examples(
             bins=self.detector.quantizer(scaler(windows)),
-            mask=real & np.isfinite(values) if masks_missing else real,
+            views=quantize_views(view_names(self.detector.config)[1:], views, quantizer.bins),
+            mask=real & np.isfinite(values) if quantizer.missing == "mask" else real,
             targets=np.zeros(values.shape, np.float32),
             lengths=np.full(len(values), values.shape[1]),
         )

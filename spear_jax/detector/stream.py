@@ -59,6 +59,7 @@ class Stream:
         self._window, self._stride = scorer.window, scorer.stride_or_window(stride)
         self._scaler = scaler or scorer.scaler(columns)
         self._values, self._times = np.zeros((0, len(columns))), np.zeros(0, np.int64)
+        self._views = scorer.views(columns)
         self._scores = ScoreSums(columns=len(columns))
         self._buffer_start = 0  # the row that the buffer begins with
         self._next_window = 0  # the row that the next window begins with
@@ -78,7 +79,8 @@ class Stream:
         self._values = np.concatenate([self._values, values])
         self._times = np.concatenate([self._times, times])
         self._scores.append(len(values))
-        scalable = self._buffer_start + self._scaler.fit(self._values, ended=False)
+        self._views.add(values)
+        scalable = min(self._buffer_start + self._scaler.fit(self._values, ended=False), self._views.final)
         starts = np.arange(self._next_window, scalable - self._window + 1, self._stride)
         if len(starts):
             self._score(starts, self._window)
@@ -91,6 +93,7 @@ class Stream:
     def finish(self) -> ScoredRows:
         """Returns the remaining rows."""
         self._scaler.fit(self._values, ended=True)
+        self._views.finish()
         last_window = self._end - self._window
         if self._end and last_window < 0:
             self._score(np.zeros(1, int), self._end)
@@ -108,7 +111,12 @@ class Stream:
         values[:, :, :length] = stretches[starts - self._buffer_start]
         real = np.broadcast_to(np.arange(self._window) < length, (len(starts) * columns, self._window))
         numbers = np.tile(np.arange(columns), len(starts))
-        scores = self._scorer.score(values.reshape(-1, self._window), real, numbers, self._scaler)
+        views = np.pad(
+            self._views.windows(starts, length),
+            ((0, 0), (0, 0), (0, self._window - length), (0, 0)),
+            constant_values=np.nan,
+        ).reshape(len(real), self._window, -1)
+        scores = self._scorer.score(values.reshape(-1, self._window), views, real, numbers, self._scaler)
         by_step = scores.reshape(len(starts), columns, -1)[:, :, :length].transpose(0, 2, 1)
         steps = starts[:, None] + np.arange(length)
         self._scores.add(steps.reshape(-1), by_step.reshape(-1, columns), first_only=self._overlap == "first")
@@ -124,4 +132,5 @@ class Stream:
         self._values, self._times = self._values[drop:], self._times[drop:]
         self._buffer_start += drop
         self._scores.drop_before(self._buffer_start)
+        self._views.drop_before(self._buffer_start)
         return scored

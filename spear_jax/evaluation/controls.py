@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from spear_jax.data import SPLITS, Dataset, Examples, Series, StepScores, scores_by_split, stitch_splits
+from spear_jax.config import view_names
+from spear_jax.data import SPLITS, VIEWS, Dataset, Examples, Series, StepScores, scores_by_split, stitch_splits
 
 ZSCORE_STEPS = 64
 
@@ -62,6 +63,12 @@ def score_controls(
     def with_scores(scores: Mapping[str, Float[np.ndarray, "_steps"]]) -> dict[str, StepScores]:
         return {split: dataclasses.replace(steps[split], score=scores[split]) for split in SPLITS}
 
+    views = {
+        f"view_{name}": stitch_splits(
+            dataset, {split: np.nan_to_num(dataset.views[split][..., i], nan=VIEWS[name].low) for split in SPLITS}
+        )
+        for i, name in enumerate(view_names(config)[1:])
+    }
     return {
         "random_scores": with_scores({split: rng.random(len(steps[split].score)) for split in SPLITS}),
         "always_normal": with_scores({split: np.zeros(len(steps[split].score)) for split in SPLITS}),
@@ -71,4 +78,5 @@ def score_controls(
         "rolling_zscore": scores_by_split(
             dataset, np.concatenate([rolling_zscore(series, ZSCORE_STEPS) for series in dataset.recorded])
         ),
+        **views,
     }

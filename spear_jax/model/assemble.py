@@ -5,9 +5,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone
-from spear_jax.config import METHODS
+from spear_jax.config import METHODS, view_names
 from spear_jax.errors import InputError
-from spear_jax.model.embedding import bin_table
+from spear_jax.model.embedding import view_tables
 from spear_jax.model.placed import PlacedModel
 from spear_jax.model.prompt import initial_prompt
 from spear_jax.model.spear import Params, Spear
@@ -19,6 +19,7 @@ def build_spear(config: ConfigDict, backbone: nn.Module, hidden: int) -> Spear:
         backbone=backbone,
         hidden=hidden,
         rows=config.quantizer.bins + 1,
+        views=len(view_names(config)),
         prompt_length=config.prompt.length,
         prompt_position=config.prompt.position,
         head_kind=config.head.kind,
@@ -35,7 +36,8 @@ def assemble_model(config: ConfigDict, backbone: Backbone) -> PlacedModel:
     """
     _check_visibility(config, backbone)
     hidden = backbone.hidden_size
-    table, notes = bin_table(
+    table, notes = view_tables(
+        len(view_names(config)),
         config.embedding.kind,
         config.quantizer.bins,
         backbone,

@@ -7,8 +7,40 @@ from spear_jax.backbones import Backbone
 from spear_jax.errors import InputError
 
 
+def view_tables(
+    views: int, kind: str, bins: int, backbone: Backbone, *, length_scale: float, first_row: int, seed: int
+) -> tuple[Float[np.ndarray, "rows hidden"], dict[str, object]]:
+    """Makes the tables of all views, one below the other.
+
+    A step's vector is the sum of a row of each. It has the word table's mean and standard deviation, as the rows of a
+    single view have: a row gives a share of the mean, and deviates from it by 1 / sqrt(views) of what it would alone.
+
+    Returns:
+      Tables and notes, see `bin_table`, whose other arguments these are.
+
+    Raises:
+      InputError: see `bin_table`; or there are several views and the kind would give all of them the same rows.
+    """
+    table, notes = bin_table(kind, bins, backbone, length_scale=length_scale, first_row=first_row, seed=seed)
+    if views == 1:
+        return table, notes
+    if "tokens" in notes:
+        raise InputError(
+            f"config.embedding.kind={kind!r} must be ordinal, random or trained with several config.quantizer.views,"
+            " each of which needs vectors of its own"
+        )
+    tables = [table]
+    for view in range(1, views):
+        own, _ = bin_table(kind, bins, backbone, length_scale=length_scale, first_row=first_row, seed=(seed, view))
+        tables.append(own)
+    mean, _ = backbone.word_table_statistics
+    rows = [mean / views + (table[:-1] - mean) / np.sqrt(views) for table in tables]
+    missing = table[-1:] / views  # a value is missing in all views at once, so that the sum is the row itself
+    return np.concatenate([part for own in rows for part in (own, missing)]).astype(np.float32), notes
+
+
 def bin_table(
-    kind: str, bins: int, backbone: Backbone, *, length_scale: float, first_row: int, seed: int
+    kind: str, bins: int, backbone: Backbone, *, length_scale: float, first_row: int, seed: int | tuple[int, int]
 ) -> tuple[Float[np.ndarray, "rows hidden"], dict[str, object]]:
     """Makes the table of bin embeddings.
 

@@ -13,16 +13,26 @@ from spear_jax.model.sequence import average_patches, combine, extend_mask, suff
 
 
 class Embedding(nn.Module):
-    """A table with a vector per bin, instead of the backbone's whole word table."""
+    """A table with a vector per bin, instead of the backbone's whole word table.
+
+    Attributes:
+      rows: rows for each view.
+      hidden: size of a row.
+      views: numbers per step; their tables stand one below the other.
+    """
 
     rows: int
     hidden: int
+    views: int = 1
 
     @nn.compact
-    def __call__(self, bins: Int[Array, "batch time"]) -> Float[Array, "batch time hidden"]:
-        """Looks up the row of each bin."""
-        table = self.param("table", nn.initializers.normal(0.02), (self.rows, self.hidden), jnp.float32)
-        return jnp.take(table, bins, axis=0)
+    def __call__(self, bins: Int[Array, "batch time *views"]) -> Float[Array, "batch time hidden"]:
+        """Looks up the row of each bin, and adds up the rows of a step's views."""
+        shape = (self.views * self.rows, self.hidden)
+        table = self.param("table", nn.initializers.normal(0.02), shape, jnp.float32)
+        if self.views == 1:
+            return jnp.take(table, bins, axis=0)
+        return jnp.sum(jnp.take(table, bins + self.rows * jnp.arange(self.views), axis=0), axis=-2)
 
 
 class Spear(nn.Module):
@@ -33,7 +43,8 @@ class Spear(nn.Module):
     Attributes:
       backbone: module from embeddings and mask to hidden states, a `Bert` or a `Decoder`.
       hidden: the backbone's hidden size H.
-      rows: rows of the bin table, N + 1 (the last for missing values).
+      rows: rows of the bin table, N + 1 (the last for missing values), of each view.
+      views: numbers per step (`quantizer.views`).
       prompt_length: m; 0 means no prompt.
       prompt_position: 'prefix' [P; E], 'after_cls' [CLS; P; E] ([CLS] or its counterpart: a decoder's first token) or
         'suffix' [E; P].
@@ -49,6 +60,7 @@ class Spear(nn.Module):
     hidden: int
     rows: int
     prompt_length: int
+    views: int = 1
     prompt_position: str = "prefix"
     head_kind: str = "step"
     pooling: str = "mean"
@@ -58,12 +70,14 @@ class Spear(nn.Module):
     def setup(self) -> None:  # noqa: D102
         if self.prompt_length:
             self.prompt = SoftPrompt(self.prompt_length, self.hidden)
-        self.embedding = Embedding(self.rows, self.hidden)
+        self.embedding = Embedding(self.rows, self.hidden, self.views)
         if self.prompt_position == "after_cls":
             self.cls = Embedding(1, self.hidden)
         self.head = nn.Dense(1, kernel_init=nn.initializers.normal(0.02))
 
-    def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
+    def __call__(
+        self, bins: Int[Array, "batch time *views"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time"]:
         """Computes the logits of 'anomalous'.
 
         Returns:
@@ -73,7 +87,7 @@ class Spear(nn.Module):
         return jnp.broadcast_to(logits, mask.shape)
 
     def features(
-        self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
+        self, bins: Int[Array, "batch time *views"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch reads hidden"]:
         """Computes the head's inputs, in float32: the hidden state of each step, or one pooled vector per window."""
         steps = self.embedding(bins)

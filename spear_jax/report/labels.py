@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from spear_jax.config import VIEWS
+
 
 def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
     """Abbreviates a list to its first three tokens and its last; joins the tokens of one number with a plus sign."""
@@ -15,6 +17,7 @@ NAMES = {
     "bin_lookup": "bin lookup",
     "rolling_zscore": "rolling z-score",
     "head_only": "head only (m = 0)",
+    **{f"view_{name}": f"view {name}" for name in VIEWS},
 }
 
 COLUMNS = {

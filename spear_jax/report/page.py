@@ -135,8 +135,10 @@ def _score_pictures(config: ConfigDict, content: Mapping[str, Any], evaluation: 
         method = METHODS[content["method"]].title
         scores = {method: steps}
         metrics = {method: content["test"]}
+        views = [name for name in evaluation.control_steps if name.startswith("view_")]
+        best = max(views, key=lambda name: content["controls"][name]["validation"]["aupr"] or 0.0, default="")
         for name, control in evaluation.control_steps.items():
-            if name != "always_normal":  # a constant score has no curve
+            if name != "always_normal" and (name == best or name not in views):  # a constant score has no curve
                 scores[NAMES[name]], metrics[NAMES[name]] = control, content["controls"][name]["test"]
         yield Picture(
             "curves",

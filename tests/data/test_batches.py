@@ -94,6 +94,7 @@ def test_full_windows_need_one_shape():
 def test_a_missing_row_is_masked_throughout():
     examples = Examples(
         bins=np.full((2, 4), 5, np.int32),
+        views=np.full((2, 4, 3), 6, np.int32),
         mask=np.ones((2, 4), bool),
         targets=np.ones((2, 4), np.float32),
         lengths=np.full(2, 3),

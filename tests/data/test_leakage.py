@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spear_jax.config import default_config, load_config
-from spear_jax.data import dataset, sources
+from spear_jax.data import VIEWS, dataset, sources
 from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.data.windows import Windows
 
@@ -119,6 +119,43 @@ def test_training_does_not_change_with_the_test(split: str, labels: str, seed: i
     np.testing.assert_array_equal(made.training.bins, other.training.bins)
     np.testing.assert_array_equal(made.training.targets, other.training.targets)
     assert not np.array_equal(made.examples["test"].bins, other.examples["test"].bins)
+
+
+@pytest.mark.parametrize("labels", ["recorded", "injected"])
+@pytest.mark.parametrize("split", ["series", "time"])
+def test_views_read_neither_the_test_nor_a_label(split: str, labels: str) -> None:
+    rng = np.random.default_rng(3)
+    series = [
+        Series(f"s{i}", np.cumsum(rng.normal(size=n)), rng.random(n) < 0.1)
+        for i, n in enumerate(rng.integers(250, 400, 8))
+    ]
+    loaded = LoadedSeries("made", series)
+    views = ",".join(name for name in VIEWS if name.partition("_")[2] in ("", "8", "32"))
+    fields = {"data.labels": labels, "quantizer.views": views, "quantizer.reference_steps": 80}
+    made = build(loaded, split, **fields)
+    other = build(change_test(loaded, made), split, **fields)
+    for part in ("train", "validation"):
+        assert np.isfinite(made.views[part]).any(axis=(0, 1)).all()
+        np.testing.assert_array_equal(made.views[part], other.views[part])
+        np.testing.assert_array_equal(made.examples[part].views, other.examples[part].views)
+    assert not np.array_equal(made.examples["test"].views, other.examples["test"].views)
+    if labels == "recorded":  # in a split by series, labels decide which series is where
+        unlabelled = loaded._replace(series=[dataclasses.replace(s, labels=~s.labels) for s in series])
+        relabelled = build(unlabelled, split, **fields)
+        by_series = dict(_first_windows(made))
+        for name, numbers in _first_windows(relabelled):
+            if split == "series":
+                np.testing.assert_array_equal(numbers, by_series[name])
+
+
+def _first_windows(made: dataset.Dataset) -> list[tuple[int, np.ndarray]]:
+    """Returns the views of the first window of each series, with the series' number."""
+    return [
+        (int(series), views)
+        for part, windows in made.windows.items()
+        for series, start, views in zip(windows.series, windows.start, made.views[part], strict=True)
+        if start == 0
+    ]
 
 
 @pytest.mark.parametrize("split", ["series", "time"])

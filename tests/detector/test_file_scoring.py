@@ -83,6 +83,7 @@ def score_all_at_once(scorer: Scorer, file: TableFile, stride: int, overlap: str
     )
     examples = Examples(
         bins=detector.quantizer(scaler(windows)),
+        views=np.zeros((*windows.real.shape, 0), np.int32),
         mask=windows.real,
         targets=np.zeros(windows.real.shape, np.float32),
         lengths=np.full(len(windows), 32),

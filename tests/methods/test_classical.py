@@ -47,7 +47,9 @@ def test_bin_lookup_counts_the_training_split_alone():
     def examples(bins, targets, mask=None):
         bins = np.array([bins])
         mask = np.ones(bins.shape, bool) if mask is None else np.array([mask])
-        return Examples(bins, mask, np.array([targets], np.float32), np.array([bins.shape[1]]))
+        return Examples(
+            bins, np.zeros((*bins.shape, 0), np.int32), mask, np.array([targets], np.float32), np.array([bins.shape[1]])
+        )
 
     train = examples([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 0, 1], [True] * 5 + [False])
     scores = bin_lookup(train, 3, examples([0, 1, 2, 3], [1, 1, 1, 1]))

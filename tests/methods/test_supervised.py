@@ -35,7 +35,9 @@ def telemetry(windows: int, seed: int, *, gaps: bool = False) -> Examples:
     if gaps:  # padding and missing values
         mask = np.arange(T) < rng.integers(T // 2, T + 1, (windows, 1))
         bins = np.where(mask & (rng.random(bins.shape) > 0.1), bins, BINS)
-    return Examples(bins, mask, (labels & mask).astype(np.float32), np.full(windows, T))
+    return Examples(
+        bins, np.zeros((*bins.shape, 0), np.int32), mask, (labels & mask).astype(np.float32), np.full(windows, T)
+    )
 
 
 def auroc(examples: Examples, scores: np.ndarray) -> float:

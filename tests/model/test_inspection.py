@@ -37,7 +37,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def windows(bins: np.ndarray) -> Examples:
     rows = len(bins)
-    return Examples(bins, np.ones((rows, T), bool), np.zeros((rows, T), np.float32), np.full(rows, T))
+    return Examples(
+        bins,
+        np.zeros((*bins.shape, 0), np.int32),
+        np.ones((rows, T), bool),
+        np.zeros((rows, T), np.float32),
+        np.full(rows, T),
+    )
 
 
 @pytest.mark.parametrize(

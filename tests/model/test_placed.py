@@ -30,7 +30,9 @@ def windows() -> Examples:
     rng = np.random.default_rng(0)
     mask = np.arange(T) < np.array([[8], [5], [8], [3], [8], [2]])
     bins = rng.integers(0, BINS, mask.shape).astype(np.int32)
-    return Examples(bins, mask, np.zeros(mask.shape, np.float32), mask.sum(axis=1))
+    return Examples(
+        bins, np.zeros((*bins.shape, 0), np.int32), mask, np.zeros(mask.shape, np.float32), mask.sum(axis=1)
+    )
 
 
 def test_scores_do_not_depend_on_the_batch_size(model: PlacedModel, windows: Examples) -> None:

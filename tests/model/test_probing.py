@@ -33,7 +33,9 @@ def windows(rows: int, head: str = "step", seed: int = 0) -> Examples:
     labels = (bins > 6) & mask & (rng.random((rows, T)) < 0.7)
     if head == "window":
         labels = np.broadcast_to((bins[:, :1] > 5), bins.shape)
-    return Examples(bins, mask, labels.astype(np.float32), np.full(len(bins), bins.shape[1]))
+    return Examples(
+        bins, np.zeros((*bins.shape, 0), np.int32), mask, labels.astype(np.float32), np.full(len(bins), bins.shape[1])
+    )
 
 
 @pytest.mark.parametrize("head", ["step", "window"])

@@ -45,6 +45,7 @@ def windows(rows: int = 30, seed: int = 0) -> Examples:
     mask = np.arange(T) < real[:, None]
     return Examples(
         bins=rng.integers(0, BINS, (rows, T)).astype(np.int32),
+        views=np.zeros((rows, T, 0), np.int32),
         mask=mask,
         targets=(rng.random((rows, T)) < 0.2) * mask * 1.0,
         lengths=padded_lengths(real),

@@ -1,0 +1,104 @@
+"""Computes the views of the columns of a table as its rows arrive."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from spear_jax.data.own_past import Reference
+from spear_jax.data.scaler import first_steps
+from spear_jax.data.views import ViewStream, look_ahead, view_numbers
+
+
+class TableViews:
+    """The views of all columns of a table, over a range of rows that moves forward.
+
+    A column whose reference is known keeps it. Any other gets the one that its first steps make, once they have
+    arrived. Views that read the whole series, and references of it, wait for the end of the table.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        references: Sequence[Reference | None],
+        *,
+        reference_steps: int,
+        typical_width: float,
+        whole: bool,
+    ) -> None:
+        """Starts before the first row.
+
+        Args:
+          names: names of the views, without 'value'.
+          references: the reference of each column, None if it is not known.
+          reference_steps: see `first_steps`.
+          typical_width: see `Reference.fit`.
+          whole: the reference of a column is all of it (`quantizer.scale='series'`).
+        """
+        self._names, self._references = names, list(references)
+        self._reference_steps, self._typical_width, self._whole = reference_steps, typical_width, whole
+        self._waits = whole or look_ahead(names) is None
+        self._streams: list[ViewStream | None] = [None] * len(references)
+        self._waiting: list[Float[np.ndarray, rows]] = [np.zeros(0)] * len(references)
+        self._first = 0
+        self._numbers: list[Float[np.ndarray, "rows views"]] = [np.zeros((0, len(names)))] * len(references)
+
+    @property
+    def final(self) -> int:
+        """Returns the number of rows whose numbers are final in all columns, those of earlier rows included."""
+        return self._first + min(map(len, self._numbers))
+
+    def add(self, values: Float[np.ndarray, "rows columns"]) -> None:
+        """Adds rows; NaN is a missing value."""
+        for i, column in enumerate(values.T):
+            self._waiting[i] = np.concatenate([self._waiting[i], column])
+            if not self._waits:
+                self._fit(i, ended=False)
+                self._advance(i)
+
+    def finish(self) -> None:
+        """Computes the numbers of the remaining rows."""
+        for i in range(len(self._references)):
+            self._fit(i, ended=True)
+            reference = self._references[i]
+            assert reference
+            if self._waits:
+                numbers = view_numbers(self._names, self._waiting[i], reference)
+            else:
+                self._advance(i)
+                stream = self._streams[i]
+                assert stream
+                numbers = stream.finish()
+            self._numbers[i] = np.concatenate([self._numbers[i], numbers])
+
+    def windows(
+        self, starts: Int[np.ndarray, "windows"], length: int
+    ) -> Float[np.ndarray, "windows columns time views"]:
+        """Returns the numbers of the windows of `length` rows that begin at `starts`."""
+        rows = (starts - self._first)[:, None] + np.arange(length)
+        return np.stack([numbers[rows] for numbers in self._numbers], axis=1)
+
+    def drop_before(self, row: int) -> None:
+        """Moves the start of the range to a row."""
+        self._numbers = [numbers[row - self._first :] for numbers in self._numbers]
+        self._first = row
+
+    def _fit(self, i: int, *, ended: bool) -> None:
+        """Fits the reference of a column, if it is not known and has arrived."""
+        if self._references[i] is not None:
+            return
+        values = self._waiting[i]
+        reference = values if self._whole else first_steps(values, self._reference_steps)
+        if ended or len(reference) == self._reference_steps:
+            begin = 0 if self._whole else int(np.argmax(np.append(np.isfinite(values), True)))
+            steps = begin + np.arange(len(reference))
+            self._references[i] = Reference.fit(reference, steps, typical_width=self._typical_width)
+
+    def _advance(self, i: int) -> None:
+        """Passes on the rows of a column whose reference is known."""
+        reference = self._references[i]
+        if reference is None:
+            return
+        stream = self._streams[i] = self._streams[i] or ViewStream(self._names, reference)
+        self._numbers[i] = np.concatenate([self._numbers[i], stream.append(self._waiting[i])])
+        self._waiting[i] = np.zeros(0)
