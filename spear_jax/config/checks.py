@@ -69,6 +69,8 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.data.stride={stride} must be at most config.data.window={window}, so that every time step lies in"
             " a window"
         )
+    if config.quantizer.patch not in (1, 2, 4, 8):
+        yield f"config.quantizer.patch={config.quantizer.patch} must be 1, 2, 4 or 8"
     if window % config.quantizer.patch:
         yield (
             f"config.data.window={window} must be a multiple of config.quantizer.patch={config.quantizer.patch}, so"

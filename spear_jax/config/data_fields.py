@@ -118,8 +118,8 @@ _QUANTIZER = {
     "margin": Field(0.0, "margin added below and above the range, as a share of it", Limits(0, 100)),
     "patch": Field(
         1,
-        "time steps in a position of the backbone: their vectors are averaged, and their scores are equal",
-        (1, 2, 4, 8),
+        "time steps in a position of the backbone (1, 2, 4 or 8), whose vectors are averaged; they get the same score",
+        Limits(1, 8),
         methods=_BACKBONE_METHODS,
     ),
     "views": Field(

@@ -49,7 +49,7 @@ class Field:
 
     default: Value
     meaning: str
-    allowed: tuple[str, ...] | tuple[int, ...] | Limits | None = None
+    allowed: tuple[str, ...] | Limits | None = None
     stage: Stage = "data"
     carried: bool = False
     scoring: Literal["always", "files", "never"] = "never"
@@ -68,7 +68,7 @@ class Field:
             assert isinstance(value, int | float)
             return "" if self.allowed.low <= value <= self.allowed.high else f"must be {self.allowed}"
         if self.allowed is not None and value not in self.allowed:
-            return f"must be one of {', '.join(map(str, self.allowed))}"
+            return f"must be one of {', '.join(self.allowed)}"
         return ""
 
 
