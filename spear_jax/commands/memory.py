@@ -16,7 +16,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import BackboneShape, describe_backbone
-from spear_jax.config import METHODS, check_length
+from spear_jax.config import METHODS, check_length, view_names
 from spear_jax.errors import InputError
 from spear_jax.model import Params, Spear, build_spear, merge
 from spear_jax.training import make_optimizer, make_train_call
@@ -83,8 +83,18 @@ def _model_shapes(config: ConfigDict, backbone: BackboneShape) -> tuple[Spear, P
     if METHODS[config.method].backbone == "adapted":
         module = module.clone(lora_rank=config.lora.rank)
     spear = build_spear(config, module, backbone.config.hidden_size)
-    inputs = [jax.ShapeDtypeStruct((1, config.data.window), dtype) for dtype in (jnp.int32, jnp.bool_)]
-    return spear, jax.eval_shape(spear.init, jax.random.key(0), *inputs)["params"]
+    batch = _batch_shapes(config, 1)
+    return spear, jax.eval_shape(spear.init, jax.random.key(0), batch["inputs"], batch["mask"])["params"]
+
+
+def _batch_shapes(config: ConfigDict, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the inputs, mask and targets of a batch."""
+    window, views = (*leading, config.data.window), len(view_names(config))
+    return {
+        "inputs": jax.ShapeDtypeStruct((*window, views) if views > 1 else window, jnp.int32),
+        "mask": jax.ShapeDtypeStruct(window, jnp.bool_),
+        "targets": jax.ShapeDtypeStruct(window, jnp.float32),
+    }
 
 
 def _split_shapes(config: ConfigDict, shapes: Params) -> tuple[Params, Params]:
@@ -106,13 +116,7 @@ def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params
     """Compiles the programs for training and scoring; returns `MemoryEstimate.table`."""
     devices, steps = jax.device_count(), config.train.steps_per_call
     train_batch, score_batch = (-(-size // devices) for size in (config.train.batch_size, config.score.batch_size))
-    dtypes = {"inputs": jnp.int32, "mask": jnp.bool_, "targets": jnp.float32}
-    batches = {
-        name: jax.ShapeDtypeStruct((steps, train_batch, config.data.window), dtype) for name, dtype in dtypes.items()
-    }
-    scored = {
-        name: jax.ShapeDtypeStruct((score_batch, config.data.window), dtypes[name]) for name in ("inputs", "mask")
-    }
+    batches, scored = _batch_shapes(config, steps, train_batch), _batch_shapes(config, score_batch)
     optimizer = make_optimizer(config)
     state = jax.eval_shape(optimizer.init, trainable)
     call = make_train_call(spear, optimizer, config.train.positive_weight)

@@ -1,7 +1,8 @@
 """Fits classifiers of single steps to the same labels as SPEAR, without a language model.
 
-They read the same input, the bins of a window, as 18 statistics of the neighbourhood of each step. Neighbourhoods end
-with the window, like the view of the model, so no information crosses a split.
+They read the same input, the bins of a window, as 18 statistics of the neighbourhood of each step, and the bins of
+further views with their means over two neighbourhoods. Neighbourhoods end with the window, as what the model sees does,
+so no information crosses a split.
 """
 
 import warnings
@@ -23,6 +24,7 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods.implementations import ScoreFunction
 
 REACHES = (2, 8, 32)  # steps to either side; the fourth neighbourhood is the whole window
+VIEW_REACHES = (16, 64)
 STATISTICS = 2 + 4 * (len(REACHES) + 1)
 MAX_STEPS = 1 << 20  # to fit, 75 MB of statistics; if there are more, a sample is fitted
 CHUNK_STEPS = 1 << 20  # steps whose statistics are in memory at a time while scoring
@@ -71,6 +73,28 @@ def statistics(bins: Int[np.ndarray, "windows time"], missing: int) -> Float[np.
             features[..., 2 + 4 * i + j] = np.where(count, statistic, np.nan)
     features /= missing
     return features
+
+
+def view_statistics(views: Int[np.ndarray, "windows time views"], missing: int) -> Float[np.ndarray, "windows time _"]:
+    """Computes three features of each further view of a step, as fractions of the N bins; NaN where nothing is known.
+
+    They are its bin, and the means of the bins up to 16 and 64 steps to either side.
+    """
+    features = [np.zeros((*views.shape[:2], 0), np.float32)]
+    for view in np.moveaxis(views, -1, 0):
+        recorded = view != missing
+        values = np.where(recorded, view, 0).astype(np.int64)
+        means = [np.where(recorded, view, np.nan)]
+        for reach in VIEW_REACHES:
+            count = _sums(recorded, reach)
+            means.append(np.where(count, _sums(values, reach) / np.maximum(count, 1), np.nan))
+        features.append((np.stack(means, axis=-1) / missing).astype(np.float32))
+    return np.concatenate(features, axis=-1)
+
+
+def _features(examples: Examples, rows: slice, bins: int) -> Float[np.ndarray, "windows time features"]:
+    own = statistics(examples.bins[rows], bins), view_statistics(examples.views[rows], bins)
+    return np.concatenate(own, axis=-1)
 
 
 def _sums(values: Shaped[np.ndarray, "windows time"], reach: int) -> Int[np.ndarray, "windows time"]:
@@ -123,14 +147,15 @@ def _fit_and_score(
     # Missing features become means, with an indicator if training has any missing. Trees could do without, but fail on
     # a feature that is missing throughout training.
     pipeline = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), model)
-    features = [statistics(train.bins[rows], bins)[chosen[rows]] for rows in _chunks(train)]
+    features = [_features(train, rows, bins)[chosen[rows]] for rows in _chunks(train)]
     pipeline.fit(np.concatenate(features), targets)
 
     def score(examples: Examples) -> Float[np.ndarray, "windows time"]:
         scores = np.zeros(examples.bins.shape)
         for rows in _chunks(examples):
-            features = statistics(examples.bins[rows], bins).reshape(-1, STATISTICS)
-            scores[rows] = pipeline.predict_proba(features)[:, 1].reshape(scores[rows].shape)
+            features = _features(examples, rows, bins)
+            flat = features.reshape(-1, features.shape[-1])
+            scores[rows] = pipeline.predict_proba(flat)[:, 1].reshape(scores[rows].shape)
         return scores
 
     return {split: score(examples) for split, examples in splits.items()}

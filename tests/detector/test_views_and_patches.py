@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, Run, Spear, check_refusal, command
+from conftest import TINY, Run, Spear, check_refusal, command, results
 from etils import epath
 
 from spear_jax.detector import Column, Detector, Scorer, Stream
@@ -107,6 +107,25 @@ def test_the_whole_series_is_for_files_alone(spear: Spear, tmp_path: Path) -> No
     outcome = spear(*arguments, f"--input={data / 'f0.csv'}", f"--workdir={tmp_path / 'scores'}")
     assert outcome.code == 0, outcome.err
     assert len(pd.read_parquet(tmp_path / "scores" / "scores.parquet")) == ROWS
+
+
+def test_memory_is_estimated_with_views_and_patches(spear: Spear) -> None:
+    outcome = spear(*command("quickstart:debug", TINY | VIEWED | {"data.labels": "recorded"}, mode="memory"))
+    assert outcome.code == 0, outcome.err
+    assert "windows of 64 steps" in outcome.out
+
+
+@pytest.mark.parametrize("method", ["logistic_regression", "gradient_boosting"])
+def test_classifiers_read_the_same_views(spear: Spear, viewed: Run, tmp_path: Path, method: str) -> None:
+    fields = TINY | VIEWED | {"data.dir": str(viewed.workdir.parent / "data"), "quantizer.patch": "1", "method": method}
+    auroc = {}
+    for views in ("value", VIEWED["quantizer.views"]):
+        workdir = tmp_path / views[:8]
+        arguments = command("files:debug", fields | {"quantizer.views": views}, workdir=workdir)
+        outcome = spear(*arguments)
+        assert outcome.code == 0, outcome.err
+        auroc[views] = results(workdir)["validation"]["auroc"]
+    assert auroc["value"] != auroc[VIEWED["quantizer.views"]]
 
 
 @pytest.mark.parametrize(
