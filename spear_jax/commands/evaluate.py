@@ -1,11 +1,13 @@
 """Applies a trained detector to another data set."""
 
+import time
 from collections.abc import Sequence
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from spear_jax.commands.run_folder import check_evaluation_folder, write_run
+from spear_jax import parallel
+from spear_jax.commands.run_folder import check_evaluation_folder, describe_folder, open_folder, write_run
 from spear_jax.config import carry, check_evaluate_override, check_length, flatten
 from spear_jax.data import build_dataset, load_series
 from spear_jax.detector import load_detector
@@ -27,6 +29,7 @@ def evaluate_detector(
     """
     for field in overridden:
         check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
+    began = time.monotonic()
     folder, record = epath.Path(workdir), RunRecord(command)
     with record.timed("evaluation"), plain_warnings():
         detector, commit = load_detector(detector_path)
@@ -36,9 +39,8 @@ def evaluate_detector(
         if config.data.window:
             config.data.stride = min(config.data.stride, config.data.window)
         check_evaluation_folder(config, folder)
-        dataset = build_dataset(
-            config, load_series(config), quantizer=detector.quantizer, typical_width=detector.typical_width
-        )
+        loaded = load_series(config)
+        dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
         backbone = load_method_backbone(config)
         check_length(config, dataset.window, backbone.max_positions)
         model = detector.assemble(backbone).with_batch_size(config.score.batch_size)
@@ -54,4 +56,6 @@ def evaluate_detector(
             rule = choose_rule(config, dataset, scores.steps["validation"])
         evaluation = judge_scores(config, dataset, scores, rule)
         inspection = inspect_prompt(model, backbone, dataset)
+    open_folder(folder, config, loaded)
     write_run(folder, config, dataset, evaluation, record, inspection)
+    parallel.say(describe_folder(folder, began))

@@ -1,5 +1,7 @@
 """Checks the folder of a run, and writes the files of the run."""
 
+import json
+import time
 from typing import Any
 
 from etils import epath
@@ -7,13 +9,17 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.config import differences, to_json
-from spear_jax.data import Dataset
+from spear_jax.data import Dataset, LoadedSeries
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, versions, write_results
 from spear_jax.model import Inspection
 from spear_jax.report import results_table, write_report
 from spear_jax.storage import read_json, write_whole
+
+DATA = "data.json"
+WRITTEN = ("report.html", "results.json", "per_series.parquet", "scores", "figures", "detector")
+"""The files and folders of a finished run that people look at."""
 
 
 def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
@@ -48,6 +54,22 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
     return content if (content["training"]["epochs"], content["training"]["patience"]) == schedule else None
 
 
+def check_same_data(config: ConfigDict, folder: epath.Path, loaded: LoadedSeries) -> None:
+    """Checks that a run on the user's own files goes on with the data that it began with, wherever they are now."""
+    if config.data.name != "files" or not (folder / "config.json").exists():
+        return
+    there, here = read_json(folder / "config.json")["data"], config.data
+    if (folder / DATA).exists():
+        same = read_json(folder / DATA)["sha256"] == loaded.digest()
+    else:  # a run of an earlier version
+        same = (there["dir"], there["intervals"]) == (here.dir, here.intervals)
+    if not same:
+        raise InputError(
+            f"--workdir={folder}: contains a run on other data (config.data.dir={there['dir']!r} there, {here.dir!r}"
+            " here, with different values, labels or times); use a new folder"
+        )
+
+
 def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
     """Checks that a folder is new, or contains the same evaluation, unfinished."""
     if folder.exists() and not folder.is_dir():
@@ -67,11 +89,16 @@ def check_new_folder(folder: epath.Path, mode: str) -> None:
         raise InputError(f"--workdir={folder} must be a new or empty folder with --mode={mode}")
 
 
-def open_folder(folder: epath.Path, config: ConfigDict) -> None:
-    """Creates the run's folder with its config.json; called once all checks have passed."""
+def open_folder(folder: epath.Path, config: ConfigDict, loaded: LoadedSeries) -> None:
+    """Creates the run's folder with its config.json; called once all checks have passed.
+
+    The digest of the user's own files is kept beside it, for `check_same_data`.
+    """
     if parallel.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", to_json(config).encode())
+        if config.data.name == "files":
+            write_whole(folder / DATA, json.dumps({"sha256": loaded.digest()}).encode())
     parallel.barrier("folder")
 
 
@@ -84,8 +111,7 @@ def write_run(
     inspection: Inspection | None,
     detector: Detector | None = None,
 ) -> None:
-    """Writes the files of a run, results.json last, and prints the table of its results."""
-    open_folder(folder, config)
+    """Writes the files of a run into its folder, results.json last, and prints the table of its results."""
     content = compose_results(config, dataset, evaluation, record)
     if parallel.is_main():
         if detector is not None:
@@ -95,3 +121,9 @@ def write_run(
         write_results(folder, content, dataset, evaluation, series_metrics)
     parallel.barrier("written")
     parallel.say(results_table(content))
+
+
+def describe_folder(folder: epath.Path, began: float) -> str:
+    """Returns the line that names a finished run's folder, its content and the seconds since `began` (monotonic)."""
+    names = [f"{name}/" if (folder / name).is_dir() else name for name in WRITTEN if (folder / name).exists()]
+    return f"\n{folder}: {', '.join(names)} ({time.monotonic() - began:.0f} s)"

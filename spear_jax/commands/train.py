@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.commands import memory
-from spear_jax.commands.run_folder import finished_results, open_folder, write_run
+from spear_jax.commands.run_folder import check_same_data, describe_folder, finished_results, open_folder, write_run
 from spear_jax.data import build_dataset, load_series
 from spear_jax.evaluation import RunRecord, judge_scores
 from spear_jax.methods import fit
@@ -30,17 +30,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     folder = epath.Path(workdir)
     finished = finished_results(config, folder)
     parallel.barrier("looked")  # before the main process changes the folder that the others check
-    if finished:
-        parallel.say(f"{folder}: this run is done; its results:\n{results_table(finished)}")
-        return ""
     record = RunRecord(command)
     with record.timed("loading"):
-        dataset = build_dataset(config, load_series(config))
+        if not finished or config.data.name == "files":  # public data do not change
+            loaded = load_series(config)
+            check_same_data(config, folder, loaded)
+        if finished:
+            parallel.say(f"{folder}: this run is done; its results:\n{results_table(finished)}")
+            parallel.say(describe_folder(folder, began))
+            return ""
+        dataset = build_dataset(config, loaded)
     record.add_dataset(dataset)
 
     def on_start(model: PlacedModel | None) -> None:
         if model is not None:  # without a model, an API endpoint may still reject the run
-            open_folder(folder, config)
+            open_folder(folder, config, loaded)
         introduce(config, dataset, record, model)
 
     with plain_warnings():
@@ -56,9 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     if detector is not None:
         controls = {name: metrics["test"] for name, metrics in evaluation.controls.items()}
         detector = dataclasses.replace(detector, test={config.method: evaluation.metrics["test"], **controls})
+    open_folder(folder, config, loaded)
     write_run(folder, config, dataset, evaluation, record, inspection, detector)
-    parallel.say(
-        f"\n{folder}: report.html, results.json, scores/, figures/{', detector/' if detector else ''}"
-        f" ({time.monotonic() - began:.0f} s)"
-    )
+    parallel.say(describe_folder(folder, began))
     return ""

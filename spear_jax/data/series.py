@@ -1,6 +1,7 @@
 """Recorded series, as every data source provides them."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -85,6 +86,14 @@ class LoadedSeries(NamedTuple):
     series: list[Series]
     warnings: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Returns the sha256 of all values, labels and times, in order; names do not count, so files may be moved."""
+        sha256 = hashlib.sha256()
+        for item in self.series:
+            for array in (item.values, item.labels, item.timestamps):
+                sha256.update(f"{array.dtype} {len(array)} ".encode() + array.tobytes())
+        return sha256.hexdigest()
 
 
 class ScaleRange(NamedTuple):

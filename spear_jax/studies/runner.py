@@ -154,7 +154,8 @@ class _Runs:
             # Another study may execute the same run. The run itself keeps the locked log open, so the lock lasts as
             # long as the run, even if the study is killed.
             fcntl.flock(log, fcntl.LOCK_EX)
-            if (workdir / "results.json").is_file():
+            # The program itself finds out whether the user's own files are still those of a finished run.
+            if (workdir / "results.json").is_file() and run.config["data.name"] != "files":
                 return _other_defaults(run, workdir)
             arguments = [argument.replace("{source}", source) for argument in run.arguments]
             finished = subprocess.run(

@@ -1,0 +1,62 @@
+"""A folder belongs to one run: the same config and, of the user's own files, the same data."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from conftest import Spear, check_refusal, command, contents, log
+
+QUICK: dict[str, object] = {
+    "data.window": 32,
+    "data.stride": 32,
+    "data.gap": 0,
+    "prompt.length": 4,
+    "train.batch_size": 8,
+    "score.batch_size": 8,
+    "controls.head_only": "false",
+}
+
+
+def write_table(path: Path, seed: int = 0) -> Path:
+    values = np.random.default_rng(seed).normal(size=480).round(4)
+    pd.DataFrame({"value": values, "label": (np.arange(480) % 40 > 35).astype(int)}).to_csv(path, index=False)
+    return path
+
+
+def train(table: Path, workdir: Path, epochs: int = 1) -> tuple[str, ...]:
+    return command("files:debug", QUICK | {"data.dir": table, "train.epochs": epochs}, workdir=workdir)
+
+
+def test_a_finished_run_on_own_files_is_only_that_of_the_same_data(spear: Spear, tmp_path: Path) -> None:
+    run, first, other = tmp_path / "run", write_table(tmp_path / "a.csv"), write_table(tmp_path / "b.csv", seed=1)
+    trained = spear(*train(first, run))
+    assert trained.code == 0, trained.err
+    folder_line = trained.out.splitlines()[-1]
+    assert folder_line.startswith(f"{run}: report.html, results.json, per_series.parquet, scores/, figures/, detector/")
+    before = contents(run)
+    check_refusal(spear(*train(other, run)), f"--workdir={run}: contains a run on other data", "a.csv", "b.csv")
+    check_refusal(spear(*train(other, run, epochs=2)), "contains a run on other data")
+    assert contents(run) == before
+
+    moved = first.rename(tmp_path / "moved.csv")
+    again = spear(*train(moved, run))
+    assert again.code == 0 and "this run is done" in again.out
+    assert again.out.splitlines()[-1].startswith(f"{run}: report.html")
+    assert contents(run) == before
+    assert "resuming at step" in spear(*train(moved, run, epochs=2)).out
+    assert [line["epoch"] for line in log(run) if line["kind"] == "evaluation"] == [1, 2]
+
+
+def test_a_file_that_was_changed_in_its_place_is_other_data(spear: Spear, tmp_path: Path) -> None:
+    run, table = tmp_path / "run", write_table(tmp_path / "a.csv")
+    assert spear(*train(table, run)).code == 0
+    write_table(table, seed=1)
+    check_refusal(spear(*train(table, run)), "with different values, labels or times")
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_same_path_only(spear: Spear, tmp_path: Path) -> None:
+    run, table = tmp_path / "run", write_table(tmp_path / "a.csv")
+    assert spear(*train(table, run)).code == 0
+    (run / "data.json").unlink()
+    assert "this run is done" in spear(*train(table, run)).out
+    check_refusal(spear(*train(table.rename(tmp_path / "b.csv"), run)), "contains a run on other data")
