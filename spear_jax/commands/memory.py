@@ -132,7 +132,7 @@ def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params
         "bin embeddings": both("embedding", "cls"),
         "prompt and head": both("prompt", "head"),
         "optimizer": [byte_count(state), 0],
-        "first and best parameters": [2 * byte_count(trainable), 0],
+        "best parameters": [byte_count(trainable), 0],
         "windows": [byte_count(batches), byte_count(scored)],
         "activations (XLA)": [_temporary_bytes(training), _temporary_bytes(scoring)],
     }

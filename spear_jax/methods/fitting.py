@@ -79,6 +79,7 @@ def fit(
 
     record.model = started.model.description()
     on_start(started.model)
+    untrained = started.model.embedding_on_host()
     result = train_model(started.model, dataset, config, folder, on_epoch)
     record.training = {
         **schedule,
@@ -98,11 +99,11 @@ def fit(
     if best := result.progress.best:  # none if training was stopped before its first evaluation
         parallel.say(f"scoring with the best step ({best['step']}) ...")
     with record.timed("scoring"):
-        scores = score_model(config, result.model, dataset, untrained=started.model)
+        scores = score_model(config, result.model, dataset, untrained=untrained)
     rule = choose_rule(config, dataset, scores.steps["validation"])
     detector = None
     if METHODS[config.method].prompt:
-        detector = Detector.trained(config, dataset, started.model, result.model, rule, record)
+        detector = Detector.trained(config, dataset, untrained, result.model, rule, record)
     return Fitted(scores, rule, result.model, started.backbone, detector)
 
 

@@ -80,7 +80,16 @@ class PlacedModel:
     def without_prompt(self) -> "PlacedModel":
         """Returns the model without its prompt (m = 0) and with all its parameters frozen."""
         module = self.module.clone(prompt_length=0)
-        return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **self.trainable})
+        parts = parallel.place(self.trainable, parallel.replicated(self.mesh))
+        return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **parts})
+
+    def embedding_on_host(self) -> "PlacedModel":
+        """Returns the model with nothing trainable but the bin embeddings, if they are, copied to the host.
+
+        This is all that is needed of an untrained model after training, which frees the parameters it starts from.
+        """
+        parts = {name: part for name, part in self.trainable.items() if name == "embedding"}
+        return dataclasses.replace(self, trainable=jax.tree.map(np.array, parts))
 
     def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
         """Returns P(anomalous) for every time step of every window; scores of padding are meaningless.

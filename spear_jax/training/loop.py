@@ -58,6 +58,8 @@ def train_model(
 ) -> TrainingResult:
     """Trains a model, or resumes its training, until the last epoch, early stopping or a signal.
 
+    The trainable arrays of `model` are freed as soon as training has better ones; the model cannot be used afterwards.
+
     Raises:
       TrainingDivergedError: the loss is not finite; the last finite checkpoint remains.
     """
@@ -105,8 +107,11 @@ class Trainer:
         }
         self.progress = Progress(seed=config.seed)
         self._checkpoints = Checkpoints(folder / "checkpoints")
+        self._first_prompt = _prompt_vectors(model.trainable)
         if self._checkpoints.latest() is not None:
-            self.state, self.progress = self._checkpoints.restore(self.state)
+            first = self.state
+            self.state, self.progress = self._checkpoints.restore(first)
+            _free(first)
             parallel.say(f"resuming at step {self.progress.step}, epoch {self.progress.epoch + 1}")
         elif _begins_with_fitted_head(config, model):
             weight = config.train.positive_weight
@@ -201,8 +206,9 @@ class Trainer:
         # If the validation loss is not finite, the next step's loss will not be either.
         self._check_finite(np.isfinite(np.array([evaluation["validation_loss"]], np.float64)))
         line = self.progress.end_epoch(evaluation, self._config.train.early_stopping.metric)
-        line["prompt_moved"] = prompt_distances(self._model.trainable, trained.trainable)
+        line["prompt_moved"] = prompt_distances(self._first_prompt, _prompt_vectors(trained.trainable))
         if line["best"]:
+            _free(self.state["best"])  # the caller may still refer to those of the model that training started from
             self.state["best"] = jax.tree.map(jnp.copy, trained.trainable)
         stopwatch.count()
         self._log.write(line)
@@ -239,12 +245,20 @@ def _begins_with_fitted_head(config: ConfigDict, model: PlacedModel) -> bool:
     return config.head.init == "fitted" and "head" in model.trainable and new_head
 
 
-def prompt_distances(start: Params, now: Params) -> list[float]:
-    """Returns the distance of each prompt vector from its initial value; none if no prompt is trained."""
-    if "prompt" not in start:
-        return []
-    change = np.asarray(now["prompt"]["vectors"]) - np.asarray(start["prompt"]["vectors"])
-    return np.linalg.norm(change, axis=1).tolist()
+def _prompt_vectors(trainable: Params) -> np.ndarray:
+    """Returns a copy of the prompt vectors on the host; none if no prompt is trained."""
+    return np.array(trainable["prompt"]["vectors"]) if "prompt" in trainable else np.zeros((0, 0))
+
+
+def prompt_distances(start: np.ndarray, now: np.ndarray) -> list[float]:
+    """Returns the distance of each prompt vector from its initial value."""
+    return np.linalg.norm(now - start, axis=1).tolist()
+
+
+def _free(tree: Any) -> None:
+    """Frees the device memory of all arrays of a tree."""
+    for leaf in jax.tree.leaves(tree):
+        leaf.delete()
 
 
 def evaluate_validation(model: PlacedModel, dataset: Dataset) -> dict[str, float | None]:
