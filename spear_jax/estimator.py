@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -128,19 +128,18 @@ class SpearDetector(BaseEstimator):
         """
         config = self._config(labels is not None)
         tables = read_arrays(series, "series")
+        for column in dict.fromkeys(name for table in tables for name in table.left_out):
+            message = f"series: column {column!r} is left out, since its name says that it contains labels"
+            warnings.warn(message, UserWarning, stacklevel=2)
         recorded = _labelled_series(tables, labels)
         if validation is None:
             parts = hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
-        elif labels is None and validation[1] is not None:
-            raise InputError(
-                "labels=None: anomalies are injected into the validation series too, so their labels would go unread;"
-                " give labels, or validation=(series, None)"
-            )
         else:
+            _check_validation(labels, validation)
             held_out = _labelled_series(read_arrays(validation[0], "validation series"), validation[1], "validation ")
             parts = {"train": recorded, "validation": held_out}
             recorded = [*recorded, *held_out]
-        with contextlib.nullcontext() if self.verbose else parallel.quiet():
+        with _parameters_in_errors(), contextlib.nullcontext() if self.verbose else parallel.quiet():
             dataset = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
             # Nothing reads scores of the training part: `decision_function` scores whole series.
             dataset = dataclasses.replace(dataset, examples={"validation": dataset.examples["validation"]})
@@ -204,8 +203,13 @@ class SpearDetector(BaseEstimator):
 
         Args:
           folder: created if it does not exist.
+
+        Raises:
+          InputError: it is a file.
         """
         check_is_fitted(self, "detector_")
+        if epath.Path(folder).is_file():
+            raise InputError(f"{folder}: is a file; save needs a folder, which may be new")
         self.detector_.save(epath.Path(folder), versions())
 
     @classmethod
@@ -219,7 +223,10 @@ class SpearDetector(BaseEstimator):
         Raises:
           InputError: it does not exist, cannot be downloaded, is from a newer version, or is damaged.
         """
-        detector = Detector.load(epath.Path(folder))
+        try:
+            detector = Detector.load(epath.Path(folder))
+        except InputError as error:
+            raise InputError(str(error).removeprefix("--detector=")) from error
         for warning in detector.warnings:
             warnings.warn(f"the detector: {warning}", UserWarning, stacklevel=2)
         fields = flatten(detector.config)
@@ -252,14 +259,9 @@ class SpearDetector(BaseEstimator):
                 raise InputError(f"{name}={value!r}: is {type(value).__name__}; it must be {kind}") from error
         if self.combine == "none":
             raise InputError("combine='none': each row gets one score; allowed: max, mean")
-        try:
+        with _parameters_in_errors():
             config.data.stride = config.data.stride or max(1, config.data.window // 2)
             validate(config)
-        except InputError as error:
-            message = str(error)
-            for name, field in _config_fields().items():
-                message = message.replace(f"config.{field}", name)
-            raise InputError(message) from error
         return config
 
     def _tables(self, series: Any) -> list[Table]:
@@ -275,7 +277,10 @@ class SpearDetector(BaseEstimator):
 
         def on_start(model: PlacedModel | None) -> None:
             for warning in record.warnings:
-                warnings.warn(warning, UserWarning, stacklevel=5)
+                # Without labels, the config has data.labels='injected'.
+                warnings.warn(
+                    warning.replace("data.labels='injected'", "fit without labels"), UserWarning, stacklevel=5
+                )
 
         def on_epoch(line: dict[str, Any]) -> None:
             self.history_.append(line)
@@ -313,6 +318,31 @@ def _config_fields() -> dict[str, str]:
     """Returns the config field of each parameter that has one, by the parameter's name."""
     parameters = dataclasses.fields(SpearDetector)
     return {parameter.name: parameter.metadata["field"] for parameter in parameters if parameter.metadata}
+
+
+@contextlib.contextmanager
+def _parameters_in_errors() -> Iterator[None]:
+    """Names the detector's parameters, in place of config fields, in errors within a with block."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for name, field in _config_fields().items():
+            message = message.replace(f"config.{field}", name)
+        raise InputError(message) from error
+
+
+def _check_validation(labels: Any, validation: Any) -> None:
+    """Checks that validation data are a pair, with labels exactly if the series have labels."""
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise InputError(f"validation is {type(validation).__name__}; it must be a pair: (series, labels)")
+    if labels is None and validation[1] is not None:
+        raise InputError(
+            "labels=None: anomalies are injected into the validation series too, so their labels would go unread;"
+            " give labels, or validation=(series, None)"
+        )
+    if labels is not None and validation[1] is None:
+        raise InputError("validation=(series, None): with labels, validation needs them too: (series, labels)")
 
 
 def _labelled_series(tables: list[Table], labels: Any, prefix: str = "") -> list[Series]:

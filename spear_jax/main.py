@@ -93,7 +93,7 @@ def run_mode(flags: Flags) -> str:
 
     from spear_jax import parallel
     from spear_jax.commands import evaluate, export, memory, preview, score, train
-    from spear_jax.config import check_scheme, load_valid_config
+    from spear_jax.config import RETIRED, check_not_carried, check_scheme, load_valid_config
     from spear_jax.data import prepare_dataset
     from spear_jax.studies import compare_runs, load_study, run_study
 
@@ -119,6 +119,8 @@ def run_mode(flags: Flags) -> str:
         case "study":
             print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
             return ""
+    for name in flags.overrides if flags.mode == "evaluate" else ():  # the config's own value may not fit to it
+        check_not_carried(name)
     config = load_valid_config(flags.config, flags.overrides)
     parallel.join_processes(flags.distributed)
     match flags.mode:
@@ -129,7 +131,7 @@ def run_mode(flags: Flags) -> str:
         case "memory":
             parallel.say(memory.memory_table(config))
         case "evaluate":
-            fields = list(flags.overrides)
+            fields = [name for name in flags.overrides if name not in RETIRED]
             evaluate.evaluate_detector(config, flags.detector, flags.workdir, flags.command, overridden=fields)
         case _:
             return train.train_and_evaluate(config, flags.workdir, flags.command)
@@ -166,7 +168,13 @@ def main(arguments: Sequence[str]) -> int:
         # The disk is full or read-only; under Orbax, tensorstore's errors are ValueErrors.
         if isinstance(error, ValueError) and not any(words in str(error) for words in _TENSORSTORE):
             raise
-        return _report(f"stopped: {one_line(error)}; once that is fixed, the same command resumes", 1)
+        # A write to an open file fails without naming it.
+        place = f"{_workdir(arguments)}: " if isinstance(error, OSError) and not error.filename else ""
+        return _report(f"stopped: {place}{one_line(error)}; once that is fixed, the same command resumes", 1)
+
+
+def _workdir(arguments: Sequence[str]) -> str:
+    return parse_flags(arguments).workdir or "standard output"
 
 
 def _report(line: str, code: int) -> int:

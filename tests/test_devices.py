@@ -240,7 +240,7 @@ def test_sigterm_to_either_process_saves_and_ends_both(tmp_path: Path, which: in
     output_text = "\n".join(output.read_text()[-4000:] for output in outputs)
     assert codes == [1, 1], output_text
     step = max(int(path.name) for path in (folder / "checkpoints").glob("*"))
-    assert f"stopped at step {step}" in output_text
+    assert f"by a signal at step {step}" in output_text
     assert lines(folder)[-1]["step"] == step
 
 

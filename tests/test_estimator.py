@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spear_jax import SpearDetector
 from spear_jax.errors import InputError
+from spear_jax.estimator import _check_validation
 from spear_jax.training.log import Log
 
 TINY: dict[str, Any] = {"window": 16, "prompt_length": 2, "epochs": 2, "batch_size": 8, "verbose": False}
@@ -86,6 +87,41 @@ def test_validation_labels_without_labels_are_refused() -> None:
     values, labels = make()
     with pytest.raises(InputError, match=r"labels=None: .* give labels, or validation=\(series, None\)"):
         tiny().fit(values, None, validation=(values, labels))
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (np.zeros(300), r"validation is ndarray; it must be a pair: \(series, labels\)"),
+        ((np.zeros(300), None), r"validation=\(series, None\): with labels, validation needs them too"),
+    ],
+)
+def test_validation_data_are_a_pair_with_labels(validation: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _check_validation(np.zeros(300), validation)
+
+
+def test_a_frame_with_text_is_refused_by_column() -> None:
+    values, labels = make(columns=1)
+    frame = pd.DataFrame({"when": [f"2025-01-01 00:{i % 60:02}:00" for i in range(300)], "x": values[:, 0]})
+    message = (
+        r"^series: column 'when' contains text, such as '2025-01-01 00:00:00'; .*pd\.to_datetime\(frame\['when'\]\)$"
+    )
+    with pytest.raises(InputError, match=message):
+        tiny().fit(frame, labels)
+    with pytest.raises(InputError, match="column 'when' contains text, such as 'pump'; leave it out"):
+        tiny().fit(frame.assign(when="pump"), labels)
+
+
+def test_a_column_of_labels_is_no_value(spear: Spear) -> None:
+    values, labels = make(columns=1)
+    frame = pd.DataFrame({"x": values[:, 0], "is_anomaly": labels})
+    with pytest.warns(UserWarning, match="column 'is_anomaly' is left out"):
+        detector = tiny(epochs=1).fit(frame, labels)
+    assert detector.n_features_in_ == 1
+    np.testing.assert_array_equal(detector.decision_function(frame), detector.decision_function(frame[["x"]]))
+    with pytest.raises(InputError, match="has no values; rename 'is_anomaly'"):
+        tiny().fit(frame[["is_anomaly"]], labels)
 
 
 def test_times_outside_the_range_of_nanoseconds_are_refused(fitted: SpearDetector) -> None:
@@ -191,7 +227,8 @@ def test_series_of_any_lengths(spear: Spear) -> None:
 
 def test_fit_without_labels_injects_anomalies_and_warns(spear: Spear) -> None:
     values = np.sin(np.arange(600) / 5)
-    with pytest.warns(UserWarning, match="of injected anomalies, not recorded"):
+    message = "^fit without labels: the labels of train, validation are of injected anomalies, not recorded$"
+    with pytest.warns(UserWarning, match=message):
         detector = tiny().fit(values)
     assert detector.decision_scores_.shape == (600,)
     assert any("injected" in warning for warning in detector.detector_.warnings)
@@ -277,9 +314,9 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
         ({"combine": "std"}, None, None, "combine='std' must be one of"),
         ({"window": "32"}, None, None, "window='32': is str; it must be int"),
         ({"seed": 0.5}, None, None, "seed=0.5: is float; it must be int"),
-        ({"window": 600}, None, None, "has 512 positions, of which the prompt takes 2"),
-        ({}, None, np.full(300, 2), "labels: row 0 is .*2.*; allowed: 0 and 1"),
-        ({}, None, np.zeros(299), r"labels: has the shape \(299,\); expected a label for each of the 300 rows"),
+        ({"window": 600}, None, None, "^window=600 must be at most .* has 512 positions, of which the prompt takes 2"),
+        ({}, None, np.full(300, 2), "labels: row 0 is 2; allowed: 0 and 1"),
+        ({}, None, np.zeros(299), r"labels: their shape is \(299,\); expected a label for each of the 300 rows"),
         ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),
         ({}, np.zeros((3, 3, 3)), None, "dim 3"),
         ({}, np.array(["a", "b"]), None, "could not convert string"),
@@ -299,11 +336,14 @@ def test_columns_must_be_those_of_fit(fitted: SpearDetector) -> None:
     assert len(fitted.decision_function([np.zeros((50, 3))])) == 1  # each of several series is scored by itself
 
 
-def test_not_fitted(tmp_path: Path) -> None:
+def test_not_fitted(fitted: SpearDetector, tmp_path: Path) -> None:
     for use in (tiny().predict, tiny().intervals):
         with pytest.raises(NotFittedError):
             use(np.zeros(10))
     with pytest.raises(NotFittedError):
         tiny().save(str(tmp_path))
-    with pytest.raises(InputError, match=r"no detector\.json"):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"^/.*file: is a file; save needs a folder"):
+        fitted.save(str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"^/.*: no detector\.json"):
         SpearDetector.load(str(tmp_path))

@@ -1,5 +1,6 @@
 """The program as its user meets it: flags, what a run writes, and the same folder again."""
 
+import errno
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from conftest import (
     write_nasa,
 )
 
-from spear_jax import main
+from spear_jax import main, storage
 from spear_jax.commands import usage
 from spear_jax.config import BACKBONES
 
@@ -78,12 +79,25 @@ QUICKSTART = f"--config={CONFIGS / 'quickstart.py'}:debug"
         ([QUICKSTART, "--mode=tune"], ["--mode=tune must be one of", *usage.MODES]),
         ([QUICKSTART, "--mode=evaluate", "--workdir=x"], ["needs --detector"]),
         ([QUICKSTART, "--workdir=x", "--detector=y"], ["--detector only applies to --mode=evaluate"]),
+        (["--config=configs/studies/bins.py", "--workdir=x"], ["is not a config", "--mode=study"]),
+        ([QUICKSTART, "--mode=study", "--workdir=x"], ["is not a study", "configs/studies/bins.py"]),
         ([QUICKSTART, "--workdir=x", "--distributed=yes"], ["--distributed=yes must be one of auto, on, off"]),
     ],
 )
 def test_bad_flags(spear: Spear, arguments: list[str], parts: list[str]) -> None:
     check_refusal(spear(*arguments), *parts)
     assert not Path("x").exists()
+
+
+def test_a_failed_write_names_the_folder(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.epath.Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    outcome = spear(*quick(tmp_path / "run"))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"stopped: {tmp_path / 'run'}: [Errno 28] No space left on device; once that is fixed")
 
 
 def test_flag_and_value_may_be_two_words() -> None:

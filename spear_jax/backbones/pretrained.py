@@ -105,7 +105,10 @@ def _read_config(name_or_folder: str, config_only: bool) -> tuple[ModelFiles | N
     config_only = config_only or name != name_or_folder
     try:
         files = find_weights(name, config_only)
-    except InputError:
+    except InputError as error:
+        if name != name_or_folder and name not in PUBLISHED:
+            reason = str(error).removeprefix("backbone.name ")
+            raise InputError(f"backbone.name {name_or_folder!r}: {reason}") from error
         if not config_only or name not in PUBLISHED:
             raise
         return None, Fields.parse(PUBLISHED[name], name)

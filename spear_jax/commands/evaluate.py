@@ -11,6 +11,7 @@ from spear_jax.commands.run_folder import check_evaluation_folder, describe_fold
 from spear_jax.config import carry, check_evaluate_override, check_length, flatten
 from spear_jax.data import build_dataset, load_series
 from spear_jax.detector import load_detector
+from spear_jax.errors import InputError
 from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, judge_scores
 from spear_jax.methods import load_method_backbone, score_model
 from spear_jax.model import inspect_prompt
@@ -37,7 +38,7 @@ def evaluate_detector(
         carry(detector.config, config)
         config.update_from_flattened_dict({field: values[field] for field in overridden})
         if config.data.window:
-            config.data.stride = min(config.data.stride, config.data.window)
+            _fit_stride(config, overridden)
         check_evaluation_folder(config, folder)
         loaded = load_series(config)
         dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
@@ -59,3 +60,18 @@ def evaluate_detector(
     open_folder(folder, config, loaded)
     write_run(folder, config, dataset, evaluation, record, inspection)
     parallel.say(describe_folder(folder, began))
+
+
+def _fit_stride(config: ConfigDict, overridden: Sequence[str]) -> None:
+    """Lowers the stride of a config to the detector's window, so that every step lies in one.
+
+    Raises:
+      InputError: the stride was set on the command line.
+    """
+    stride, window = config.data.stride, config.data.window
+    if stride > window and "data.stride" in overridden:
+        raise InputError(
+            f"--config.data.stride={stride} must be at most {window}, the steps in the detector's window, so that every"
+            " time step lies in one"
+        )
+    config.data.stride = min(stride, window)

@@ -50,7 +50,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     with plain_warnings():
         fitted = fit(config, dataset, record, folder, on_start=on_start)
         if fitted is None:
-            return f"stopped at step {record.training['steps']}; the same command resumes it"
+            return f"by a signal at step {record.training['steps']}; the same command resumes it"
         inspection = inspect_prompt(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
         with record.timed("evaluation"):
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)

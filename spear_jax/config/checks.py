@@ -9,6 +9,7 @@ from spear_jax.config.data_fields import VIEWS
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import flatten, load_config, override, suggest, view_names
+from spear_jax.config.reuse import RETIRED, check_retired
 from spear_jax.errors import InputError
 
 
@@ -43,10 +44,16 @@ def validate(config: ConfigDict) -> None:
 
 
 def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
-    """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result."""
+    """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result.
+
+    A field of an earlier version may be set to the value that this version always uses.
+    """
     config = load_config(path)
     for name, text in overrides.items():
-        override(config, name, text)
+        if name in RETIRED:
+            check_retired(name, text)
+        else:
+            override(config, name, text)
     validate(config)
     if config.method == "zero_shot_api" and not config.zero_shot.model:  # scores depend on it, so it is recorded
         config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()

@@ -16,6 +16,12 @@ from spear_jax.errors import InputError, one_line
 
 _Kind = TypeVar("_Kind")
 
+_OTHER_KIND = {
+    "get_config": "is not a config (it defines no get_config); a study runs with --mode=study",
+    "get_study": "is not a study (it defines no get_study); --mode=study needs one, such as configs/studies/bins.py",
+}
+"""Messages for a file that lacks the function that is called."""
+
 
 def packaged_configs() -> Path:
     """Returns the folder of the config files that come with the package."""
@@ -54,11 +60,15 @@ def run_file(path: str, function: str, kind: type[_Kind]) -> _Kind:
     name, _, argument = path.partition(":")
     file = find_file(name)
     try:
-        result = runpy.run_path(str(file))[function](argument)
+        names = runpy.run_path(str(file))
+        if function in names:
+            result = names[function](argument)
     except InputError as error:
         raise InputError(f"--config={path}: {error}") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"--config={path}: {type(error).__name__}: {one_line(error)}") from error
+    if function not in names:
+        raise InputError(f"--config={path}: {_OTHER_KIND[function]}")
     if not isinstance(result, kind):
         raise InputError(f"--config={path}: {function} must return a {kind.__name__}, not {type(result).__name__}")
     return result
@@ -89,7 +99,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     values = flatten(config)
     if name not in values:
         raise InputError(f"--config.{name} does not exist; {suggest(name, values)}")
-    config.update_from_flattened_dict({name: _parse(name, text, values[name])})
+    config.update_from_flattened_dict({name: parse_value(name, text, values[name])})
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -103,7 +113,7 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {', '.join(close)}?"
 
 
-def _parse(name: str, text: str, default: Any) -> Any:
+def parse_value(name: str, text: str, default: Any) -> Any:
     """Reads a value of the same type as the default; ranges and choices are left to `validate`."""
     kind = type(default)
     if kind is str:

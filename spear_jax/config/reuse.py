@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from spear_jax.config.fields import FIELDS, default_config
-from spear_jax.config.reading import flatten, stored_values
+from spear_jax.config.reading import flatten, parse_value, stored_values
 from spear_jax.errors import InputError
 
 CARRIED = tuple(name for name, field in FIELDS.items() if field.carried)
@@ -61,7 +61,7 @@ def read_stored(stored: Mapping[str, Any]) -> ConfigDict:
     values = flatten(stored)
     for name, value in RETIRED.items():
         if values.pop(name, value) != value:
-            raise InputError(f"config.{name} no longer exists; this version only supports the value {value!r}")
+            raise InputError(f"config.{name} no longer exists; this version always uses {value!r}")
     for name in values.keys() - FIELDS.keys():
         raise InputError(f"config.{name} does not exist in this version")
     config = default_config()
@@ -75,11 +75,29 @@ def carry(detector: ConfigDict, config: ConfigDict) -> None:
     config.update_from_flattened_dict({name: values[name] for name in CARRIED})
 
 
+def check_retired(name: str, text: str) -> None:
+    """Checks that a field of earlier versions is set to the value that this version always uses."""
+    value = RETIRED[name]
+    try:
+        same = parse_value(name, text, value) == value
+    except InputError:
+        same = False
+    if not same:
+        raise InputError(f"--config.{name}={text} no longer exists; this version always uses {value!r}")
+
+
+def check_not_carried(name: str) -> None:
+    """Checks that a detector does not bring its own value of a field, which --mode=evaluate could not override."""
+    if name in CARRIED and name not in LOCAL:
+        raise InputError(f"--config.{name} comes from the detector and cannot be overridden with --mode=evaluate")
+
+
 def check_evaluate_override(name: str, *, reuse_threshold: bool) -> None:
     """Checks that --mode=evaluate can override a field."""
+    if name in RETIRED:
+        return
+    check_not_carried(name)
     field = FIELDS[name]
-    if field.carried and name not in LOCAL:
-        raise InputError(f"--config.{name} comes from the detector and cannot be overridden with --mode=evaluate")
     if field.stage == "training":
         raise InputError(f"--config.{name} has no effect with --mode=evaluate, which trains nothing")
     if field.stage == "threshold" and reuse_threshold:

@@ -137,7 +137,7 @@ def build_dataset(
         references=references,
         ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
-        warnings=(*loaded.warnings, *_warnings(config, recorded), *_warn_of_one_class(examples["train"])),
+        warnings=(*loaded.warnings, *_warnings(config, recorded, tuple(parts)), *_warn_of_one_class(examples["train"])),
     )
 
 
@@ -270,13 +270,13 @@ def _ranges(
     }
 
 
-def _warnings(config: ConfigDict, recorded: Sequence[Series]) -> tuple[str, ...]:
+def _warnings(config: ConfigDict, recorded: Sequence[Series], splits: Sequence[str]) -> tuple[str, ...]:
     warnings = []
     if config.data.labels in ("rules", "injected"):
         origin = {"rules": "made by the context rules", "injected": "of injected anomalies"}[config.data.labels]
+        relabelled = [split for split in labels.relabelled_splits(recorded) if split in splits]
         warnings.append(
-            f"data.labels={config.data.labels!r}: the labels of {', '.join(labels.relabelled_splits(recorded))} are"
-            f" {origin}, not recorded"
+            f"data.labels={config.data.labels!r}: the labels of {', '.join(relabelled)} are {origin}, not recorded"
         )
     if config.train.labelled_share < 1:
         warnings.append(

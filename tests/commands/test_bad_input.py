@@ -62,7 +62,7 @@ LATER: list[tuple[dict[str, object], list[str]]] = [
     ),
     ({"prompt.init": "/no/such.npy"}, ["prompt.init='/no/such.npy'", "No such file"]),
     ({"backbone.name": "/no/such/folder"}, ["'/no/such/folder'", "neither an existing folder"]),
-    ({"backbone.name": "random:huge"}, ["'huge' is neither", "'random:tiny'"]),
+    ({"backbone.name": "random:huge"}, ["backbone.name 'random:huge': 'huge' is neither", "'random:tiny'"]),
 ]
 
 
@@ -338,7 +338,7 @@ def test_full_disk_is_reported_and_the_same_command_resumes(
     outcome = spear(*arguments)
     assert outcome.code == 1
     (line,) = [x for x in outcome.err.splitlines() if x.startswith("stopped: ")]
-    assert "No space left on device" in line and "the same command resumes" in line
+    assert "No space left on device" in line and str(run) in line and "the same command resumes" in line
     assert not (run / "results.json").exists()
 
     small_disk("64m")

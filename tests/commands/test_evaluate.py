@@ -100,6 +100,12 @@ def test_every_step_is_scored_whatever_the_detectors_window(
     assert sum(sizes[split]["steps"] for split in SPLITS) == 6 * 160
 
 
+def test_a_stride_that_leaves_steps_out_is_refused(spear: Spear, finished: Run, nasa: Path, tmp_path: Path) -> None:
+    flags = {"mode": "evaluate", "detector": finished.workdir, "workdir": tmp_path / "run"}
+    outcome = spear(*command("nasa:debug", {"data.dir": nasa, "data.stride": 64}, **flags))
+    check_refusal(outcome, "--config.data.stride=64 must be at most 32", "the detector's window")
+
+
 @pytest.mark.parametrize(
     "field",
     [
@@ -109,6 +115,7 @@ def test_every_step_is_scored_whatever_the_detectors_window(
         "head.kind=window",
         "backbone.attention=causal",
         "data.window=48",
+        "data.window=16",  # below the config's own stride
         "seed=1",
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spear_jax.config import fields, reading, reuse
+from spear_jax.config import checks, fields, reading, reuse
 from spear_jax.config.fields import FIELDS
 from spear_jax.errors import InputError
 
@@ -71,6 +71,18 @@ def test_retired_field_must_have_the_value_that_is_still_used(name: str) -> None
     assert len(reuse.differences(before, fields.default_config())) == 1
     with pytest.raises(InputError, match=f"config.{name} no longer exists"):
         reuse.read_stored(before)
+
+
+@pytest.mark.parametrize("name", reuse.RETIRED)
+def test_retired_field_can_be_set_to_the_value_that_is_still_used(name: str) -> None:
+    value = reuse.RETIRED[name]
+    config = checks.load_valid_config("configs/quickstart.py", {name: str(value)})
+    assert config == checks.load_valid_config("configs/quickstart.py", {})
+    reuse.check_evaluate_override(name, reuse_threshold=True)
+    for other in ("7", "x"):
+        with pytest.raises(InputError) as error:
+            checks.load_valid_config("configs/quickstart.py", {name: other})
+        assert str(error.value) == f"--config.{name}={other} no longer exists; this version always uses {value!r}"
 
 
 def test_detector_carries_its_fields_and_no_others() -> None:

@@ -270,6 +270,7 @@ def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_pa
     check_refusal(spear(*common, f"--workdir={tmp_path / 'o'}"), "--workdir does not apply to --input=-")
     for text, said in (
         ("", "standard input: is empty"),
+        ("t1,t2\n", "standard input: has a header but no rows"),
         ("1,2\n3,4\n", "standard input: row 1 is '1,2'; expected a header line"),
         ("a,b\nx,y\n", "standard input: no column of numbers"),
     ):

@@ -104,7 +104,7 @@ def test_a_signal_saves_and_stops_all_and_the_same_command_goes_on(tmp_path: Pat
     launcher.send_signal(which)
     assert launcher.wait(PATIENCE) == 1, (tmp_path / "output.log").read_text()
     output = (tmp_path / "output.log").read_text()
-    assert "stopped at step" in output
+    assert "by a signal at step" in output
     code, output = launch(tmp_path, 2, *quick(tmp_path / "run", long))
     assert code == 0, output
     assert "resuming at step" in output

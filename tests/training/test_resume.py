@@ -235,7 +235,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(undisturbed: Path, tmp_path:
     output = output_of(folder).read_text()
     stopped = last_saved(folder)
     assert 0 < stopped < LAST_STEP
-    assert f"stopped: stopped at step {stopped}" in output
+    assert f"stopped: by a signal at step {stopped}" in output
     assert "Traceback" not in output
     assert lines(folder)[-1]["step"] == stopped  # what was done was saved
 

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.utils import check_array
 
 from spear_jax.data.series import LARGEST, Series
+from spear_jax.data.tables.cells import is_number, looks_like_times
+from spear_jax.data.tables.columns import LABEL_NAMES
 from spear_jax.errors import InputError
 
 
@@ -22,12 +24,14 @@ class Table:
       times: time of each row in nanoseconds since 1970; empty if the rows have no times.
       columns: the names of the columns, or their numbers if they have none.
       named: whether the columns have names.
+      left_out: columns that are labels by their name, and so no values, as in files.
     """
 
     values: Float[np.ndarray, "rows columns"]
     times: Int[np.ndarray, "stamps"]
     columns: tuple[str, ...]
     named: bool
+    left_out: tuple[str, ...] = ()
 
 
 def is_list_of_series(data: Any) -> bool:
@@ -40,23 +44,46 @@ def is_list_of_series(data: Any) -> bool:
 def read_array(data: Any, name: str) -> Table:
     """Reads an array [time] or [time, columns], a list of numbers, or a frame.
 
-    The numeric columns of a frame are values; times come from its datetime column or index.
+    The columns of a frame are values, except those named like labels; times come from its datetime column or index.
 
     Raises:
       ValueError: the data are empty, not numbers, or infinite, or have more than two axes or several columns of times.
     """
     data = data.to_pandas() if type(data).__module__.split(".")[0] == "polars" else data
     times, data = _split_times(data, name)
+    left_out: list[Any] = []
+    if isinstance(data, pd.DataFrame):
+        left_out = [column for column in data if str(column).lower() in LABEL_NAMES]
+        data = data[[column for column in data if column not in left_out]]
+        _check_columns(data, name, left_out)
     values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=name)
     if values.ndim > 2 or not values.ndim:
-        raise InputError(f"{name}: has the shape {values.shape}; allowed: [time] and [time, columns]")
+        raise InputError(f"{name}: its shape is {values.shape}; allowed: [time] and [time, columns]")
     if (too_large := np.abs(values) > LARGEST).any():
         row = np.argwhere(too_large)[0][0]
         raise InputError(f"{name}: row {row} is infinite, or beyond 1e100; a missing value is NaN")
     values = values.reshape(len(values), -1)
     names: list[Any] = list(data) if isinstance(data, pd.DataFrame) else [getattr(data, "name", None)]
     named = all(isinstance(column, str) for column in names)
-    return Table(values, times, tuple(names) if named else tuple(map(str, range(values.shape[1]))), named)
+    columns = tuple(names) if named else tuple(map(str, range(values.shape[1])))
+    return Table(values, times, columns, named, tuple(left_out))
+
+
+def _check_columns(frame: pd.DataFrame, name: str, left_out: Sequence[Any]) -> None:
+    """Checks that a frame has columns of values, and that they contain numbers only."""
+    if left_out and not len(frame.columns):
+        raise InputError(f"{name}: has no values; rename {left_out[0]!r} if it contains values and not labels")
+    for column in frame:
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            continue
+        filled = frame[column].dropna()
+        text = [cell for cell in filled.astype(str) if not is_number(cell)]
+        if not text:
+            continue
+        advice = f"make it times with pd.to_datetime(frame[{column!r}])"
+        if not looks_like_times(filled):
+            advice = "leave it out; series of several sensors are a list of frames, one for each"
+        raise InputError(f"{name}: column {column!r} contains text, such as {text[0][:60]!r}; {advice}")
 
 
 def _split_times(data: Any, name: str) -> tuple[Int[np.ndarray, "stamps"], Any]:
@@ -93,10 +120,10 @@ def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     labels = np.asarray(data)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (rows,):
-        raise InputError(f"{name}: has the shape {np.shape(data)}; expected a label for each of the {rows} rows")
+        raise InputError(f"{name}: their shape is {np.shape(data)}; expected a label for each of the {rows} rows")
     wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
     if len(wrong):
-        raise InputError(f"{name}: row {wrong[0]} is {labels[wrong[0]]!r}; allowed: 0 and 1")
+        raise InputError(f"{name}: row {wrong[0]} is {labels[wrong[0]].item()!r}; allowed: 0 and 1")
     return labels.astype(bool)
 
 

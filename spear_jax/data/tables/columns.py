@@ -11,7 +11,7 @@ from spear_jax.errors import InputError
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _DATE_NAMES, _CLOCK_NAMES = ("date", "day"), ("time", "clock")  # of a pair of columns
-_LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
+LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +65,10 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns, decimal: 
         time = time or _first(name for name in free if looks_like_times(head[name]))
         time, clock = _find_clock(head, free, time)
     label = label or _first(name for name in free if name == usual.label)
-    label = label or _first(name for name in free if name.lower() in _LABEL_NAMES)
+    label = label or _first(name for name in free if name.lower() in LABEL_NAMES)
     if not values:
         # A column named like a label is never read as a value, since it would leak the labels.
-        taken = (time, clock, label, *(name for name in names if name.lower() in _LABEL_NAMES))
+        taken = (time, clock, label, *(name for name in names if name.lower() in LABEL_NAMES))
         values = tuple(name for name in names if name not in taken and _is_numeric(head[name], decimal))
     if not values:
         raise InputError(f"no column of numbers; found {', '.join(names)}")

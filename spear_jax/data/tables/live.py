@@ -54,7 +54,9 @@ class LiveTable:
         self._header, self._first_row = _read_line(raw), _read_line(raw)
         try:
             self._csv = CsvFormat.sniff(self._header + self._first_row)
-            head = self._frame(self._first_row) if self._first_row.strip() else pd.DataFrame()
+            if not self._first_row:
+                raise InputError("has a header but no rows")
+            head = self._frame(self._first_row)
             self._parser = _LiveRowParser(head, self._csv, named=named, usual=usual, labelled=False)
             self._parser.report = report
         except InputError as error:
