@@ -4,8 +4,8 @@ python -m spear_jax.main --config=configs/quickstart.py --workdir=runs/quickstar
 
 The weights come from the package that launch/local.sh installs, or else from the Hugging Face Hub.
 
-Takes 4 to 8 minutes on 2 CPU cores. Expected on the test split (base rate .098): AUROC .906, AUPR .656 with trained bin
-embeddings; .863 and .597 with `:frozen`; .820 and .552 with the head alone.
+Takes 5 to 9 minutes on 2 idle CPU cores. Expected on the test split (base rate .098): AUROC .907, AUPR .656 with
+trained bin embeddings; .863 and .597 with `:frozen`; .820 and .552 with the head alone.
 """
 
 from ml_collections import ConfigDict

@@ -18,11 +18,17 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
   exit 2
 fi
 
-# The stamp records what was installed, so that a second start installs nothing.
+# The stamp records what was installed, so that a second start installs nothing. An environment without any stamp is
+# somebody's own, and never cleared.
 stamp="$venv/.installed-$extra-$(cat pyproject.toml requirements.lock | cksum | tr -d ' ')"
 if [ ! -e "$stamp" ]; then
   echo "setting up $venv with $("$python" --version) ..."
+  if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && ! compgen -G "$venv/.installed-*" >/dev/null; then
+    echo "error: $venv was not made by this script and is left alone; set VENV to another folder, or remove it" >&2
+    exit 2
+  fi
   "$python" -m venv --clear "$venv"
+  touch "$venv/.installed-partly"  # so that an interrupted start is recognized
   # uv installs in a fifth of pip's time. pip stands in where uv cannot: it may know another package index.
   pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
   uv=("$venv/bin/python" -m uv pip install -q --python "$venv")

@@ -32,7 +32,7 @@ from spear_jax.data import (
 )
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream
 from spear_jax.errors import InputError
-from spear_jax.evaluation import RunRecord, versions
+from spear_jax.evaluation import RunRecord
 from spear_jax.methods import fit, load_method_backbone
 from spear_jax.model import PlacedModel
 
@@ -210,7 +210,7 @@ class SpearDetector(BaseEstimator):
         check_is_fitted(self, "detector_")
         if epath.Path(folder).is_file():
             raise InputError(f"{folder}: is a file; save needs a folder, which may be new")
-        self.detector_.save(epath.Path(folder), versions())
+        self.detector_.save(epath.Path(folder))
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":

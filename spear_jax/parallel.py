@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -153,6 +155,15 @@ def say(text: str) -> None:
 def no_bar() -> bool | None:
     """Returns tqdm's `disable`: bars are drawn in the main process only, and (None) only on a terminal."""
     return None if is_main() and not _quiet.get() else True
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Says what the with block did and how long it took, unless a progress bar on a terminal shows it."""
+    began = time.monotonic()
+    yield
+    if not sys.stderr.isatty():
+        say(f"{what} ({time.monotonic() - began:.0f} s)")
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def test_a_failed_write_names_the_folder(spear: Spear, tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "write_bytes", fail)
     outcome = spear(*quick(tmp_path / "run"))
     assert outcome.code == 1
-    assert outcome.err.startswith(f"stopped: {tmp_path / 'run'}: [Errno 28] No space left on device; once that is fixed")
+    assert outcome.err.startswith(f"stopped: {tmp_path / 'run'}: [Errno 28] No space left on device; once that is")
 
 
 def test_flag_and_value_may_be_two_words() -> None:

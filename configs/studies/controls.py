@@ -17,7 +17,7 @@ def get_study(arg: str = "") -> Study:
     study = Study(
         name="controls",
         title="SPEAR against its controls",
-        question="Does training the prompt pay? All rows have the same settings, those that SPEAR's validation part"
+        question="Does training the prompt pay? All rows have the same settings, those that SPEAR's validation split"
         " prefers, and five seeds. A control that does as well refutes the prompt.",
         varied="method",
         rows={

@@ -15,7 +15,7 @@ def get_study(arg: str = "") -> Study:
         name="rules",
         title="Made labels against recorded labels",
         question="Can a detector learn from labels that the paper's context rules make, or from injected anomalies? The"
-        " test part has its recorded labels in every row, training and validation those named in the row.",
+        " test split has its recorded labels in every row, training and validation those named in the row.",
         varied="data.labels",
         rows=grid(data__labels=("recorded", "rules", "injected")),
     )

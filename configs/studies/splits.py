@@ -1,4 +1,4 @@
-"""Compares ways of splitting the data into training, validation and test parts.
+"""Compares ways of splitting the data into training, validation and test splits.
 
 python -m spear_jax.main --mode=study --config=configs/studies/splits.py:nasa --workdir=runs/studies
 """

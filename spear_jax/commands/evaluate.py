@@ -55,7 +55,8 @@ def evaluate_detector(
             rule = DecisionRule(detector.threshold, detector.alarm_rule, detector.trained_on)
         else:
             rule = choose_rule(config, dataset, scores.steps["validation"])
-        evaluation = judge_scores(config, dataset, scores, rule)
+        with parallel.announced("metrics of the detector and all controls computed"):
+            evaluation = judge_scores(config, dataset, scores, rule)
         inspection = inspect_prompt(model, backbone, dataset)
     open_folder(folder, config, loaded)
     write_run(folder, config, dataset, evaluation, record, inspection)

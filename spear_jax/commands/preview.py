@@ -20,10 +20,15 @@ def preview_data(config: ConfigDict) -> None:
     Raises:
       InputError: the data are not there, or cannot be used or split.
     """
-    loaded = load_series(config)
+    as_recorded = config.copy_and_resolve_references()
+    if config.data.labels == "column":  # a file without labels is shown before it is refused
+        as_recorded.data.labels = "injected"
+    loaded = load_series(as_recorded)
     parallel.say(f"{loaded.name}: {summarize(loaded.series)}\n\n{series_table(loaded.series)}\n")
     for warning in loaded.warnings:  # before the split, which may fail for the reason they give
         parallel.say(f"WARNING: {warning}")
+    if not all(series.labelled for series in loaded.series):
+        loaded = load_series(config)
     with plain_warnings():
         dataset = build_dataset(config, loaded)
     for line in (*describe_splits(dataset), *describe_notes(dataset.notes)):

@@ -12,7 +12,7 @@ from spear_jax.config import differences, to_json
 from spear_jax.data import Dataset, LoadedSeries
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
-from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, versions, write_results
+from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, write_results
 from spear_jax.model import Inspection
 from spear_jax.report import results_table, write_report
 from spear_jax.storage import read_json, write_whole
@@ -115,7 +115,7 @@ def write_run(
     content = compose_results(config, dataset, evaluation, record)
     if parallel.is_main():
         if detector is not None:
-            detector.save(folder / "detector", versions())
+            detector.save(folder / "detector")
         series_metrics = per_series(evaluation)
         write_report(folder, config, content, dataset, evaluation, series_metrics, inspection)
         write_results(folder, content, dataset, evaluation, series_metrics)

@@ -26,7 +26,7 @@ from spear_jax.detector import (
 from spear_jax.errors import InputError
 from spear_jax.evaluation import AlarmRule
 from spear_jax.methods import load_method_backbone
-from spear_jax.report import shortened
+from spear_jax.report import describe_rule, shortened
 from spear_jax.training import StopSignal
 
 
@@ -71,8 +71,7 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
     parallel.say(
         f"{totals.rows:,} rows of {totals.series:,} series scored, {totals.predicted:,} scores at or above the"
         f" threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
-        f" {totals.alarms:,} alarms (gaps of up to {rule.merge_gap} rows closed, alarms of fewer than"
-        f" {rule.min_length} dropped)\n"
+        f" {totals.alarms:,} alarms ({describe_rule(rule.merge_gap, rule.min_length, 'row')})\n"
         f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - start:.0f} s)"
     )
 
@@ -194,7 +193,8 @@ def _describe_latency(scorer: Scorer, table: LiveTable, scoring: Scoring) -> str
     ahead = look_ahead(view_names(scorer.detector.config)[1:]) or 0
     first = max(window + ahead, scorer.scaler(list_columns(table)).awaited_rows)
     wait = (stride - 1 if scoring.overlap == "first" else window) + ahead
+    then = f"a row waits for at most {wait} more" if wait else "each row is scored at once"
     return (
-        f"the first scores come after {first} rows; from then on a row waits for at most {wait} more (windows of"
-        f" {window} rows, one every {stride}, score.overlap={scoring.overlap})"
+        f"the first scores come after {first} rows; from then on {then} (windows of {window} rows, one every"
+        f" {stride}, score.overlap={scoring.overlap})"
     )

@@ -52,7 +52,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
         if fitted is None:
             return f"by a signal at step {record.training['steps']}; the same command resumes it"
         inspection = inspect_prompt(fitted.model, fitted.backbone, dataset) if fitted.model is not None else None
-        with record.timed("evaluation"):
+        with record.timed("evaluation"), parallel.announced("metrics of the method and all controls computed"):
             evaluation = judge_scores(config, dataset, fitted.scores, fitted.rule)
     detector = fitted.detector
     if fitted.model is not None:

@@ -1,7 +1,7 @@
 """Turns recorded series into what a model reads: split, scaled, labelled, cut into windows and quantized."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def build_dataset(
         references=references,
         ranges=_ranges(config, recorded, parts["train"], scaler),
         notes=notes,
-        warnings=(*loaded.warnings, *_warnings(config, recorded, tuple(parts)), *_warn_of_one_class(examples["train"])),
+        warnings=(*loaded.warnings, *_warnings(config, recorded, parts), *_warn_of_one_class(examples["train"])),
     )
 
 
@@ -270,7 +270,7 @@ def _ranges(
     }
 
 
-def _warnings(config: ConfigDict, recorded: Sequence[Series], splits: Sequence[str]) -> tuple[str, ...]:
+def _warnings(config: ConfigDict, recorded: Sequence[Series], splits: Collection[str]) -> tuple[str, ...]:
     warnings = []
     if config.data.labels in ("rules", "injected"):
         origin = {"rules": "made by the context rules", "injected": "of injected anomalies"}[config.data.labels]

@@ -57,8 +57,8 @@ def split_series(
         if not stretches and kind == "time":
             raise InputError(
                 f"data.split='time': nothing is left for {split}: the longest series has {max(map(len, series))} steps,"
-                f" of which data.gap={gap} are dropped after each cut (data.fractions={tuple(fractions)}); use longer"
-                " series, a smaller data.gap or other fractions"
+                f" and data.gap={gap} steps are dropped after each of the two cuts (data.fractions={tuple(fractions)});"
+                " use longer series, a smaller data.gap or other fractions"
             )
         if not stretches:
             raise InputError(

@@ -18,7 +18,7 @@ from spear_jax.data import Dataset, Quantizer, Reference, ScaleRange
 from spear_jax.detector.model_card import render_card, render_peft_section
 from spear_jax.detector.stored import JSON, read_files, seal, write_files
 from spear_jax.errors import InputError
-from spear_jax.evaluation import AlarmRule, DecisionRule, RunRecord, Threshold
+from spear_jax.evaluation import AlarmRule, DecisionRule, RunRecord, Threshold, versions
 from spear_jax.model import (
     ADAPTER_CONFIG,
     Params,
@@ -194,9 +194,9 @@ class Detector:
             test={},
         )
 
-    def save(self, folder: epath.Path, versions: dict[str, str]) -> None:
-        """Writes the detector and README.md, its model card."""
-        self._write(folder, versions, "")
+    def save(self, folder: epath.Path) -> None:
+        """Writes the detector, with the versions of the software that saves it, and README.md, its model card."""
+        self._write(folder, versions(), "")
 
     def export(self, folder: epath.Path) -> None:
         """Writes the detector, its model card, and its prompt in PEFT's files.

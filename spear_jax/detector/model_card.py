@@ -78,7 +78,7 @@ def render_card(content: Mapping[str, Any]) -> str:
     name = _backbone_name(content)
     warnings = list(content["warnings"])
     if not content["backbone"]["pretrained"]:
-        warnings.insert(0, f"{name}: RANDOM WEIGHTS; no pretrained language model is in this")
+        warnings.insert(0, f"{name}: RANDOM WEIGHTS, not a pretrained language model: its scores say nothing about one")
     lines = "".join(f"- {warning}\n" for warning in warnings)
     return _CARD.format(
         metadata=_metadata(content, data),

@@ -24,7 +24,7 @@ class DecisionRule(NamedTuple):
     Attributes:
       threshold: steps with at least this score are predicted anomalous.
       alarms: turns predicted steps into alarms.
-      chosen_on: name of the data set on whose validation part both were chosen.
+      chosen_on: name of the data set on whose validation split both were chosen.
     """
 
     threshold: Threshold

@@ -112,8 +112,10 @@ def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrai
 
     That control uses the bin embeddings of the model before training.
     """
-    scores = {split: model.score(examples, split) for split, examples in dataset.examples.items()}
-    controls = {}
+    scores, controls = {}, {}
+    for split, examples in dataset.examples.items():
+        with parallel.announced(f"scored {split}"):
+            scores[split] = model.score(examples, split)
     if "test" in dataset.examples and config.controls.head_only and METHODS[config.method].prompt:
         head_scores = score_head_only(
             untrained,

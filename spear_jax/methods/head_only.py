@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
+from spear_jax import parallel
 from spear_jax.data import Examples
 from spear_jax.model import MAX_STATE_BYTES, PlacedModel, fit_head
 
@@ -24,8 +25,9 @@ def score_head_only(
     """
     bare = model.without_prompt()
     fits_in_memory = 4 * training.bins.size * bare.module.hidden <= MAX_STATE_BYTES
-    features = list(bare.features(training, "head only, train")) if fits_in_memory else None
-    head = fit_head(bare, training, positive_weight=positive_weight, seed=seed, features=features)
+    with parallel.announced("control head only: fitted"):
+        features = list(bare.features(training, "head only, train")) if fits_in_memory else None
+        head = fit_head(bare, training, positive_weight=positive_weight, seed=seed, features=features)
 
     def score(split: str, examples: Examples) -> Float[np.ndarray, "windows time"]:
         batches = features if features and examples is training else bare.features(examples, f"head only, {split}")
@@ -36,4 +38,8 @@ def score_head_only(
             scores[rows, steps] = expit((states @ head["kernel"])[..., 0] + head["bias"])
         return scores
 
-    return {split: score(split, examples) for split, examples in splits.items()}
+    scores = {}
+    for split, examples in splits.items():
+        with parallel.announced(f"control head only: scored {split}"):
+            scores[split] = score(split, examples)
+    return scores

@@ -1,7 +1,7 @@
 """Presents results: tables, figures and one page."""
 
 from spear_jax.report.introduction import describe_notes, describe_splits, introduce
-from spear_jax.report.labels import COLUMNS, NAMES, format_number, shortened
+from spear_jax.report.labels import COLUMNS, NAMES, describe_rule, format_number, shortened
 from spear_jax.report.page import write_report
 from spear_jax.report.score_figure import Envelopes
 from spear_jax.report.terminal import results_table
@@ -11,6 +11,7 @@ __all__ = [
     "NAMES",
     "Envelopes",
     "describe_notes",
+    "describe_rule",
     "describe_splits",
     "format_number",
     "introduce",

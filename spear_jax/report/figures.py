@@ -99,8 +99,8 @@ def draw_learning_curves(log: Sequence[Mapping[str, Any]], best_step: int) -> Fi
     base_rate = evaluations["validation_base_rate"].iloc[-1]
     ranking.axhline(base_rate, ls=":", lw=1, color=SCORE, label=f"base rate {base_rate:.3f}")
     ranking.set(ylim=(0, 1), xlabel="optimizer step")
-    for axis, title in ((loss, f"best step, {best_step}"), (ranking, None)):
-        axis.axvline(best_step, ls="--", lw=1, color="black", label=title)
+    for axis in (loss, ranking):
+        axis.axvline(best_step, ls="--", lw=1, color="black", label=f"best step ({best_step})")
         axis.legend(**LEGEND_STYLE)
     return figure
 
@@ -167,7 +167,7 @@ def draw_prompt_movement(log: Sequence[Mapping[str, Any]], best_step: int) -> Fi
     axis.plot(steps, moved, lw=1, marker=".", ms=4)
     for number in np.argsort(-moved[-1])[:1]:
         axis.annotate(f" vector {number + 1}", (steps[-1], moved[-1, number]), fontsize=8, va="center")
-    axis.axvline(best_step, ls="--", lw=1, color="black", label=f"best step, {best_step}")
+    axis.axvline(best_step, ls="--", lw=1, color="black", label=f"best step ({best_step})")
     axis.set(xlabel="optimizer step", ylabel="distance from initial value")
     axis.set_ylim(bottom=0)
     axis.legend(loc="upper left")

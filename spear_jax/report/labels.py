@@ -11,6 +11,14 @@ def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
     return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])
 
 
+def describe_rule(merge_gap: int, min_length: int, unit: str) -> str:
+    """Describes which alarms are merged and dropped; `unit` is 'step' or 'row'."""
+    if not merge_gap and min_length <= 1:
+        return "none merged, none dropped"
+    gaps = f"gaps of up to {merge_gap} {unit}{'s' if merge_gap > 1 else ''} closed" if merge_gap else "none merged"
+    return f"{gaps}, {f'alarms of fewer than {min_length} {unit}s dropped' if min_length > 1 else 'none dropped'}"
+
+
 NAMES = {
     "random_scores": "random scores",
     "always_normal": "always normal",

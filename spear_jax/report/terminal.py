@@ -5,7 +5,7 @@ from typing import Any
 
 from spear_jax.config import METHODS
 from spear_jax.data import SPLITS
-from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, format_number
+from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, describe_rule, format_number
 
 LEGEND = {
     "vus_pr": "VUS-PR: AUPR with partial credit near an anomaly, averaged over tolerances; mean over series",
@@ -60,8 +60,7 @@ def describe_alarms(content: Mapping[str, Any]) -> list[str]:
     if "alarms" not in content:
         return []
     rule = content["alarms"]
-    gap, length = rule["merge_gap"], rule["min_length"]
-    return [f"alarms: gaps of up to {gap} steps are closed, then alarms of fewer than {length} steps dropped"]
+    return [f"alarms: {describe_rule(rule['merge_gap'], rule['min_length'], 'step')}"]
 
 
 def _headline(content: Mapping[str, Any]) -> str:

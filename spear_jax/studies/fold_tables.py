@@ -31,7 +31,7 @@ def explain_folds(study: Study, by_row: Mapping[str, pd.DataFrame], numbers: pd.
     """Returns what the figures of the first table are; arguments as for `paired_differences`."""
     rates = sorted({f"{rate:.3f}" for runs in by_row.values() for rate in runs["base_rate"].dropna()})
     return (
-        f"Mean ± standard deviation over seeds, on the test parts of all {study.folds} folds together: every series is"
+        f"Mean ± standard deviation over seeds, on the test splits of all {study.folds} folds together: every series is"
         " tested once, by a detector that never saw its labels. Pooled: over the steps of all series, although each"
         f" fold's scores come from another detector; base rate {' or '.join(rates) or '-'}. By series: mean over the"
         f" {numbers['series'].nunique()} series with normal and anomalous steps. Validation AUPR: mean over folds."

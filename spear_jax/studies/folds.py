@@ -1,4 +1,4 @@
-"""Pools the runs of all folds: over the steps of their test parts, and by series."""
+"""Pools the runs of all folds: over the steps of their test splits, and by series."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from spear_jax.storage import write_parquet
 from spear_jax.studies.planning import PlannedRun
 
 POOLED = "folds"
-"""In the column `split` of a table: the test parts of all folds together. The row belongs to the run of fold 0."""
+"""In the column `split` of a table: the test splits of all folds together. The row belongs to the run of fold 0."""
 
 SERIES_METRICS = ("auroc", "aupr", "vus_pr")
 """Metrics of a single series that has both classes."""
@@ -39,7 +39,7 @@ def read_run_series(run: str, folder: Path) -> pd.DataFrame:
 
 
 def pool_folds(rows: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns the row of a table that holds the test parts of all folds together.
+    """Returns the row of a table that holds the test splits of all folds together.
 
     AUROC, AUPR, F1 and the like are pooled over the steps of all series, with each fold's scores as they are and its
     own threshold. VUS and the other interval metrics, series_auroc and series_aupr are means over the series that have

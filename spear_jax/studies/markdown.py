@@ -24,7 +24,7 @@ COSTS = {
 }
 
 EXPLANATION = (
-    "Mean ± standard deviation over seeds, on the test part unless the column says otherwise. Brackets: 95 % bootstrap"
+    "Mean ± standard deviation over seeds, on the test split unless the column says otherwise. Brackets: 95 % bootstrap"
     " interval over series, its ends averaged over seeds."
 )
 
@@ -32,8 +32,8 @@ EXPLANATION = (
 def seed_results(study: Study, planned: Sequence[PlannedRun], table: pd.DataFrame) -> pd.DataFrame:
     """Returns the measured runs of a study, one line for each row and seed, in the order of the rows, controls last.
 
-    Its columns are those of `table` for the test part, and `row` and `validation_aupr`. With folds, a line is about the
-    test parts of all of them; controls have none.
+    Its columns are those of `table` for the test split, and `row` and `validation_aupr`. With folds, a line is about
+    the test splits of all of them; controls have none.
 
     Args:
       study: the study.
@@ -119,7 +119,7 @@ def _differences(study: Study, by_row: Mapping[str, pd.DataFrame], results: pd.D
         if label != study.reference:
             differences = runs.set_index("seed")[metrics].apply(pd.to_numeric) - reference
             lines.append([label, *(spread(differences, metric, sign="+") for metric in metrics)])
-    title = f"Difference from {study.reference} with the same seed, and so the same test part:"
+    title = f"Difference from {study.reference} with the same seed, and so the same test split:"
     return [title, pipe_table([study.varied, *(COLUMNS[metric] for metric in metrics)], lines)]
 
 

@@ -87,9 +87,9 @@ class Study:
       axis: config field along which the figure is drawn; '' means one line of the figure per row.
       controls_of: row whose controls get rows of their own; '' means none.
       reference: row that the others are compared with, seed by seed; '' means none.
-      metrics: metrics of the test part that the table shows.
+      metrics: metrics of the test split that the table shows.
       matrices: metrics shown in each of the matrices that `Row.cells` name.
-      folds: K to run each row and seed once for each of K folds (`data.folds`) and to show their test parts together,
+      folds: K to run each row and seed once for each of K folds (`data.folds`) and to show their test splits together,
         pooled over steps and by series, instead of `metrics`, `matrices` and controls; 0 for runs without folds.
       not_measured: rows that need weights or an API -> the command that measures them.
     """

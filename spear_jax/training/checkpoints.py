@@ -68,7 +68,9 @@ class Checkpoints:
                     progress=ocp.args.JsonRestore(),
                 ),
             )
-        return restored.state, Progress(**restored.progress)
+        names = [field.name for field in dataclasses.fields(Progress)]  # earlier versions stored more
+        progress = {name: restored.progress[name] for name in names if name in restored.progress}
+        return restored.state, Progress(**progress)
 
     def wait(self) -> None:
         """Waits until pending checkpoints are complete."""

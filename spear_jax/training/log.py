@@ -39,7 +39,8 @@ def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, sec
         f"  validation: loss {line['validation_loss']:.4f} AUROC {number(line['validation_auroc'])}"
         f" AUPR {number(line['validation_aupr'])} (base rate {line['validation_base_rate']:.3f})"
         f"  prompt: gradient {line['prompt_gradient']:.1e} update {line['prompt_update']:.1e}"
-        f"  {windows_per_second:.1f} windows/s  ETA {minutes}:{seconds:02d}{'  best' if line['best'] else ''}"
+        f"  {windows_per_second:.1f} windows/s  ETA {minutes}:{seconds:02d}, then scoring"
+        f"{'  best' if line['best'] else ''}"
     )
 
 

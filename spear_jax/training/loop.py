@@ -105,7 +105,7 @@ class Trainer:
             "optimizer": jax.jit(optimizer.init, out_shardings=everywhere)(model.trainable),
             "best": model.trainable,
         }
-        self.progress = Progress(seed=config.seed)
+        self.progress = Progress()
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._first_prompt = _prompt_vectors(model.trainable)
         if self._checkpoints.latest() is not None:
@@ -115,7 +115,8 @@ class Trainer:
             parallel.say(f"resuming at step {self.progress.step}, epoch {self.progress.epoch + 1}")
         elif _begins_with_fitted_head(config, model):
             weight = config.train.positive_weight
-            head = fit_head(model, dataset.training, positive_weight=weight, seed=config.seed)
+            with parallel.announced("head fitted, as training begins with it"):
+                head = fit_head(model, dataset.training, positive_weight=weight, seed=config.seed)
             self.state["trainable"]["head"] = parallel.place(head, everywhere)
         self._log = Log(folder / "metrics.jsonl", self.progress.step)
         self.windows, self.seconds = 0, 0.0
@@ -200,7 +201,7 @@ class Trainer:
         return metrics
 
     def _evaluate(self, stopwatch: Stopwatch) -> dict[str, Any]:
-        """Ends an epoch with an evaluation on the validation part; returns its line for metrics.jsonl."""
+        """Ends an epoch with an evaluation on the validation split; returns its line for metrics.jsonl."""
         trained = dataclasses.replace(self._model, trainable=self.state["trainable"])
         evaluation = evaluate_validation(trained, self._dataset)
         # If the validation loss is not finite, the next step's loss will not be either.

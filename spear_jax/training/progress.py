@@ -21,7 +21,6 @@ class Progress:
       step: optimizer steps taken.
       epoch: epochs finished.
       step_in_epoch: steps taken in the current epoch.
-      seed: seed of the data's order; with `epoch`, it is the run's whole random state.
       order: digest of the order of the current epoch.
       sums: partial sums of the current epoch.
       best: the best evaluation so far: metric, value, epoch, step; empty before the first.
@@ -33,7 +32,6 @@ class Progress:
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
-    seed: int = 0
     order: str = ""
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -70,7 +68,7 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
     def end_epoch(self, evaluation: dict[str, float | None], metric: str) -> dict[str, Any]:
-        """Ends an epoch with its evaluation on the validation part; returns its line for metrics.jsonl."""
+        """Ends an epoch with its evaluation on the validation split; returns its line for metrics.jsonl."""
         best, sums = self.record(evaluation, metric), self.sums
         self.epoch += 1
         self.step_in_epoch, self.sums, self.order = 0, {}, ""

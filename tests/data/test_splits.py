@@ -94,9 +94,7 @@ def test_too_few_series_are_refused_by_name():
 
 
 def test_series_too_short_for_their_gap_are_refused_by_length():
-    message = (
-        r"data.split='time': nothing is left for validation: the longest series has 60 steps, of which data.gap=12 "
-    )
+    message = r"data.split='time': nothing is left for validation: the longest series has 60 steps, and data.gap=12 "
     with pytest.raises(InputError, match=message):
         split_series(make([50, 60]), "time", FRACTIONS, window=8, stride=8, gap=12, seed=0)
 

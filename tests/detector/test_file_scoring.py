@@ -32,6 +32,7 @@ from spear_jax.detector.stream import Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation.alarms import AlarmRule, find_alarms
 from spear_jax.model.placed import PlacedModel
+from spear_jax.report.labels import describe_rule
 from spear_jax.report.score_figure import Envelope
 
 pytestmark = pytest.mark.one_python
@@ -181,7 +182,7 @@ def test_remarks_on_files_are_printed(spear: Spear, finished: Run, tmp_path: Pat
         "t.csv: columns that are left out (no numbers, or another label): note",
         "t.csv: 2 infinite values (beyond 1e100) are taken as missing",
         "t.csv: column 'level' is constant (1.5)",
-        "t.csv: 1 gaps, where the usual step is 1 s",
+        "t.csv: 1 gap, where the usual step is 1 s",
     ):
         assert f"WARNING: {tmp_path}/{remark}" in outcome.out
 
@@ -277,7 +278,7 @@ def test_alarms_and_figure_are_written(spear: Spear, finished: Run, tmp_path: Pa
     overrides = ("--config.alarms.merge_gap=2", "--config.alarms.min_length=3", "--config.score.format=csv")
     outcome = spear(*common, f"--workdir={tmp_path / 'o'}", *overrides)
     assert outcome.code == 0, outcome.err
-    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 dropped)" in outcome.out
+    assert "(gaps of up to 2 rows closed, alarms of fewer than 3 rows dropped)" in outcome.out
     scores = pd.read_csv(tmp_path / "o" / "scores.csv", parse_dates=["timestamp"])
     alarms = pd.read_csv(tmp_path / "o" / "alarms.csv", parse_dates=["start_time", "end_time", "peak_time"])
     assert len(scores) == 800 and len(alarms) > 0
@@ -295,20 +296,29 @@ def test_alarms_and_figure_are_written(spear: Spear, finished: Run, tmp_path: Pa
         assert alarms[f"{end}_time"].tolist() == [at[pair] for pair in zip(alarms["series"], alarms[end], strict=True)]
     outcome = spear(*common, f"--workdir={tmp_path / 'p'}")
     rule = results(finished.workdir)["alarms"]
-    assert f"(gaps of up to {rule['merge_gap']} rows closed, alarms of fewer than {rule['min_length']}" in outcome.out
+    assert f"({describe_rule(rule['merge_gap'], rule['min_length'], 'row')})" in outcome.out
 
 
 def test_an_envelope_keeps_the_extremes_of_a_long_series() -> None:
     rng = np.random.default_rng(0)
     values, scores = rng.normal(size=50_001), rng.random(50_001)
+    times = np.datetime64("2025-01-01", "ns") + np.arange(50_001) * np.timedelta64(1, "m")
     envelope = Envelope()
     for begin in range(0, len(values), 777):
-        envelope.add(values[begin : begin + 777], scores[begin : begin + 777])
+        envelope.add(values[begin : begin + 777], scores[begin : begin + 777], times[begin : begin + 777])
     assert len(envelope.steps) <= 4096
     for i, step in enumerate(envelope.steps):
         here = slice(step, step + envelope.width)
         expected = [values[here].min(), values[here].max(), scores[here].max()]
         np.testing.assert_array_equal(envelope.extremes[i], expected)
+        assert envelope.times[i] == times[step]
+    assert envelope.dated and np.diff(envelope.x) == pytest.approx(envelope.width / 1440)
+
+
+def test_an_envelope_without_all_times_counts_rows() -> None:
+    envelope, rows = Envelope(), np.arange(3.0)
+    envelope.add(rows, rows, np.array(["2025-01-01", "NaT", "2025-01-02"], "datetime64[ns]"))
+    assert not envelope.dated and envelope.x.tolist() == [0, 1, 2]
 
 
 # The peak is that of this program alone: ru_maxrss would begin with what the tests that started it hold.

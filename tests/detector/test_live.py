@@ -64,7 +64,8 @@ def test_live_scores_are_those_of_the_file(
     come(table.read_bytes())
     told = spear(*common, "--input=-")
     assert told.code == 0, told.err
-    assert f"from then on a row waits for at most {stride - 1} more" in told.err
+    then = f"a row waits for at most {stride - 1} more" if stride > 1 else "each row is scored at once"
+    assert f"from then on {then} (windows of" in told.err
     live = pd.read_csv(io.StringIO(told.out), parse_dates=["timestamp"])
     whole = spear(*common, f"--input={table}", f"--workdir={tmp_path / 'o'}", "--config.score.overlap=first")
     assert whole.code == 0, whole.err
@@ -313,9 +314,9 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     assert outcome.code == 0, outcome.err
     assert warnings(outcome) == [
         "up to row 1: columns that are left out (no numbers, or another label): note",
-        "up to row 8: 1 infinite values (beyond 1e100) are taken as missing",
-        "up to row 101: 1 gaps, where the usual step is 1 s",
-        "up to row 251: 1 time stamps come twice",
+        "up to row 8: 1 infinite value (beyond 1e100) is taken as missing",
+        "up to row 101: 1 gap, where the usual step is 1 s",
+        "up to row 251: 1 time stamp comes twice",
         "3 gaps, where the usual step is 1 s",
         "column 'level' is constant (1.5)",
     ]

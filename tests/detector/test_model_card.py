@@ -29,7 +29,7 @@ def metadata(folder: Path) -> Any:
 def saved(finished: Run, folder: Path, **fields: Any) -> Path:
     """The finished run's detector with other fields."""
     detector = dataclasses.replace(Detector.load(epath.Path(finished.workdir)), **fields)
-    detector.save(epath.Path(folder), detector.versions)
+    detector.save(epath.Path(folder))
     return folder
 
 

@@ -140,10 +140,22 @@ def test_gpu_runs_in_an_environment_of_its_own_and_never_on_the_cpu(fakes: Fakes
         '#!/bin/bash\ncase "$*" in *pip*) ;; *) echo "$JAX_PLATFORMS: $*"; exit 3 ;; esac'
     )
     (venv / "bin" / "python").chmod(0o755)
+    (venv / ".installed-gpu-1").touch()  # of an earlier version
     outcome = fakes.run(str(LAUNCH / "gpu.sh"), "--config=c.py", "--workdir=w", environment={"VENV": str(venv)})
     assert outcome.code == 3  # the program's
     assert outcome.out.splitlines()[-1] == "cuda,cpu: -m spear_jax.main --config=c.py --workdir=w"
     assert any(venv.glob(".installed-gpu-*"))
+
+
+def test_an_environment_of_the_users_own_is_left_alone(fakes: Fakes) -> None:
+    fakes.add("python3", "exit 0")
+    venv = fakes.folder / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "own").touch()
+    outcome = fakes.run(str(LAUNCH / "local.sh"), "python", "--version", environment={"VENV": str(venv)})
+    assert outcome.code == 2
+    assert f"error: {venv} was not made by this script and is left alone" in outcome.err
+    assert [path.name for path in venv.rglob("*")] == ["bin", "own"]
 
 
 def lint(command: str, config: Path) -> dict[str, object]:

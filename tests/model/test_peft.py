@@ -379,7 +379,7 @@ def test_what_peft_would_read_otherwise_is_refused(
     detector = Detector.load(epath.Path(finished.workdir))
     detector.config.update_from_flattened_dict({field: value})
     pretrained = dataclasses.replace(detector, backbone=detector.backbone | {"pretrained": True})
-    pretrained.save(epath.Path(tmp_path / "saved"), detector.versions)
+    pretrained.save(epath.Path(tmp_path / "saved"))
     out = tmp_path / "out"
     said = f"config.{field}={value!r}"
     check_refusal(spear("--mode=export", f"--detector={tmp_path / 'saved'}", f"--workdir={out}"), said)

@@ -19,7 +19,7 @@ from etils.epath import backend
 from spear_jax.data.step_scores import StepScores
 from spear_jax.evaluation.thresholds import Threshold
 from spear_jax.report import figures
-from spear_jax.report.labels import COLUMNS, DIGITS, NAMES, STEPWISE
+from spear_jax.report.labels import COLUMNS, DIGITS, NAMES, STEPWISE, describe_rule
 from spear_jax.report.score_figure import Envelopes
 from spear_jax.training.checkpoints import read_trainable
 
@@ -113,10 +113,7 @@ def test_the_page_says_what_results_json_says(finished: Run) -> None:
     for text in ("VUS-PR: AUPR", "VUS-ROC: AUROC", "Affil. F1: ", "no anomaly, per 10,000 steps", "Alarms: "):
         assert text in page.text
     rule = content["alarms"]
-    assert (
-        f"gaps of up to {rule['merge_gap']} steps are closed, then alarms of fewer than {rule['min_length']}"
-        in page.text
-    )
+    assert f"Alarms: {describe_rule(rule['merge_gap'], rule['min_length'], 'step')}" in page.text
     assert "The weights of random:tiny are RANDOM" in page.text
     assert f"{content['parameters']['trainable']:,} parameters" in page.text
     assert f"Threshold {content['threshold']['value']:.4g}: rule “best_f1”" in page.text
@@ -193,7 +190,8 @@ def test_names_out_of_a_file_are_text_and_not_markup(spear: Spear, tmp_path: Pat
 def test_names_and_warnings_in_the_figure_of_scores_are_text(tmp_path: Path) -> None:
     name = "f/$\\frac$"
     envelopes = Envelopes()
-    envelopes.add(pd.DataFrame({"series": name, "value": np.arange(9.0), "score": np.linspace(0, 1, 9)}))
+    rows = {"value": np.arange(9.0), "score": np.linspace(0, 1, 9), "timestamp": pd.NaT}
+    envelopes.add(pd.DataFrame({"series": name, **rows}).astype({"timestamp": "datetime64[ns]"}))
     alarms = pd.DataFrame({"series": [name], "start": [5], "end": [8]})
     envelopes.draw(epath.Path(tmp_path / "scores.png"), 0.5, alarms, [f"the detector: {name} is odd"])
     assert ink(tmp_path / "scores.png") > 0.01

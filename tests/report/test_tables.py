@@ -3,7 +3,7 @@
 import pytest
 from conftest import REPOSITORY, Run, results
 
-from spear_jax.report.labels import COLUMNS, DIGITS, PRINTED, format_number
+from spear_jax.report.labels import COLUMNS, DIGITS, PRINTED, describe_rule, format_number
 from spear_jax.report.terminal import LEGEND, results_table
 
 pytestmark = pytest.mark.one_python
@@ -34,6 +34,12 @@ def test_a_number_of_alarms_has_one_decimal() -> None:
     assert shown == ["2.000", "2.0", "2.0"]
     assert format_number("delay", None) == "-"
     assert set(DIGITS) <= set(COLUMNS)
+
+
+def test_a_rule_that_does_nothing_says_so() -> None:
+    assert describe_rule(0, 1, "step") == "none merged, none dropped"
+    assert describe_rule(1, 0, "row") == "gaps of up to 1 row closed, none dropped"
+    assert describe_rule(0, 3, "row") == "none merged, alarms of fewer than 3 rows dropped"
 
 
 def test_readme_shows_the_lines_printed_today(finished: Run) -> None:

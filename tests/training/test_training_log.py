@@ -48,7 +48,7 @@ def test_the_line_has_the_numbers_a_speed_and_an_eta() -> None:
         "AUPR 0.400",
         "base rate 0.100",
         "15.2 windows/s",
-        "12:34",
+        "ETA 12:34, then scoring",
     ):
         assert part in line
     assert "undefined (one class)" in epoch_line(LINE | {"validation_auroc": None}, 40, 1, 1)

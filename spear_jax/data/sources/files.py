@@ -83,8 +83,8 @@ def load_files(
         if labels == "column" and not file.columns.label:
             raise InputError(
                 f"{file_path}: no label column; found {', '.join((*file.columns.values, *file.columns.left_out))}; name"
-                " one in data.label_column, give data.intervals with data.labels=intervals, or have labels made with"
-                " data.labels=rules or data.labels=injected"
+                " one with --config.data.label_column, give data.intervals with data.labels=intervals, or have labels"
+                " made with data.labels=rules or data.labels=injected"
             )
         recorded += _read_series(file)
         warnings += [f"{file_path}: {remark}" for remark in file.remarks]

@@ -13,6 +13,11 @@ _COUNTER_ROWS = 20  # number of rows from which a column that rises by whole num
 _USUAL_STEPS = 100  # number of time steps whose median is the usual step
 _EARLIEST = pd.Timestamp("1980-01-01").value
 
+_LONG_TABLE = (
+    "if another column names the sensor of each row, this is a long table: write a column or a file per sensor (see"
+    " docs/data_formats.md)"
+)
+
 
 class Remarks:
     """Remarks on the rows of a table, collected chunk by chunk; iterating yields sentences."""
@@ -67,17 +72,23 @@ class Remarks:
     def _at_any_row(self) -> list[str]:
         """Returns the remarks that any row may cause, one per kind; '' for no remark."""
         columns, left_out = self._columns, ", ".join(self._columns.left_out)
+        order = "rows keep the file's order, which should be that of time"
+        usual = f"where the usual step is {self._usual_step / 1e9:g} s"
         counts = (
-            (self._infinite, "infinite values (beyond 1e100) are taken as missing"),
-            (self._repeated, "time stamps come twice"),
-            (self._backward, "time stamps step back; rows keep the file's order, which should be that of time"),
-            (self._gaps, f"gaps, where the usual step is {self._usual_step / 1e9:g} s"),
+            (self._infinite, "infinite value", " (beyond 1e100) is taken", " (beyond 1e100) are taken", " as missing"),
+            (self._repeated, "time stamp", " comes", " come", " twice"),
+            (self._backward, "time stamp", " steps", " step", f" back; {order}"),
+            (self._gaps, "gap", "", "", f", {usual}"),
         )
         return [
             *self._guesses,
             f"times are those of {columns.time!r} and {columns.clock!r} together" if columns.clock else "",
             f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
-            *(f"{count} {remark}" if count else "" for count, remark in counts),
+            *(
+                f"{count} {noun}{f's{many}' if count > 1 else one}{rest}" if count else ""
+                for count, noun, one, many, rest in counts
+            ),
+            _LONG_TABLE if self._repeated and columns.left_out and len(columns.values) == 1 else "",
         ]
 
     def news(self) -> Iterator[str]:

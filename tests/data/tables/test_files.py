@@ -346,15 +346,22 @@ def test_remarks(tmp_path: Path) -> None:
     loaded = files.load_files(str(tmp_path / "own.csv"))
     message = " ".join(loaded.warnings)
     for remark in (
-        "1 infinite values (beyond 1e100) are taken as missing",
+        "1 infinite value (beyond 1e100) is taken as missing",
         "column 'still' is constant (3)",
         "column 'nothing' has no value at all",
-        "1 time stamps come twice",
-        "1 time stamps step back",
+        "1 time stamp comes twice",
+        "1 time stamp steps back",
         "gaps, where the usual step is 300 s",
     ):
         assert remark in message
     assert np.isnan(loaded.series[0].values[[3, 4]]).all()
+
+
+def test_a_long_table_is_remarked_on(tmp_path: Path) -> None:
+    table = frame()[["time", "pump", "label"]].assign(sensor="north")
+    pd.concat([table, table.assign(sensor="south")]).sort_values("time").to_csv(tmp_path / "own.csv", index=False)
+    message = " ".join(files.load_files(str(tmp_path / "own.csv")).warnings)
+    assert f"{ROWS} time stamps come twice" in message and "this is a long table" in message
 
 
 def test_an_empty_file_among_others_is_left_out(tmp_path: Path) -> None:
@@ -490,7 +497,7 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text("name,place\na,b\n"),
         "own.csv: no column of numbers; found name, place",
     ),
-    "no label": (rewrite("label", "other"), "own.csv: no label column; found pump, flow, other; name one in"),
+    "no label": (rewrite("label", "other"), "own.csv: no label column; found pump, flow, other; name one with"),
     "no rows": (lambda path: path.write_text("time,pump,label\n"), "own.csv: no file has any rows"),
     "half a gzip": (compressed(gzip.open), "own.csv.gz: cannot be read"),
     "half a bzip2": (compressed(bz2.open), "own.csv.bz2: cannot be read"),
@@ -729,6 +736,9 @@ def test_without_labels_the_error_names_the_choices(spear: Spear, tmp_path: Path
     arguments = command("files:debug", QUICK | {"data.dir": table}, workdir=tmp_path / "run")
     check_refusal(spear(*arguments), "no label column", "data.labels=rules", "data.labels=injected", "data.intervals")
     assert not (tmp_path / "run").exists()
+    shown = spear(*command("files:debug", QUICK | {"data.dir": table}, mode="preview"))
+    assert shown.code == 2 and "no label column" in shown.err and "--config.data.label_column" in shown.err
+    assert "3,200 steps" in shown.out and "telemetry/t1" in shown.out and "no labels" in shown.out
     outcome = spear(
         *command("files:debug", QUICK | {"data.dir": table, "data.labels": "rules"}, workdir=tmp_path / "run")
     )
