@@ -26,7 +26,7 @@ from spear_jax.detector import (
 from spear_jax.errors import InputError
 from spear_jax.evaluation import AlarmRule
 from spear_jax.methods import load_method_backbone
-from spear_jax.report import describe_rule, shortened
+from spear_jax.report import counted, describe_rule, shortened
 from spear_jax.training import StopSignal
 
 
@@ -69,9 +69,10 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
         parallel.say(line)
     threshold, rule = detector.threshold, detector.alarm_rule
     parallel.say(
-        f"{totals.rows:,} rows of {totals.series:,} series scored, {totals.predicted:,} scores at or above the"
-        f" threshold {threshold.value:.4g} ({threshold.rule} on {detector.trained_on}),"
-        f" {totals.alarms:,} alarms ({describe_rule(rule.merge_gap, rule.min_length, 'row')})\n"
+        f"{counted(totals.rows, 'row')} of {totals.series:,} series scored,"
+        f" {counted(totals.predicted, 'score')} at or above the threshold {threshold.value:.4g}"
+        f" ({threshold.rule} on {detector.trained_on}),"
+        f" {counted(totals.alarms, 'alarm')} ({describe_rule(rule.merge_gap, rule.min_length, 'row')})\n"
         f"{folder}: scores.{config.score.format}, alarms.csv, figures/scores.png ({time.monotonic() - start:.0f} s)"
     )
 

@@ -11,6 +11,11 @@ def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
     return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, in the plural unless it is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_rule(merge_gap: int, min_length: int, unit: str) -> str:
     """Describes which alarms are merged and dropped; `unit` is 'step' or 'row'."""
     if not merge_gap and min_length <= 1:

@@ -49,17 +49,16 @@ class Checkpoints:
             force=True,
         )
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[Any, Progress]:
-        """Reads a checkpoint.
+    def restore(self, like: Any) -> tuple[Any, Progress]:
+        """Reads the last checkpoint.
 
         Args:
           like: a state of the same structure, shapes and shardings.
-          step: step of the checkpoint; None means the last one.
 
         Raises:
           InputError: it cannot be read.
         """
-        step = self.latest() if step is None else step
+        step = self.latest()
         with _one_line_errors(f"{self._manager.directory}/{step}"):
             restored = self._manager.restore(
                 step,

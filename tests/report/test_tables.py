@@ -3,7 +3,7 @@
 import pytest
 from conftest import REPOSITORY, Run, results
 
-from spear_jax.report.labels import COLUMNS, DIGITS, PRINTED, describe_rule, format_number
+from spear_jax.report.labels import COLUMNS, DIGITS, PRINTED, counted, describe_rule, format_number
 from spear_jax.report.terminal import LEGEND, results_table
 
 pytestmark = pytest.mark.one_python
@@ -34,6 +34,10 @@ def test_a_number_of_alarms_has_one_decimal() -> None:
     assert shown == ["2.000", "2.0", "2.0"]
     assert format_number("delay", None) == "-"
     assert set(DIGITS) <= set(COLUMNS)
+
+
+def test_one_of_a_kind_has_no_plural() -> None:
+    assert [counted(number, "alarm") for number in (0, 1, 1200)] == ["0 alarms", "1 alarm", "1,200 alarms"]
 
 
 def test_a_rule_that_does_nothing_says_so() -> None:

@@ -21,7 +21,7 @@ from conftest import plain_environment
 from etils import epath
 
 from spear_jax.errors import InputError
-from spear_jax.training.checkpoints import KEEP, Checkpoints
+from spear_jax.training.checkpoints import KEEP, Checkpoints, read_trainable
 from spear_jax.training.log import Log
 from spear_jax.training.progress import Progress
 
@@ -279,9 +279,9 @@ def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed
     assert_same_end(unfinished, undisturbed)
 
 
-def restore(folder: Path, like: Any, step: int | None = None) -> tuple[Any, Progress]:
+def restore(folder: Path, like: Any) -> tuple[Any, Progress]:
     with Checkpoints(epath.Path(folder)) as checkpoints:
-        return checkpoints.restore(like, step)
+        return checkpoints.restore(like)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "half"])
@@ -348,15 +348,15 @@ def test_a_checkpoint_holds_its_own_step_though_the_next_call_begins_at_once(
     with Checkpoints(epath.Path(tmp_path) / "checkpoints") as checkpoints:
         for step in range(1, 6):
             array = call(array)
-            checkpoints.save({"trainable": array}, Progress(step=step))
+            checkpoints.save({"trainable": {"prompt": array}}, Progress(step=step))
             for _ in range(10):  # the buffer that is being saved is donated and overwritten
                 array = call(array)
             array = jnp.full_like(array, step)
     assert len(saved(tmp_path)) == KEEP
     for step in saved(tmp_path):
-        restored, progress = restore(tmp_path / "checkpoints", {"trainable": array}, step)
-        assert progress.step == step
-        np.testing.assert_array_equal(restored["trainable"], float(step))
+        restored = read_trainable(epath.Path(tmp_path) / "checkpoints" / str(step))
+        np.testing.assert_array_equal(restored["prompt"], float(step))
+    assert restore(tmp_path / "checkpoints", {"trainable": {"prompt": array}})[1].step == max(saved(tmp_path))
 
 
 def test_only_the_last_few_checkpoints_are_kept(undisturbed: Path) -> None:
