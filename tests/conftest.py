@@ -74,6 +74,24 @@ def save_figure(self: Figure, file: Any, **options: Any) -> None:
 Figure.savefig = save_figure  # type: ignore[method-assign]
 
 
+# Files that take longest. They come first, so that no process is left alone with one in the end.
+LONGEST = (
+    "test_resume",
+    "test_devices",
+    "test_processes",
+    "test_notebook",
+    "test_studies",
+    "test_detector",
+    "test_decoder",
+    "test_trained",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the files that take longest to the front."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Draws the figures of tests that are about them."""

@@ -235,7 +235,7 @@ def test_embeddings_that_were_drawn_do_not_hang_on_the_machine(finished: Run, mo
 
     detector, backbone = Detector.load(epath.Path(finished.workdir)), load_backbone("random:tiny")
     here = detector.assemble(backbone).frozen["embedding"]["table"]
-    monkeypatch.setattr("spear_jax.model.assemble.bin_table", elsewhere)
+    monkeypatch.setattr("spear_jax.model.embedding.bin_table", elsewhere)
     there = detector.assemble(backbone).frozen["embedding"]["table"]
     assert here.shape == (101, 32)
     np.testing.assert_array_equal(here, there)

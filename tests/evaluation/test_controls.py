@@ -46,7 +46,13 @@ def test_a_prompt_can_stay_untrained(spear: Spear, nasa: Path, tmp_path: Path) -
     assert scored.code == 0, scored.err
 
 
-@pytest.mark.parametrize("fields", [{"train.parts": "head"}, {"prompt.length": 0, "head.init": "fitted"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"train.parts": "head"}, marks=pytest.mark.slow),
+        {"prompt.length": 0, "head.init": "fitted"},
+    ],
+)
 def test_precomputed_states_change_no_result(
     fields: dict[str, object], spear: Spear, nasa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

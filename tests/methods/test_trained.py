@@ -87,7 +87,7 @@ def test_an_lstm_distinguishes_missing_values_from_all_bins() -> None:
     assert len(np.unique(np.concatenate(outputs).round(7), axis=0)) == BINS + 1
 
 
-@pytest.mark.parametrize("name", [TINY, "gemma"])
+@pytest.mark.parametrize("name", [TINY, pytest.param("gemma", marks=pytest.mark.slow)])
 def test_fine_tuning_starts_from_the_frozen_model_and_trains_every_weight(tmp_path: Path, name: str) -> None:
     config = config_of("fine_tuning")
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}")
@@ -102,7 +102,7 @@ def test_fine_tuning_starts_from_the_frozen_model_and_trains_every_weight(tmp_pa
     assert unchanged == set()
 
 
-@pytest.mark.parametrize("name", [TINY, "gemma"])
+@pytest.mark.parametrize("name", [TINY, pytest.param("gemma", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("int8", ["none", "channel"])
 def test_lora_starts_from_the_frozen_model_and_trains_its_additions_alone(tmp_path: Path, name: str, int8: str) -> None:
     config = config_of("lora", **{"lora.rank": 2})
@@ -142,7 +142,7 @@ def test_lora_is_the_low_rank_product() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["lstm", "lstm_causal", "fine_tuning", "lora"])
+@pytest.mark.parametrize("method", ["lstm", pytest.param("lstm_causal", marks=pytest.mark.slow), "fine_tuning", "lora"])
 def test_a_run_goes_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path, method: str) -> None:
     run = tmp_path / "run"
     assert spear(*quick_on(nasa, run, {"method": method})).code == 0

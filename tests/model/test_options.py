@@ -134,11 +134,12 @@ def test_every_option_means_what_it_says_and_no_two_are_one(
     ("kind", "position", "pooling"),
     [
         ("gemma", "prefix", "step"),
-        ("gemma", "after_cls", "mean"),
         ("gemma", "prefix", "last"),
-        ("gemma", "prefix", "peft_last"),
         ("bert", "prefix", "step"),
-        ("bert", "suffix", "last"),
+        *(
+            pytest.param(*choice, marks=pytest.mark.slow)
+            for choice in (("gemma", "after_cls", "mean"), ("gemma", "prefix", "peft_last"), ("bert", "suffix", "last"))
+        ),
     ],
 )
 def test_the_savings_change_neither_logits_nor_gradient(

@@ -147,6 +147,7 @@ def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.one_python
 def test_kill_nine_at_five_moments_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:
     seed = 0
@@ -388,7 +389,10 @@ DIVERGING = (
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")
 @pytest.mark.parametrize(
     ("arguments", "rate"),
-    [((), 1000), (("--config.prompt.length=0", "--config.train.batch_size=16"), 450)],
+    [
+        ((), 1000),
+        pytest.param(("--config.prompt.length=0", "--config.train.batch_size=16"), 450, marks=pytest.mark.slow),
+    ],
 )
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_a_finite_checkpoint(
     tmp_path: Path, arguments: tuple[str, ...], rate: int
