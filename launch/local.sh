@@ -53,8 +53,8 @@ case $1 in
     ruff format --check .
     mypy
     lint-imports
-    # The tests of a file run in one process, since they share fixtures.
-    exec python -m pytest -n auto --maxprocesses=4 --dist=loadfile "$@"
+    # The tests of a file run in one process, since they share fixtures; tests/conftest.py puts long files first.
+    exec python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
     ;;
   *) exec "$@" ;;
 esac
