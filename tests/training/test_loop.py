@@ -1,4 +1,4 @@
-"""What the training loop keeps on the devices."""
+"""Checks what the training loop keeps on the devices."""
 
 import jax
 import numpy as np
