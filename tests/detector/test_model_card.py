@@ -11,7 +11,6 @@ import pytest
 from conftest import Run, Spear, quick, results
 from etils import epath
 
-import spear_jax
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.data.sources.mimic_iv.mimic_iv_parser import AGREEMENT
 from spear_jax.detector.artifact import Detector
@@ -89,7 +88,6 @@ def test_warnings_travel(spear: Spear, finished: Run, tmp_path: Path) -> None:
     assert "made by the context rules" in card(tmp_path / "run" / "detector")
 
 
-@pytest.mark.skipif("SpearDetector" not in spear_jax.__all__, reason="spear_jax.SpearDetector is not there yet")
 def test_its_python_runs(finished: Run) -> None:
     folder = finished.workdir / "detector"
     program = card(folder).split("```python")[1].split("```")[0].replace('"DETECTOR"', repr(str(folder)))
