@@ -178,7 +178,7 @@ def test_a_row_goes_out_as_soon_as_its_window_is_complete(finished: Run, lines: 
         assert live.end()[:2] == (0, 0)
 
 
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("which", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[bytes], which: signal.Signals) -> None:
     with Live(finished) as live:
         live.send(lines[: 1 + FIRST + 3])

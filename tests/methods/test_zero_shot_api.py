@@ -429,6 +429,7 @@ def test_an_endpoint_out_of_reach(
     assert "no answer after 2 requests" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(endpoint: Endpoint, spear: Spear, tmp_path: Path) -> None:
     arguments = asking(tmp_path, {"zero_shot.requests_per_minute": 300})
     run = subprocess.Popen([sys.executable, "-m", "spear_jax.main", *arguments], stdout=subprocess.DEVNULL)

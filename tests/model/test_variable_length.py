@@ -108,6 +108,7 @@ def test_what_stands_in_padding_changes_no_metric(lengths: list[int], junk: floa
         assert metrics(scores) == metrics(np.where(windows_of_series.real, scores, junk))
 
 
+@pytest.mark.slow
 def test_whole_series_are_windows_of_their_own(spear: Spear, tmp_path) -> None:
     fields = {"data.window": 0, "data.synthetic.length": 300, "data.synthetic.past": 0}
     outcome = spear(*quick(tmp_path / "run", fields))

@@ -147,7 +147,7 @@ def test_an_evaluation_has_no_course_of_training(spear: Spear, finished: Run, tm
     [
         ({"method": "lstm"}, OF_ALL | {"learning_curves"}),
         ({"method": "matrix_profile"}, {"test_series", "curves"}),  # its scores are no probabilities
-        ({"prompt.length": "0"}, OF_ALL | {"learning_curves"}),
+        pytest.param({"prompt.length": "0"}, OF_ALL | {"learning_curves"}, marks=pytest.mark.slow),
         ({"train.parts": "head"}, OF_ALL | {"learning_curves", "attention"}),  # a prompt that stands still
         ({"head.kind": "window", "prompt.position": "suffix"}, OF_ALL | OF_TRAINING | {"attention"}),
     ],

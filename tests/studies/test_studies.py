@@ -211,6 +211,7 @@ def test_a_study_in_which_all_runs_fail_says_so(tmp_path: Path, in_place: None, 
     assert page.count("- failed: ") == 2
 
 
+@pytest.mark.slow
 def test_a_source_that_fails_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Row({**SYNTHETIC, "backbone.name": "/nowhere"})
     rows = {str(rate): Row({"data.synthetic.rate": rate}, QUICKSTART, source, True) for rate in (0.1, 0.2, 0.3)}
