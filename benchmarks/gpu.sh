@@ -3,8 +3,10 @@
 # detectors at once, and variants of attention. Takes at most --budget seconds and writes
 # benchmarks/results/DEVICE.json, from which `python benchmarks/tables.py` makes the table in benchmarks/README.md.
 #
-#   bash benchmarks/gpu.sh [--budget=330] [--only=WORDS] [--results=FOLDER]
-#   bash benchmarks/gpu.sh --cpu --results=FOLDER     the same parts with tiny shapes, to try the programs
+#   bash benchmarks/gpu.sh [--budget=600] [--only=WORDS] [--results=FOLDER]
+#   bash benchmarks/gpu.sh --compile-only --cache=FOLDER     only compiles, perhaps beside other work on the GPU
+#   bash benchmarks/gpu.sh --cache=FOLDER                    only measures, with what was compiled before
+#   bash benchmarks/gpu.sh --cpu --results=FOLDER            the same parts with tiny shapes, to try the programs
 #
 # PYTHON (default: python3) is used if it can import spear_jax and finds a GPU; otherwise launch/local.sh sets up
 # .venv-gpu. torch, transformers and PEFT are measured where they are installed.
