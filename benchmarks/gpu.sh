@@ -18,8 +18,12 @@ python=${PYTHON:-python3}
 for word in "$@"; do
   if [ "$word" = --cpu ]; then export JAX_PLATFORMS=cpu; fi
 done
+# A CUDA plugin in this Python is enough; looking for a GPU takes seconds, so it is done only without one.
+quick='import sys, pkgutil; names = {m.name for m in pkgutil.iter_modules()}
+plugin = names & {"jax_cuda12_plugin", "jax_cuda13_plugin"}
+sys.exit(not (plugin and {"jax", "spear_jax", "ml_collections", "flax", "optax"} <= names))'
 check='import sys, jax, spear_jax; sys.exit(jax.default_backend() not in ("gpu", sys.argv[1]) and "no GPU")'
-if said=$("$python" -c "$check" "${JAX_PLATFORMS:-gpu}" 2>&1); then
+if "$python" -c "$quick" 2>/dev/null || said=$("$python" -c "$check" "${JAX_PLATFORMS:-gpu}" 2>&1); then
   exec "$python" benchmarks/gpu.py "$@"
 fi
 echo "$python does not do (${said##*$'\n'}); setting up an environment"
