@@ -34,10 +34,10 @@ def validate(config: ConfigDict) -> None:
     for conflicts in (
         _window_conflicts,
         _view_conflicts,
-        _readout_conflicts,
         _fold_conflicts,
         _label_conflicts,
         _method_conflicts,
+        _readout_conflicts,
         _prompt_conflicts,
     ):
         for message in conflicts(config):
