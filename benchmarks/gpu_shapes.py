@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,9 +51,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 # The batch sizes that are tried; after one that fails, a quarter of it.
 BATCHES: dict[tuple[str, int], tuple[int, ...]] = {
-    ("minilm", 128): (512, 2048),
+    ("minilm", 128): (512,),
     ("minilm", 492): (512,),
-    ("bert", 128): (256, 1024),
+    ("bert", 128): (256,),
     ("bert", 492): (256,),
     ("gemma", 128): (128,),
     ("gemma", 492): (32,),
@@ -61,7 +62,7 @@ BATCHES: dict[tuple[str, int], tuple[int, ...]] = {
 }
 
 
-def try_batches(model: str, window: int, measure: Callable[[int], None], recorder: "Recorder") -> None:
+def try_batches(model: str, window: int, measure: Callable[[int], None], recorder: Any) -> None:
     """Measures each batch size; if the first one fails, which is recorded, also a quarter of it."""
     for batch in BATCHES[model, window]:
         try:
@@ -145,18 +146,64 @@ def median_seconds(
 
 
 class Recorder:
-    """Writes a part's results after every figure, so that a part that is stopped leaves what it measured."""
+    """Writes the results after every figure, so that a process that is stopped leaves what it measured.
+
+    The file holds, for each part, its rows and, once it has ended, its seconds and the reason if it failed.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.rows: list[dict[str, Any]] = []
+        self.parts: dict[str, dict[str, Any]] = {}
+        self.counts: dict[str, int] = {}
 
     def add(self, **row: Any) -> None:
-        """Adds a row and writes all of them."""
-        self.rows.append(row)
+        """Adds a row to the part that began last."""
+        list(self.parts.values())[-1]["rows"].append(row)
+        self.write()
+
+    def run(self, part: str, measure: Callable[[], None]) -> None:
+        """Measures a part; an error is recorded, and the next part can begin."""
+        outcome: dict[str, Any] = {"rows": []}
+        self.parts[part] = outcome
+        self.counts.clear()
+        began = time.perf_counter()
+        self.write()
+        try:
+            measure()
+        except (Exception, SystemExit) as error:
+            outcome["failed"] = reason(error)
+        outcome["seconds"] = round(time.perf_counter() - began, 1)
+        outcome.update(self.counts)
+        self.write()
+
+    def write(self) -> None:
+        """Writes all parts."""
         partial = self.file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.rows))
+        partial.write_text(json.dumps(self.parts))
         partial.replace(self.file)
+
+
+class Arguments(NamedTuple):
+    """The arguments of a measuring program.
+
+    Attributes:
+      file: where its results go.
+      parts: what it measures, each a few words.
+      compile_only: whether it only fills the caches of compiled programs.
+    """
+
+    file: Path
+    parts: list[str]
+    compile_only: bool
+
+
+def read_arguments() -> Arguments:
+    """Reads [--wait] [--compile-only] FILE PART...; with --wait, returns after a line on standard input."""
+    options = [word for word in sys.argv[1:] if word.startswith("--")]
+    file, *parts = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if "--wait" in options and not sys.stdin.readline():
+        sys.exit("error: ended before its turn")
+    return Arguments(Path(file), parts, "--compile-only" in options)
 
 
 def reason(error: BaseException) -> str:

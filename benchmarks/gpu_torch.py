@@ -1,6 +1,6 @@
 """Measures prompt tuning in torch, eager or compiled, on the shapes of the GPU benchmark; gpu.py starts it.
 
-python benchmarks/gpu_torch.py RESULTS.json eager|compile MODEL WINDOW
+python benchmarks/gpu_torch.py [--wait] [--compile-only] RESULTS.json "torch eager|compile MODEL WINDOW" ...
 
 The model is transformers' in bfloat16 with PEFT's prompt and a linear layer per step; its attention is torch's
 scaled_dot_product_attention. All windows are full, so no mask is given. A compiled model is torch.compile's default;
@@ -9,16 +9,14 @@ a new batch size is compiled anew.
 
 import functools
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gpu_shapes
 import peft
 import torch
 import transformers
-from gpu_shapes import PROMPT_LENGTH, Recorder, median_seconds
+from gpu_shapes import PROMPT_LENGTH, Recorder, median_seconds, read_arguments
 
 DEVICE = "cpu" if os.environ.get("JAX_PLATFORMS") == "cpu" else "cuda"
 BINS = 100
@@ -62,8 +60,11 @@ def build(model: str) -> StepDetector:
     return detector.to(torch.bfloat16)
 
 
-def measure(recorder: Recorder, how: str, model: str, window: int) -> None:
-    """Measures scoring and training in windows per second, and the most memory taken so far."""
+def measure(recorder: Recorder, compile_only: bool, how: str, model: str, window: int) -> None:
+    """Measures scoring and training in windows per second, and the most memory taken."""
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no GPU")
+    torch.compiler.reset()
     detector = build(model)
     run: Callable[..., torch.Tensor] = torch.compile(detector) if how == "compile" else detector
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=1e-3)
@@ -87,6 +88,12 @@ def measure(recorder: Recorder, how: str, model: str, window: int) -> None:
             ("training", functools.partial(train, bins, labels), flops.training),
             ("scoring", functools.partial(score, bins), flops.forward),
         ):
+            if DEVICE == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            if compile_only:
+                synchronize(work())
+                continue
             seconds = median_seconds(work, synchronize)
             recorder.add(
                 model=model,
@@ -104,10 +111,11 @@ def measure(recorder: Recorder, how: str, model: str, window: int) -> None:
 
 
 def main() -> None:
-    file, how, model, window = sys.argv[1:]
-    if DEVICE == "cuda" and not torch.cuda.is_available():
-        sys.exit("error: torch finds no GPU")
-    measure(Recorder(Path(file)), how, model, int(window))
+    arguments = read_arguments()
+    recorder = Recorder(arguments.file)
+    for part in arguments.parts:
+        _, how, model, window = part.split()
+        recorder.run(part, functools.partial(measure, recorder, arguments.compile_only, how, model, int(window)))
 
 
 if __name__ == "__main__":

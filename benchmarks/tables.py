@@ -104,7 +104,7 @@ def detector_table(results: Row) -> str:
     for prompts in dict.fromkeys(row["prompts"] for row in rows):
         rates = {row["what"]: row["windows_per_second"] for row in rows if row["prompts"] == prompts}
         table.append([str(prompts), number(rates.get("training")), number(rates.get("scoring"))])
-    shape = rows[0] if rows else {"model": "", "windows_each": 0}
+    shape: Row = rows[0] if rows else {"model": "", "windows_each": 0}
     name = f"prompts at once, {NAMES.get(shape['model'], shape['model'])}, {shape['windows_each']} windows each"
     return markdown([name, "training windows/s in total", "scoring"], table)
 

@@ -155,7 +155,7 @@ class SpearDetector(BaseEstimator):
         return self
 
     def decision_function(self, series: Any) -> Scores:
-        """Returns P(anomalous) of each row, higher is more anomalous; a list for a list.
+        """Returns the score of each row, higher is more anomalous; a list for a list.
 
         Raises:
           NotFittedError: neither `fit` nor `load` was called.

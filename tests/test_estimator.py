@@ -11,11 +11,14 @@ import pandas as pd
 import polars as pl
 import pytest
 from conftest import Spear
+from ml_collections import ConfigDict
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spear_jax import SpearDetector
+from spear_jax import estimator as estimator_module
+from spear_jax.config import own_data_config
 from spear_jax.errors import InputError
 from spear_jax.estimator import _check_validation
 from spear_jax.training.log import Log
@@ -249,6 +252,26 @@ def test_validation_data_determine_the_threshold(spear: Spear) -> None:
     )
     own = 2 * (validation[1] & predicted).sum() / (validation[1].sum() + predicted.sum())
     assert own > 0.9 * best  # windows overlap in validation and lie side by side when it scores
+
+
+def test_the_readout_is_chosen_on_validation_data_and_saved(
+    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def smoothed_config() -> ConfigDict:
+        config = own_data_config()
+        config.score.smoothing = 0
+        return config
+
+    monkeypatch.setattr(estimator_module, "own_data_config", smoothed_config)
+    values, labels = make(columns=1)
+    values[::2] *= -1  # single steps say little
+    detector = tiny().fit(values, labels)
+    smoothing = detector.detector_.readout.smoothing
+    assert smoothing > 1 and detector.detector_.config.score.smoothing == smoothing
+    detector.save(str(tmp_path / "saved"))
+    loaded = SpearDetector.load(str(tmp_path / "saved"))
+    np.testing.assert_array_equal(loaded.decision_function(values), detector.decision_scores_)
+    assert np.abs(np.diff(detector.decision_scores_)).max() < np.ptp(detector.decision_scores_) / 4
 
 
 def test_control_c_keeps_the_best_prompt_so_far(spear: Spear) -> None:

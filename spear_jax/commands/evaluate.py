@@ -12,7 +12,7 @@ from spear_jax.config import carry, check_evaluate_override, check_length, flatt
 from spear_jax.data import build_dataset, load_series
 from spear_jax.detector import load_detector
 from spear_jax.errors import InputError
-from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, judge_scores
+from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, judge_scores, read_out
 from spear_jax.methods import load_method_backbone, score_model
 from spear_jax.model import inspect_prompt
 from spear_jax.parallel import plain_warnings
@@ -23,7 +23,7 @@ def evaluate_detector(
 ) -> None:
     """Applies a trained detector to another data set.
 
-    Quantizer, embedding, prompt, head and backbone come from the detector.
+    Quantizer, embedding, prompt, head, readout and backbone come from the detector.
 
     Raises:
       InputError: bad input, or an override of a field that the detector carries; the folder is unchanged.
@@ -50,7 +50,8 @@ def evaluate_detector(
         record.backbone, record.model = backbone.description(), model.description()
         record.training = {"detector": str(detector_path), **commit, "trained_on": detector.trained_on}
 
-        scores = score_model(config, model, dataset, untrained=model)
+        model_scores = score_model(config, model, dataset, untrained=model)
+        _, scores, record.notes["readout"] = read_out(config, dataset, model_scores)
         if config.threshold.reuse:
             rule = DecisionRule(detector.threshold, detector.alarm_rule, detector.trained_on)
         else:

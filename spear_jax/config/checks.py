@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from spear_jax.config.data_fields import VIEWS
+from spear_jax.config.data_fields import DISTANCES, VIEWS
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import flatten, load_config, override, suggest, view_names
@@ -37,6 +37,7 @@ def validate(config: ConfigDict) -> None:
         _fold_conflicts,
         _label_conflicts,
         _method_conflicts,
+        _readout_conflicts,
         _prompt_conflicts,
     ):
         for message in conflicts(config):
@@ -109,6 +110,23 @@ def _view_conflicts(config: ConfigDict) -> Iterator[str]:
         yield f"config.quantizer.kind={config.quantizer.kind!r} must be equal_width with {given}"
     if config.tsmote.enabled:
         yield f"config.tsmote.enabled=True must be False with {given}: a synthesized window has no past"
+    method = METHODS[config.method]
+    if method.trains and not method.backbone and not config.score.distance_weight:
+        yield (
+            f"{given} has no effect with config.method={config.method!r}, which reads values alone, unless"
+            " config.score.distance_weight adds their distance"
+        )
+
+
+def _readout_conflicts(config: ConfigDict) -> Iterator[str]:
+    weight, views = config.score.distance_weight, config.quantizer.views
+    if -1 < weight < 0:
+        yield f"config.score.distance_weight={weight:g} must be at least 0, or -1 to be chosen on validation"
+    if weight and not set(DISTANCES) & set(view_names(config)):
+        yield (
+            f"config.score.distance_weight={weight:g} needs a distance in config.quantizer.views={views!r}: any of"
+            f" {', '.join(DISTANCES)}"
+        )
 
 
 def _fold_conflicts(config: ConfigDict) -> Iterator[str]:

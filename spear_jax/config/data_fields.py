@@ -98,6 +98,9 @@ VIEWS = (
 )
 """Names of the numbers that a step may have, see `spear_jax.data.views`."""
 
+DISTANCES = VIEWS[3:]
+"""Those that measure a distance to what came before."""
+
 _BACKBONE_METHODS = tuple(name for name, method in METHODS.items() if method.backbone and method.trains)
 
 
@@ -126,7 +129,7 @@ _QUANTIZER = {
         "value",
         "numbers per time step, separated by commas: `value`, then any of `deviation`, `spread`, `reference_W`,"
         " `past_W` and `whole_W` with windows of W = 8, 32 or 128 steps; `whole_W` looks ahead",
-        methods=(*_BACKBONE_METHODS, "logistic_regression", "gradient_boosting"),
+        methods=tuple(name for name, method in METHODS.items() if method.labels),
     ),
     "missing": Field("bin", "missing values get a `bin` of their own or are masked (`mask`)", ("bin", "mask")),
 }

@@ -146,6 +146,21 @@ _SCORE = {
         ("", "mean", "first"),
         scoring="always",
     ),
+    "smoothing": Field(
+        1,
+        "steps of a moving average of the scores' logits, centred and within a stretch; 1: none; 0: chosen on"
+        " validation among 1, 16, 32, 64 and 128; a live row's score is final half as many rows later",
+        Limits(0, 1e5),
+        carried=True,
+    ),
+    "distance_weight": Field(
+        0.0,
+        "w in (logit + w * distance) / (1 + w), with the mean distance of `reference_W`, `past_W` and `whole_W` in"
+        " `quantizer.views`; 0: the score of the model alone; -1: chosen on validation among 0, 0.5, 1, 2 and 4",
+        Limits(-1, 1e3),
+        carried=True,
+        methods=_LEARNING,
+    ),
     "format": Field("parquet", "`--mode=score`: format of the scores", ("parquet", "csv"), scoring="files"),
 }
 

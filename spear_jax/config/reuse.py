@@ -31,6 +31,8 @@ ADDED: dict[str, Any] = {
     "train.normal_windows": 0,
     "quantizer.patch": 1,
     "quantizer.views": "value",
+    "score.smoothing": 1,
+    "score.distance_weight": 0.0,
 }
 """Fields that earlier versions lack, and the value that means what they did."""
 

@@ -237,6 +237,19 @@ def quantize_views(
     return Quantizer(bins)((numbers - limits[:, 0]) / (limits[:, 1] - limits[:, 0]))
 
 
+def mean_distance(names: Sequence[str], numbers: Float[np.ndarray, "*rows views"]) -> Float[np.ndarray, "*rows"]:
+    """Returns the mean over the views that measure a distance to what came before; 0, a usual one, if there are none.
+
+    A missing distance counts as 0.
+
+    Args:
+      names: names in `VIEWS`, except 'value'.
+      numbers: the numbers of these views.
+    """
+    columns = [i for i, view in enumerate(_find(names)) if view.kind in ("reference", "past", "whole")]
+    return np.nan_to_num(numbers[..., columns]).sum(axis=-1) / max(len(columns), 1)
+
+
 def _whole(
     view: View, values: Float[np.ndarray, "time"], reference: Reference, start: int
 ) -> Float[np.ndarray, "time"]:

@@ -18,7 +18,7 @@ from spear_jax.data import Dataset, Quantizer, Reference, ScaleRange
 from spear_jax.detector.model_card import render_card, render_peft_section
 from spear_jax.detector.stored import JSON, read_files, seal, write_files
 from spear_jax.errors import InputError
-from spear_jax.evaluation import AlarmRule, DecisionRule, RunRecord, Threshold, versions
+from spear_jax.evaluation import AlarmRule, DecisionRule, Readout, RunRecord, Threshold, versions
 from spear_jax.model import (
     ADAPTER_CONFIG,
     Params,
@@ -40,7 +40,7 @@ class Detector:
     """A trained prompt and head, with the settings that they were trained with.
 
     Attributes:
-      config: the run's resolved config.
+      config: the run's resolved config, with the readout that was chosen.
       trainable: see `carried_parts`.
       quantizer: the bins.
       typical_width: see `Scaler`.
@@ -235,6 +235,11 @@ class Detector:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "README.md", (render_card(content) + more_card).encode())
         write_files(folder, content, blob)
+
+    @property
+    def readout(self) -> Readout:
+        """Returns the way to read out its scores."""
+        return Readout.of(self.config)
 
     def range_of(self, series: str, column: str) -> tuple[float, float] | None:
         """Returns the values mapped to 0 and 1 for a series that the detector was trained on; None for other series."""

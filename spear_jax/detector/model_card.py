@@ -6,7 +6,7 @@ from typing import Any
 
 from spear_jax.config import METHODS
 from spear_jax.data import dataset_title
-from spear_jax.report import COLUMNS, NAMES, format_number
+from spear_jax.report import COLUMNS, NAMES, describe_readout, format_number
 
 # Metrics that the Hub calls by other names.
 _HUB_METRICS = {"auroc": "roc_auc", "aupr": "average_precision"}
@@ -108,6 +108,7 @@ def _facts(content: Mapping[str, Any], data: str, name: str) -> dict[str, str]:
     parts += ["bin embeddings"] if config["embedding"]["kind"] == "trained" else []
     window = f"windows of {config['data']['window']} steps" if config["data"]["window"] else "whole series"
     int8 = "" if config["backbone"]["int8"] == "none" else ", its kernels in int8"
+    readout = describe_readout(config["score"]["smoothing"], config["score"]["distance_weight"])
     return {
         "trained on": f"{data} (`{content['trained_on']}`); labels: {config['data']['labels']}; seed {config['seed']}",
         "trained parts": ", ".join(parts),
@@ -116,7 +117,8 @@ def _facts(content: Mapping[str, Any], data: str, name: str) -> dict[str, str]:
         "prompt": f"{prompt['length']} vectors, position {prompt['position']}",
         "input": f"{window}, in {quantizer['bins']} bins ({quantizer['kind']}, scale {quantizer['scale']}); bin"
         f" embeddings: {config['embedding']['kind']}",
-        "output": f"a score per time step, from one logit per {config['head']['kind']}",
+        "output": f"a score per time step, from one logit per {config['head']['kind']}"
+        + (f"; {readout}" if readout else ""),
         "threshold": f"{content['threshold']['value']:.4g} ({content['threshold']['rule']})",
     }
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from spear_jax.data import ScoreSums, TableScaler
+from spear_jax.config import view_names
+from spear_jax.data import ScoreSums, TableScaler, mean_distance
 from spear_jax.detector.scorer import Column, Scorer
+from spear_jax.evaluation import ReadoutStream
 
 
 class ScoredRows(NamedTuple):
@@ -17,7 +19,7 @@ class ScoredRows(NamedTuple):
       first: the number of the first row, from 0.
       times: time of each row in nanoseconds since 1970; empty if the rows have no times.
       values: a column per series; NaN where missing.
-      scores: P(anomalous) of each value.
+      scores: the score of each value; P(anomalous), unless the detector reads out more.
     """
 
     first: int
@@ -49,7 +51,7 @@ class Stream:
           columns: columns of the table, each of them a series.
           stride: rows from one window to the next, at most a window; 0 is a window.
           overlap: 'mean' gives a row the mean score of all windows that it lies in; 'first' that of the first window,
-            so that the score is final at most `stride` rows later.
+            so that the score is final at most `stride` rows later, plus those that views and readout look ahead.
           scaler: a fitted scaler; without it, one is fitted to the rows as they arrive.
 
         Raises:
@@ -63,6 +65,8 @@ class Stream:
         self._scores = ScoreSums(columns=len(columns))
         self._buffer_start = 0  # the row that the buffer begins with
         self._next_window = 0  # the row that the next window begins with
+        self._readout = ReadoutStream(scorer.detector.readout, len(columns))
+        self._read = 0  # rows passed to the readout
         self._emitted = 0  # rows
 
     @property
@@ -88,7 +92,7 @@ class Stream:
         if self._overlap == "first":
             return self._emit(self._buffer_start + int(np.argmin(np.append(self._scores.scored, False))))
         last_window = self._end - self._window  # as if the table ended here
-        return self._emit(max(self._emitted, min(self._next_window, last_window)))
+        return self._emit(max(self._read, min(self._next_window, last_window)))
 
     def finish(self) -> ScoredRows:
         """Returns the remaining rows."""
@@ -101,7 +105,7 @@ class Stream:
             # These windows had to wait for the range of a column.
             starts = np.arange(self._next_window, last_window + 1, self._stride)
             self._score(np.unique(np.append(starts, last_window)), self._window)
-        return self._emit(self._end)
+        return self._emit(self._end, ended=True)
 
     def _score(self, starts: Int[np.ndarray, "windows"], length: int) -> None:
         """Scores the windows of `length` rows that begin at `starts`."""
@@ -121,16 +125,27 @@ class Stream:
         steps = starts[:, None] + np.arange(length)
         self._scores.add(steps.reshape(-1), by_step.reshape(-1, columns), first_only=self._overlap == "first")
 
-    def _emit(self, end: int) -> ScoredRows:
-        """Returns the rows before `end` that were not returned yet, and drops rows that no window will read again."""
-        rows = slice(self._emitted - self._buffer_start, end - self._buffer_start)
-        scores = self._scores.means(np.arange(self._emitted, end))
-        scored = ScoredRows(self._emitted, self._times[rows], self._values[rows], scores)
-        self._emitted = end
+    def _emit(self, end: int, *, ended: bool = False) -> ScoredRows:
+        """Reads out the rows before `end`, and drops rows that no window will read again.
+
+        Returns:
+          The rows that were not returned yet and whose scores are final.
+        """
+        scores = self._readout.add(self._scores.means(np.arange(self._read, end)), self._distances(end))
+        if ended:
+            scores = np.concatenate([scores, self._readout.finish()])
+        first, self._read, self._emitted = self._emitted, end, self._emitted + len(scores)
+        rows = slice(first - self._buffer_start, self._emitted - self._buffer_start)
+        scored = ScoredRows(first, self._times[rows], self._values[rows], scores)
         # The last window may start up to a window before the end.
-        drop = max(0, min(end, self._next_window, self._end - self._window) - self._buffer_start)
+        drop = max(0, min(self._emitted, self._next_window, self._end - self._window) - self._buffer_start)
         self._values, self._times = self._values[drop:], self._times[drop:]
         self._buffer_start += drop
         self._scores.drop_before(self._buffer_start)
         self._views.drop_before(self._buffer_start)
         return scored
+
+    def _distances(self, end: int) -> Float[np.ndarray, "rows columns"]:
+        """Returns the mean distances of the rows before `end` that the readout has not got yet."""
+        numbers = self._views.windows(np.array([self._read]), end - self._read)[0]
+        return mean_distance(view_names(self._scorer.detector.config)[1:], numbers).T

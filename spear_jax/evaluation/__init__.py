@@ -4,6 +4,7 @@ from spear_jax.evaluation.alarms import Alarm, AlarmRule, Alarms
 from spear_jax.evaluation.bootstrap import paired_interval
 from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, judge_scores
 from spear_jax.evaluation.pointwise import point_metrics, ranking_metrics
+from spear_jax.evaluation.readout import Readout, ReadoutStream, read_out
 from spear_jax.evaluation.record import RunRecord
 from spear_jax.evaluation.results import RESULTS_SCHEMA, compose_results, per_series, versions, write_results
 from spear_jax.evaluation.thresholds import Threshold
@@ -15,6 +16,8 @@ __all__ = [
     "Alarms",
     "DecisionRule",
     "Evaluation",
+    "Readout",
+    "ReadoutStream",
     "RunRecord",
     "Threshold",
     "choose_rule",
@@ -24,6 +27,7 @@ __all__ = [
     "per_series",
     "point_metrics",
     "ranking_metrics",
+    "read_out",
     "versions",
     "write_results",
 ]

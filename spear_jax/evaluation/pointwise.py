@@ -27,6 +27,14 @@ def ranking_metrics(labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"
     return float(roc_auc_score(labels, scores)), float(average_precision_score(labels, scores))
 
 
+def average_precision(labels: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> float:
+    """Returns what `average_precision_score` does, in a small part of its time for short series; needs a positive."""
+    order = np.argsort(-scores)
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # equal scores are one threshold
+    hits = np.cumsum(labels[order])[ends]
+    return float(np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1])
+
+
 def point_metrics(
     name: str,
     labels: Bool[np.ndarray, "n"],

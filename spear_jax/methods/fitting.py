@@ -12,7 +12,7 @@ from spear_jax.backbones import Backbone
 from spear_jax.config import METHODS
 from spear_jax.data import Dataset, MethodScores, stitch_splits
 from spear_jax.detector import Detector
-from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule
+from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, read_out
 from spear_jax.methods.head_only import score_head_only
 from spear_jax.methods.implementations import Trainable, find_implementation
 from spear_jax.model import PlacedModel
@@ -48,7 +48,7 @@ def fit(
     on_epoch: Callable[[dict[str, Any]], object] | None = None,
     keep_stopped: bool = False,
 ) -> Fitted | None:
-    """Fits the method of a config, in the training loop or outside it, scores every split and chooses a threshold.
+    """Fits the method of a config, in the training loop or outside it, scores every split, chooses readout and rule.
 
     Args:
       config: a complete config.
@@ -74,7 +74,7 @@ def fit(
         record.training = schedule
         on_start(None)
         with record.timed("fitting and scoring"):
-            scores = MethodScores(started())
+            _, scores, record.notes["readout"] = read_out(config, dataset, MethodScores(started()))
         return Fitted(scores, choose_rule(config, dataset, scores.steps["validation"]))
 
     record.model = started.model.description()
@@ -99,11 +99,12 @@ def fit(
     if best := result.progress.best:  # none if training was stopped before its first evaluation
         parallel.say(f"scoring with the best step ({best['step']}) ...")
     with record.timed("scoring"):
-        scores = score_model(config, result.model, dataset, untrained=untrained)
+        model_scores = score_model(config, result.model, dataset, untrained=untrained)
+        readout, scores, record.notes["readout"] = read_out(config, dataset, model_scores)
     rule = choose_rule(config, dataset, scores.steps["validation"])
     detector = None
     if METHODS[config.method].prompt:
-        detector = Detector.trained(config, dataset, untrained, result.model, rule, record)
+        detector = Detector.trained(readout.write_to(config), dataset, untrained, result.model, rule, record)
     return Fitted(scores, rule, result.model, started.backbone, detector)
 
 

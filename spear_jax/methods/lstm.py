@@ -35,14 +35,18 @@ class Lstm(nn.Module):
     bins: int
 
     @nn.compact
-    def __call__(self, bins: Int[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time"]:
+    def __call__(
+        self, bins: Int[Array, "batch time *views"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time"]:
         """Computes the logit of 'anomalous' for every step.
 
         Args:
-          bins: the bin of every step; the network reads the bin's centre and a flag for missing values.
+          bins: the bin of every step; the network reads the bin's centre and a flag for missing values. Of a step with
+            several views it reads the first, the value.
           mask: True at real steps; padding after the last one is ignored in both directions.
         """
-        return _Network(self.hidden, self.layers, self.bidirectional, self.bins, name="network")(bins, mask)
+        values = bins if bins.ndim == 2 else bins[..., 0]
+        return _Network(self.hidden, self.layers, self.bidirectional, self.bins, name="network")(values, mask)
 
 
 class _Network(nn.Module):

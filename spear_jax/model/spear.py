@@ -7,8 +7,8 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float, Int
 
 from spear_jax.backbones import Decoder, Params, Selection, take
+from spear_jax.model.head_input import mean_over_steps, positions_to_read, shift_positions
 from spear_jax.model.prompt import SoftPrompt
-from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
 from spear_jax.model.sequence import average_patches, combine, extend_mask, suffix_positions
 
 
@@ -94,8 +94,8 @@ class Spear(nn.Module):
         if self.patch > 1:
             steps, mask = average_patches(steps, mask, self.patch)
         before, after = self._surroundings()
-        readout = self.pooling if self.head_kind == "window" else "step"
-        positions = positions_to_read(mask, readout, len(before), len(after))
+        head_input = self.pooling if self.head_kind == "window" else "step"
+        positions = positions_to_read(mask, head_input, len(before), len(after))
         if self._shares_prefix(before, positions):
             states = self.backbone(steps, mask, None, positions, before)
         else:
@@ -107,9 +107,9 @@ class Spear(nn.Module):
             positions = shift_positions(positions, len(before))
             states = take(self.backbone(*inputs), positions) if self.plain else self.backbone(*inputs, positions)
         states = states.astype(jnp.float32)
-        if readout == "mean":
+        if head_input == "mean":
             return mean_over_steps(states, mask)
-        return jnp.repeat(states, self.patch, axis=1) if readout == "step" else states
+        return jnp.repeat(states, self.patch, axis=1) if head_input == "step" else states
 
     def _surroundings(self) -> tuple[Float[Array, "before hidden"], Float[Array, "after hidden"]]:
         """Returns the vectors before and after the time steps."""
@@ -124,7 +124,7 @@ class Spear(nn.Module):
     def _shares_prefix(self, before: Float[Array, "before hidden"], positions: Selection) -> bool:
         """Returns whether the backbone can compute the prefix once for all windows.
 
-        This needs causal attention, so that the prefix does not depend on the window, and a readout outside the
+        This needs causal attention, so that the prefix does not depend on the window, and a head input outside the
         prefix.
         """
         reads_prefix = isinstance(positions, tuple) and positions[0] < 0

@@ -24,11 +24,19 @@ def describe_rule(merge_gap: int, min_length: int, unit: str) -> str:
     return f"{gaps}, {f'alarms of fewer than {min_length} {unit}s dropped' if min_length > 1 else 'none dropped'}"
 
 
+def describe_readout(smoothing: int, distance_weight: float) -> str:
+    """Describes what a readout does to scores; '' if it does nothing."""
+    parts = [f"distance to the past added with weight {distance_weight:g}"] if distance_weight else []
+    parts += [f"moving average of {smoothing} steps"] if smoothing > 1 else []
+    return ", ".join(parts)
+
+
 NAMES = {
     "random_scores": "random scores",
     "always_normal": "always normal",
     "bin_lookup": "bin lookup",
     "rolling_zscore": "rolling z-score",
+    "model_alone": "model, no readout",
     "head_only": "head only (m = 0)",
     **{f"view_{name}": f"view {name}" for name in VIEWS},
 }

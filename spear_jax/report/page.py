@@ -24,7 +24,7 @@ from spear_jax.evaluation import Evaluation
 from spear_jax.model import Inspection
 from spear_jax.report import figures
 from spear_jax.report.labels import COLUMNS, NAMES, STEPWISE, format_number
-from spear_jax.report.terminal import LEGEND, describe_alarms
+from spear_jax.report.terminal import LEGEND, describe_alarms, describe_readouts
 from spear_jax.storage import write_whole
 
 EXTREMES = 5  # series shown at either end of the ranking
@@ -236,7 +236,7 @@ def _results(content: Mapping[str, Any]) -> list[str]:
         "Point-wise metrics are pooled over steps; VUS and range, event and affiliation F1 are means over series. In"
         " brackets: 95 % confidence intervals by a bootstrap over series. A “-” means undefined."
     )
-    legend = [*LEGEND.values(), *describe_alarms(content)]
+    legend = [*LEGEND.values(), *describe_readouts(content), *describe_alarms(content)]
     body = [
         _metrics(content, "test"),
         f"<p>{html.escape(choice)}</p>",

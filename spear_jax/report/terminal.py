@@ -5,7 +5,7 @@ from typing import Any
 
 from spear_jax.config import METHODS
 from spear_jax.data import SPLITS
-from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, describe_rule, format_number
+from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, describe_readout, describe_rule, format_number
 
 LEGEND = {
     "vus_pr": "VUS-PR: AUPR with partial credit near an anomaly, averaged over tolerances; mean over series",
@@ -47,6 +47,7 @@ def results_table(content: Mapping[str, Any]) -> str:
         [
             *lines,
             "",
+            *describe_readouts(content),
             f"threshold {threshold['value']:.4g} ({threshold['rule']}, chosen on {threshold['chosen_on']} data of"
             f" {threshold['from']}); '-' means undefined",
             *(LEGEND[column] for column in PRINTED if column in LEGEND),
@@ -61,6 +62,16 @@ def describe_alarms(content: Mapping[str, Any]) -> list[str]:
         return []
     rule = content["alarms"]
     return [f"alarms: {describe_rule(rule['merge_gap'], rule['min_length'], 'step')}"]
+
+
+def describe_readouts(content: Mapping[str, Any]) -> list[str]:
+    """Describes the readout of results.json, and what it changed, in one line, if it did anything."""
+    readout = content.get("readout", {"smoothing": 1, "distance_weight": 0.0})  # earlier versions have none
+    described = describe_readout(readout["smoothing"], readout["distance_weight"])
+    if not described:
+        return []
+    aupr = {name: format_number("aupr", value) for name, value in readout["validation_aupr"].items()}
+    return [f"readout: {described}; AUPR of validation series {aupr['with']} with it, {aupr['without']} without (mean)"]
 
 
 def _headline(content: Mapping[str, Any]) -> str:

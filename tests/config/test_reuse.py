@@ -51,7 +51,7 @@ def test_field_that_was_added_since_must_have_the_value_that_means_what_was_done
     assert reuse.differences(before, fields.default_config()) == []
     config = fields.default_config()
     then = reuse.ADDED[name]
-    now = f"{then},spread" if isinstance(then, str) else 4
+    now = f"{then},spread" if isinstance(then, str) else type(then)(4)
     config.update_from_flattened_dict({name: now})
     (difference,) = reuse.differences(before, config)
     assert difference == f"{name} ({then!r} there, {now!r} here)"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Outcome, Run, Spear, check_refusal, quick
+from conftest import Outcome, Run, Spear, check_refusal, quick, results
 from test_file_scoring import write
 
 from spear_jax.model import placed
@@ -45,11 +45,12 @@ def come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Come:
     return put
 
 
-@pytest.fixture(scope="module", params=["train", "window"])
+@pytest.fixture(scope="module", params=[("train", 1), ("window", 1), ("train", 9)])
 def trained(request: pytest.FixtureRequest, spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run by the scale of its quantizer."""
-    workdir = tmp_path_factory.mktemp(request.param) / "run"
-    fields = {"quantizer.scale": request.param, "quantizer.reference_steps": "64"}
+    """A run by the scale of its quantizer and the smoothing of its scores."""
+    scale, smoothing = request.param
+    workdir = tmp_path_factory.mktemp(scale) / "run"
+    fields = {"quantizer.scale": scale, "quantizer.reference_steps": "64", "score.smoothing": smoothing}
     outcome = spear(*quick(workdir, fields))
     assert outcome.code == 0, outcome.err
     return workdir
@@ -64,7 +65,8 @@ def test_live_scores_are_those_of_the_file(
     come(table.read_bytes())
     told = spear(*common, "--input=-")
     assert told.code == 0, told.err
-    then = f"a row waits for at most {stride - 1} more" if stride > 1 else "each row is scored at once"
+    wait = stride - 1 + results(trained)["readout"]["smoothing"] // 2
+    then = f"a row waits for at most {wait} more" if wait else "each row is scored at once"
     assert f"from then on {then} (windows of" in told.err
     live = pd.read_csv(io.StringIO(told.out), parse_dates=["timestamp"])
     whole = spear(*common, f"--input={table}", f"--workdir={tmp_path / 'o'}", "--config.score.overlap=first")

@@ -1,5 +1,7 @@
 """Detectors that read views, several steps a position: the same scores in training, in files and row by row."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,11 @@ import pytest
 from conftest import TINY, Run, Spear, check_refusal, command, results
 from etils import epath
 
+import spear_jax
+from spear_jax.data import StepScores
 from spear_jax.detector import Column, Detector, Scorer, Stream
+from spear_jax.detector.stream import ScoredRows
+from spear_jax.evaluation import Readout
 from spear_jax.methods import load_method_backbone
 
 ROWS = 420
@@ -20,6 +26,7 @@ VIEWED = {
     "quantizer.reference_steps": "100",
     "quantizer.views": "value,deviation,spread,reference_8,reference_32,past_8,past_32",
 }
+READ_OUT = {"score.smoothing": "0", "score.distance_weight": "-1", "controls.head_only": "true"}
 
 
 def write_files(folder: Path, files: int = 6) -> Path:
@@ -41,10 +48,11 @@ def train(spear: Spear, data: Path, workdir: Path, fields: dict[str, str]) -> Ru
     return Run(workdir, outcome)
 
 
-@pytest.fixture(scope="module")
-def viewed(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=[False, True], ids=["paper's readout", "chosen readout"])
+def viewed(spear: Spear, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
     folder = tmp_path_factory.mktemp("viewed")
-    return train(spear, write_files(folder / "data"), folder / "run", {"data.split": "series"})
+    fields = {"data.split": "series"} | (READ_OUT if request.param else {})
+    return train(spear, write_files(folder / "data"), folder / "run", fields)
 
 
 def scorer_of(run: Run) -> Scorer:
@@ -69,25 +77,98 @@ def test_a_held_out_file_gets_the_scores_of_the_test_split(spear: Spear, viewed:
     assert scores.std() > 0
 
 
+def stream_rows(
+    scorer: Scorer, columns: list[Column], values: np.ndarray, sizes: list[int], stride: int = 16, overlap: str = "mean"
+) -> list[ScoredRows]:
+    """Returns what a stream gives for rows that arrive in parts of these sizes."""
+    stream, times = Stream(scorer, columns, stride=stride, overlap=overlap), np.arange(len(values))
+    parts = [
+        stream.add(values[begin : begin + size], times[begin : begin + size])
+        for begin, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True)
+    ]
+    return [*parts, stream.finish()]
+
+
+def walks(rows: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(rows, 2)).cumsum(axis=0)
+    values[rng.integers(0, rows, rows // 15), 0] = np.nan
+    return values
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_rows_get_the_same_scores_however_they_arrive(viewed: Run, known: bool) -> None:
-    scorer = scorer_of(viewed)
-    rng = np.random.default_rng(1)
-    values = rng.normal(size=(300, 2)).cumsum(axis=0)
-    values[rng.integers(0, 300, 20), 0] = np.nan
+    scorer, values = scorer_of(viewed), walks(300)
     trained = next(iter(scorer.detector.ranges))
     columns = [Column(trained if known else "new", "value"), Column("other", "second")]
-    times = np.zeros(0, np.int64)
 
     def scores(sizes: list[int]) -> np.ndarray:
-        stream = Stream(scorer, columns, stride=16)
-        parts = [stream.add(part, times).scores for part in np.split(values, np.cumsum(sizes))]
-        return np.concatenate([*parts, stream.finish().scores])
+        return np.concatenate([rows.scores for rows in stream_rows(scorer, columns, values, sizes)])
 
     at_once = scores([300])
     assert at_once.shape == values.shape and np.isfinite(at_once).all()
-    np.testing.assert_allclose(scores([1] * 299), at_once, atol=1e-6)
-    np.testing.assert_allclose(scores([7, 90, 0, 13, 150]), at_once, atol=1e-6)
+    np.testing.assert_allclose(scores([1] * 300), at_once, atol=1e-6)
+    np.testing.assert_allclose(scores([7, 90, 0, 13, 190]), at_once, atol=1e-6)
+
+
+@pytest.mark.parametrize("viewed", [False], ids=["any readout"], indirect=True)
+@pytest.mark.parametrize("overlap", ["first", "mean"])
+@pytest.mark.parametrize(("smoothing", "weight"), [(16, 0.0), (9, 2.0), (1, 0.5), (200, 1.0)])
+@pytest.mark.parametrize("rows", [300, 40])
+def test_a_stream_reads_out_what_the_whole_table_gets(
+    viewed: Run, rows: int, smoothing: int, weight: float, overlap: str
+) -> None:
+    alone, readout = scorer_of(viewed), Readout(smoothing, weight)
+    config = readout.write_to(alone.detector.config)
+    scorer = dataclasses.replace(alone, detector=dataclasses.replace(alone.detector, config=config))
+    values, columns = walks(rows), [Column("new", "value"), Column("other", "second")]
+    model = np.concatenate([part.scores for part in stream_rows(alone, columns, values, [rows], 24, overlap)])
+    views = scorer.views(columns)
+    views.add(values)
+    views.finish()
+    numbers = views.windows(np.zeros(1, int), rows)[0]
+    for sizes in ([rows], [1] * rows, [5, 0, 11, 7, rows - 23]):
+        parts = stream_rows(scorer, columns, values, sizes, 24, overlap)
+        assert [part.first for part in parts] == np.cumsum([0, *(len(part.scores) for part in parts)])[:-1].tolist()
+        assert np.concatenate([part.times for part in parts]).tolist() == list(range(rows))
+        np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), values)
+        scores = np.concatenate([part.scores for part in parts])
+        for column, (own, views_of_column) in enumerate(zip(model.T, numbers, strict=True)):
+            steps = StepScores(np.zeros(rows, int), np.arange(rows), values[:, column], np.zeros(rows, bool), own)
+            distances = np.nan_to_num(views_of_column[:, 2:]).mean(axis=1)
+            np.testing.assert_allclose(scores[:, column], readout.apply(steps, distances).score, atol=1e-5)
+
+
+@pytest.mark.parametrize("viewed", [True], ids=["chosen readout"], indirect=True)
+def test_a_chosen_readout_is_reported_and_travels_with_the_detector(spear: Spear, viewed: Run, tmp_path: Path) -> None:
+    content = results(viewed.workdir)
+    readout, aupr = content["readout"], content["readout"]["validation_aupr"]
+    assert readout["smoothing"] > 1 and aupr["with"] > aupr["without"]
+    assert readout["controls"]["head_only"].keys() == readout.keys() - {"controls"}
+    assert f"moving average of {readout['smoothing']} steps" in viewed.outcome.out
+    assert f"moving average of {readout['smoothing']} steps" in (viewed.workdir / "report.html").read_text()
+    assert f"moving average of {readout['smoothing']} steps" in (viewed.workdir / "detector" / "README.md").read_text()
+    assert content["controls"]["model_alone"]["test"]["auroc"] != content["test"]["auroc"]
+    # The run keeps the question, the detector the answer.
+    assert json.loads((viewed.workdir / "config.json").read_text())["score"]["smoothing"] == 0
+    detector = Detector.load(epath.Path(viewed.workdir))
+    assert detector.readout == Readout(readout["smoothing"], readout["distance_weight"])
+    fields = {"data.dir": str(viewed.workdir.parent / "data"), "data.split": "series", "data.stride": "32"}
+    arguments = command("files:debug", fields, mode="evaluate", detector=viewed.workdir, workdir=tmp_path / "again")
+    outcome = spear(*arguments)
+    assert outcome.code == 0, outcome.err
+    again = results(tmp_path / "again")
+    assert again["test"] == content["test"] and again["readout"]["smoothing"] == readout["smoothing"]
+    check_refusal(spear(*arguments, "--config.score.smoothing=4"), "config.score.smoothing comes from the detector")
+    score = ("--mode=score", f"--detector={viewed.workdir}", f"--input={fields['data.dir']}")
+    check_refusal(
+        spear(*score, f"--workdir={tmp_path / 'no'}", "--config.score.distance_weight=1"), "score.distance_weight"
+    )
+    test = pd.read_parquet(viewed.workdir / "scores" / "test.parquet")
+    name = test["series"].iloc[0]
+    values = test.loc[test["series"] == name, "value"].to_numpy()
+    estimated = spear_jax.SpearDetector.load(str(viewed.workdir)).decision_function(values)
+    assert len(estimated) == len(values) and np.isfinite(estimated).all()
 
 
 def test_a_known_series_is_compared_with_its_reference(viewed: Run) -> None:
@@ -128,6 +209,21 @@ def test_classifiers_read_the_same_views(spear: Spear, viewed: Run, tmp_path: Pa
     assert auroc["value"] != auroc[VIEWED["quantizer.views"]]
 
 
+@pytest.mark.parametrize("method", ["lstm", "gradient_boosting", "nearest_neighbours"])
+def test_every_method_is_read_out_the_same_way(spear: Spear, tmp_path: Path, method: str) -> None:
+    labelled = method != "nearest_neighbours"
+    fields = TINY | VIEWED | {"quantizer.patch": "1", "method": method, "score.smoothing": "16"}
+    fields |= {"score.distance_weight": "-1"} if labelled else {"quantizer.views": "value"}
+    data = write_files(tmp_path / "data", 5)
+    run = train(spear, data, tmp_path / "run", fields | {"data.split": "series"})
+    content = results(run.workdir)
+    assert content["readout"]["smoothing"] == 16
+    assert content["readout"]["distance_weight"] in ((0, 0.5, 1, 2, 4) if labelled else (0,))
+    assert content["controls"]["model_alone"]["test"]["auroc"] != content["test"]["auroc"]
+    test = pd.read_parquet(run.workdir / "scores" / "test.parquet")["score"]
+    assert ((test > 0) & (test < 1)).all() or not labelled
+
+
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
@@ -136,6 +232,20 @@ def test_classifiers_read_the_same_views(spear: Spear, viewed: Run, tmp_path: Pa
         ({"quantizer.views": "value,spread,spread"}, ("name each view once",)),
         ({"embedding.kind": "numbers"}, ("config.embedding.kind='numbers'", "ordinal, random or trained")),
         ({"quantizer.kind": "quantile"}, ("config.quantizer.kind='quantile'", "equal_width")),
+        ({"score.distance_weight": "-0.5"}, ("config.score.distance_weight=-0.5", "at least 0, or -1")),
+        (
+            {"score.distance_weight": "2", "quantizer.views": "value,spread"},
+            ("config.score.distance_weight=2", "quantizer.views='value,spread'", "past_8"),
+        ),
+        (
+            {
+                "method": "nearest_neighbours",
+                "quantizer.views": "value",
+                "quantizer.patch": "1",
+                "score.distance_weight": "1",
+            },
+            ("config.score.distance_weight=1.0", "no effect"),
+        ),
         ({"data.window": "66"}, ("config.data.window=66", "multiple of config.quantizer.patch=4")),
         ({"quantizer.patch": "3"}, ("config.quantizer.patch=3", "1, 2, 4 or 8")),
         ({"tsmote.enabled": "true"}, ("config.tsmote.enabled", "no past")),

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spear_jax.model.readout import mean_over_steps, positions_to_read, shift_positions
+from spear_jax.model.head_input import mean_over_steps, positions_to_read, shift_positions
 
 MASK = jnp.array([[True, True, True], [True, False, False]])
 
 
 @pytest.mark.parametrize(
-    ("readout", "positions"),
+    ("head_input", "positions"),
     [
         ("step", (0, 3)),
         ("mean", (0, 3)),
@@ -19,8 +19,8 @@ MASK = jnp.array([[True, True, True], [True, False, False]])
         ("peft_last", (6, 7)),
     ],
 )
-def test_positions_count_from_the_first_step(readout: str, positions: tuple[int, int]) -> None:
-    assert positions_to_read(MASK, readout, before=2, after=4) == positions
+def test_positions_count_from_the_first_step(head_input: str, positions: tuple[int, int]) -> None:
+    assert positions_to_read(MASK, head_input, before=2, after=4) == positions
     assert shift_positions(positions, 2) == (positions[0] + 2, positions[1] + 2)
 
 

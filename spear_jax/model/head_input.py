@@ -7,22 +7,22 @@ from spear_jax.backbones import Selection
 from spear_jax.model.sequence import last_step
 
 
-def positions_to_read(mask: Bool[Array, "batch time"], readout: str, before: int, after: int) -> Selection:
+def positions_to_read(mask: Bool[Array, "batch time"], head_input: str, before: int, after: int) -> Selection:
     """Returns the positions whose hidden states the head needs, counted from the first time step.
 
     Args:
       mask: True at real time steps.
-      readout: 'step' and 'mean' need every time step, 'last' the last real one of each window, 'cls' and 'peft_first'
-        the first position of the sequence, 'peft_last' the last one, padding included.
+      head_input: 'step' and 'mean' need every time step, 'last' the last real one of each window, 'cls' and
+        'peft_first' the first position of the sequence, 'peft_last' the last one, padding included.
       before: positions before the time steps; the first one is at -before.
       after: positions after them.
     """
     time = mask.shape[1]
-    if readout == "last":
+    if head_input == "last":
         return last_step(mask)[:, None]
-    if readout in ("cls", "peft_first"):
+    if head_input in ("cls", "peft_first"):
         return -before, 1 - before
-    if readout == "peft_last":
+    if head_input == "peft_last":
         return time + after - 1, time + after
     return 0, time
 

@@ -1,0 +1,241 @@
+"""Reads scores out: turns the scores of a model into those that are compared with a threshold.
+
+The paper compares P(anomalous) itself. Two fields add to it, in this order; with both, a score is still in (0, 1), but
+no probability:
+  1. The logit of P becomes (logit + w * distance) / (1 + w), with w = `score.distance_weight` and the mean distance to
+     the past, `mean_distance`. The division changes no ranking; it keeps scores away from 1, where all look alike.
+  2. It is averaged over `score.smoothing` steps: as many before a step as after it, and one more after it if the number
+     is even. Where a stretch begins or ends, there are fewer.
+Scores that are no probabilities, those of methods without labels, are averaged as they are.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from scipy.special import expit, logit
+
+from spear_jax.config import METHODS, view_names
+from spear_jax.data import Dataset, MethodScores, StepScores, find_equal_runs, mean_distance, stitch_splits
+from spear_jax.evaluation.pointwise import average_precision
+
+SMOOTHINGS = (1, 16, 32, 64, 128)  # to choose from, as are the weights
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+_LEAST = 2.0**-25  # half of what float32 can tell from 1: limits logits to +-17
+_SAME = 1e-9  # a smaller gain is rounding error
+
+
+@dataclasses.dataclass(frozen=True)
+class Readout:
+    """The chosen way to read out scores, a part of the detector.
+
+    Attributes:
+      smoothing: steps of the moving average; 1 for none.
+      distance_weight: weight of the distance to the past.
+    """
+
+    smoothing: int = 1
+    distance_weight: float = 0.0
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Readout":
+        """Returns the readout of a config in which nothing is left to choose."""
+        return cls(config.score.smoothing, config.score.distance_weight)
+
+    def write_to(self, config: ConfigDict) -> ConfigDict:
+        """Returns a copy of a config that has this readout."""
+        chosen = config.copy_and_resolve_references()
+        chosen.score.smoothing, chosen.score.distance_weight = self.smoothing, self.distance_weight
+        return chosen
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Returns whether scores stay what they are, as in the paper."""
+        return self == Readout()
+
+    @property
+    def look_ahead(self) -> int:
+        """Returns the steps after a step that its score depends on."""
+        return self.smoothing // 2
+
+    def apply(
+        self, steps: StepScores, distances: Float[np.ndarray, "steps"], *, probabilities: bool = True
+    ) -> StepScores:
+        """Reads out the scores of a split.
+
+        Args:
+          steps: scores of a model.
+          distances: the mean distance of each step.
+          probabilities: whether the scores are probabilities.
+        """
+        if self.keeps_scores:
+            return steps
+        if not probabilities:
+            averages = moving_average(steps.score[:, None], self.smoothing, _begins(steps))
+            return dataclasses.replace(steps, score=averages[:, 0])
+        evidence = self.weigh(steps.score, distances)[:, None]
+        return dataclasses.replace(steps, score=expit(moving_average(evidence, self.smoothing, _begins(steps)))[:, 0])
+
+    def weigh(
+        self, scores: Float[np.ndarray, "*rows"], distances: Float[np.ndarray, "*rows"]
+    ) -> Float[np.ndarray, "*rows"]:
+        """Returns logits of probabilities with the weighted distances added."""
+        return (_finite_logit(scores) + self.distance_weight * distances) / (1 + self.distance_weight)
+
+
+class ReadoutStream:
+    """Reads out the probabilities of consecutive rows as they arrive, in bounded memory.
+
+    The scores are those of all rows at once, bit for bit, however the rows are divided.
+    """
+
+    def __init__(self, readout: Readout, columns: int) -> None:
+        """Starts before the first row of a table with `columns` series."""
+        self._readout = readout
+        self._rows = np.zeros((0, columns))
+        self._returned = 0  # of these rows, kept since later averages need them
+
+    def add(
+        self, scores: Float[np.ndarray, "rows columns"], distances: Float[np.ndarray, "rows columns"]
+    ) -> Float[np.ndarray, "final columns"]:
+        """Adds rows; returns the scores of those, of this and earlier calls, that are now final."""
+        if self._readout.keeps_scores:
+            return scores
+        self._rows = np.concatenate([self._rows, self._readout.weigh(scores, distances)])
+        return self._return(max(len(self._rows) - self._readout.look_ahead, self._returned))
+
+    def finish(self) -> Float[np.ndarray, "rows columns"]:
+        """Returns the scores of the remaining rows."""
+        return self._return(len(self._rows))
+
+    def _return(self, end: int) -> Float[np.ndarray, "rows columns"]:
+        averages = moving_average(self._rows, self._readout.smoothing, np.zeros(1, int))[self._returned : end]
+        drop = max(end - (self._readout.smoothing - 1) // 2, 0)
+        self._rows, self._returned = self._rows[drop:].copy(), end - drop
+        return expit(averages)
+
+
+def read_out(
+    config: ConfigDict, dataset: Dataset, scores: MethodScores
+) -> tuple[Readout, MethodScores, dict[str, Any]]:
+    """Reads out the scores of a method and of the controls that use its model, each with its own choice.
+
+    Args:
+      config: a complete config, whose readout may have to be chosen on the validation split.
+      dataset: the data that were scored.
+      scores: what the model gives. Scores per window are dropped unless they are kept as they are: the threshold is
+        not meant for them.
+
+    Returns:
+      The readout of the method; the new scores, with the control 'model_alone' if they are new; and notes.
+    """
+    probabilities = METHODS[config.method].labels
+    distances = _distances(config, dataset, scores)
+
+    def read(steps: Mapping[str, StepScores]) -> tuple[Readout, dict[str, StepScores], dict[str, Any]]:
+        readout, notes = choose_readout(config, steps["validation"], distances["validation"], probabilities)
+        new = {split: readout.apply(own, distances[split], probabilities=probabilities) for split, own in steps.items()}
+        return readout, new, notes
+
+    readout, steps, notes = read(scores.steps)
+    controls = {} if readout.keeps_scores else {"model_alone": scores.steps}
+    for name, control in scores.controls.items():
+        _, controls[name], chosen = read(control)
+        notes.setdefault("controls", {})[name] = chosen
+    return readout, MethodScores(steps, scores.windows if readout.keeps_scores else {}, controls), notes
+
+
+def choose_readout(
+    config: ConfigDict, validation: StepScores, distances: Float[np.ndarray, "steps"], probabilities: bool
+) -> tuple[Readout, dict[str, Any]]:
+    """Chooses what the config leaves open: the best AUPR, averaged over the validation series with both classes.
+
+    Of equally good ones it takes the one with the least smoothing, then with the lowest weight. Without such a series,
+    nothing is smoothed and no distance added.
+
+    Args:
+      config: a complete config.
+      validation: scores of the validation split.
+      distances: the mean distance of each of its steps.
+      probabilities: whether the scores are probabilities.
+
+    Returns:
+      The readout; and notes with its values and that AUPR without and with it, None without such a series.
+    """
+    smoothing, weight = config.score.smoothing, config.score.distance_weight if probabilities else 0.0
+    series = [run for run in _series(validation) if 0 < validation.label[run].sum() < run.stop - run.start]
+
+    def mean_aupr(scores: Float[np.ndarray, "steps"]) -> float:
+        return float(np.mean([average_precision(validation.label[run], scores[run]) for run in series]))
+
+    if not series:
+        readout = Readout(smoothing or 1, max(weight, 0.0))
+        return readout, _notes(readout, None, None)
+    without = best = mean_aupr(validation.score)
+    chosen = None
+    terms = np.stack([_finite_logit(validation.score) if probabilities else validation.score, distances], axis=1)
+    for width in (smoothing,) if smoothing else SMOOTHINGS:
+        averages = moving_average(terms, width, _begins(validation))
+        for candidate in (Readout(width, w) for w in ((weight,) if weight >= 0 else WEIGHTS)):
+            scores = validation.score if candidate.keeps_scores else averages @ (1, candidate.distance_weight)
+            aupr = without if candidate.keeps_scores else mean_aupr(scores)
+            if chosen is None or aupr > best + _SAME:
+                chosen, best = candidate, aupr
+    assert chosen
+    return chosen, _notes(chosen, without, best)
+
+
+def moving_average(
+    numbers: Float[np.ndarray, "steps columns"], width: int, begins: Int[np.ndarray, "stretches"]
+) -> Float[np.ndarray, "steps columns"]:
+    """Averages each step with the (width - 1) // 2 steps before it and the width // 2 after it, as far as they exist.
+
+    An average depends on its own terms alone, to the last bit: equal terms have equal averages.
+
+    Args:
+      numbers: numbers of consecutive stretches of steps.
+      width: steps in an average.
+      begins: the first step of each stretch, ascending from 0.
+    """
+    before, steps = (width - 1) // 2, np.arange(len(numbers))
+    # As many zeros between stretches as a window can reach across.
+    places = steps + (np.searchsorted(begins, steps, side="right") - 1) * (width - 1)
+    padded = np.zeros((len(numbers) + len(begins) * (width - 1), numbers.shape[1] + 1))
+    padded[places + before] = np.pad(numbers, ((0, 0), (0, 1)), constant_values=1)  # the last column counts the steps
+    total, begin, added = np.zeros((len(numbers), padded.shape[1])), 0, 1
+    while width:  # a power of two at a time
+        if width & 1:
+            total, begin = total + padded[places + begin], begin + added
+        width >>= 1
+        if width:
+            padded = padded[:-added] + padded[added:]
+            added *= 2
+    return total[:, :-1] / total[:, -1:]
+
+
+def _finite_logit(scores: Float[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows"]:
+    return logit(np.clip(scores.astype(np.float64), _LEAST, 1 - _LEAST))
+
+
+def _begins(steps: StepScores) -> Int[np.ndarray, "stretches"]:
+    """Returns the indices at which stretches of consecutive steps begin, see `StepScores.stretches`."""
+    return find_equal_runs(steps.series, steps.step - np.arange(len(steps.step)))[0]
+
+
+def _series(steps: StepScores) -> list[slice]:
+    return list(itertools.starmap(slice, zip(*find_equal_runs(steps.series), strict=True)))
+
+
+def _distances(config: ConfigDict, dataset: Dataset, scores: MethodScores) -> dict[str, Float[np.ndarray, "_steps"]]:
+    """Returns the mean distance of every step of the scored splits; 0 without a view that measures one."""
+    names = view_names(config)[1:]
+    windows = {split: mean_distance(names, dataset.views[split]) for split in scores.steps}
+    return {split: steps.score for split, steps in stitch_splits(dataset, windows).items()}
+
+
+def _notes(readout: Readout, without: float | None, with_it: float | None) -> dict[str, Any]:
+    return {**dataclasses.asdict(readout), "validation_aupr": {"without": without, "with": with_it}}
