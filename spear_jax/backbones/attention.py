@@ -123,9 +123,7 @@ def attend(
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))  # the quotient does not depend on it
     weights = jnp.exp(logits - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    attended = jnp.einsum(
-        "bngqk,bnkd->bngqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
+    attended = jnp.einsum("bngqk,bnkd->bngqd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
     attended = jnp.moveaxis((attended / total).astype(value.dtype), 3, 1)
     return attended.reshape(batch, queries, heads * size), jnp.mean(weights / total, axis=(1, 2))
 

@@ -191,9 +191,12 @@ def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]
 def _describe_latency(scorer: Scorer, table: LiveTable, scoring: Scoring) -> str:
     """Returns a line about the number of rows until a score is final, not counting the time to compute it."""
     window, stride = scorer.window, scoring.stride
-    ahead, delay = look_ahead(view_names(scorer.detector.config)[1:]) or 0, scorer.detector.readout.look_ahead
+    readout = scorer.detector.readout
+    ahead, delay = look_ahead(view_names(scorer.detector.config)[1:]) or 0, readout.look_ahead
+    first_delay = delay + readout.awaited_rows - 1
     # Of a window's scores with score.overlap='first', those of all but its last rows are read out at once.
-    first_delay = -(-max(delay + 1 - window, 0) // stride) * stride if scoring.overlap == "first" else delay
+    if scoring.overlap == "first":
+        first_delay = -(-max(first_delay + 1 - window, 0) // stride) * stride
     first = max(window + ahead + first_delay, scorer.scaler(list_columns(table)).awaited_rows)
     wait = (stride - 1 if scoring.overlap == "first" else window) + ahead + delay
     then = f"a row waits for at most {wait} more" if wait else "each row is scored at once"

@@ -120,8 +120,9 @@ def _view_conflicts(config: ConfigDict) -> Iterator[str]:
 
 def _readout_conflicts(config: ConfigDict) -> Iterator[str]:
     weight, views = config.score.distance_weight, config.quantizer.views
-    if -1 < weight < 0:
-        yield f"config.score.distance_weight={weight:g} must be at least 0, or -1 to be chosen on validation"
+    for name in ("distance_weight", "level"):
+        if -1 < config.score[name] < 0:
+            yield f"config.score.{name}={config.score[name]:g} must be at least 0, or -1 to be chosen on validation"
     if weight and not set(DISTANCES) & set(view_names(config)):
         yield (
             f"config.score.distance_weight={weight:g} needs a distance in config.quantizer.views={views!r}: any of"

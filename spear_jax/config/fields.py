@@ -161,6 +161,15 @@ _SCORE = {
         carried=True,
         methods=_LEARNING,
     ),
+    "level": Field(
+        0.0,
+        "l in (x - l * level) / (1 + l), where x is the smoothed logit and the level its median over the series so far,"
+        " before each block of 256 steps; 0: none; -1: chosen on validation among 0, 0.5 and 1; the first 256 live rows"
+        " wait for each other",
+        Limits(-1, 1),
+        carried=True,
+        methods=_LEARNING,
+    ),
     "format": Field("parquet", "`--mode=score`: format of the scores", ("parquet", "csv"), scoring="files"),
 }
 

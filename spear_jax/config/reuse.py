@@ -33,6 +33,7 @@ ADDED: dict[str, Any] = {
     "quantizer.views": "value",
     "score.smoothing": 1,
     "score.distance_weight": 0.0,
+    "score.level": 0.0,
 }
 """Fields that earlier versions lack, and the value that means what they did."""
 

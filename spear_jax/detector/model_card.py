@@ -108,7 +108,8 @@ def _facts(content: Mapping[str, Any], data: str, name: str) -> dict[str, str]:
     parts += ["bin embeddings"] if config["embedding"]["kind"] == "trained" else []
     window = f"windows of {config['data']['window']} steps" if config["data"]["window"] else "whole series"
     int8 = "" if config["backbone"]["int8"] == "none" else ", its kernels in int8"
-    readout = describe_readout(config["score"]["smoothing"], config["score"]["distance_weight"])
+    score = config["score"]
+    readout = describe_readout(score["smoothing"], score["distance_weight"], score["level"])
     return {
         "trained on": f"{data} (`{content['trained_on']}`); labels: {config['data']['labels']}; seed {config['seed']}",
         "trained parts": ", ".join(parts),

@@ -1,11 +1,14 @@
 """Reads scores out: turns the scores of a model into those that are compared with a threshold.
 
-The paper compares P(anomalous) itself. Two fields add to it, in this order; with both, a score is still in (0, 1), but
-no probability:
+The paper compares P(anomalous) itself. Three fields add to it, in this order; with any of them, a score is still in
+(0, 1), but no probability:
   1. The logit of P becomes (logit + w * distance) / (1 + w), with w = `score.distance_weight` and the mean distance to
      the past, `mean_distance`. The division changes no ranking; it keeps scores away from 1, where all look alike.
   2. It is averaged over `score.smoothing` steps: as many before a step as after it, and one more after it if the number
      is even. Where a stretch begins or ends, there are fewer.
+  3. With l = `score.level`, x becomes (x - l * level) / (1 + l): the level is the median of all such averages before
+     the step's block of 256 steps, so that what has been usual for the series so far is taken off; the first block has
+     its own median.
 Scores that are no probabilities, those of methods without labels, are averaged as they are.
 """
 
@@ -25,6 +28,10 @@ from spear_jax.evaluation.pointwise import average_precision
 
 SMOOTHINGS = (1, 16, 32, 64, 128)  # to choose from, as are the weights
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+LEVELS = (0.0, 0.5, 1.0)
+LEVEL_STEPS = 256  # that share a level
+_BINS = 64  # per unit of the histogram that medians are read from, whose memory does not grow
+_REACH = 24  # beyond +-24, numbers count as +-24
 _LEAST = 2.0**-25  # half of what float32 can tell from 1: limits logits to +-17
 _SAME = 1e-9  # a smaller gain is rounding error
 
@@ -36,20 +43,22 @@ class Readout:
     Attributes:
       smoothing: steps of the moving average; 1 for none.
       distance_weight: weight of the distance to the past.
+      level: share of the level so far that is taken off.
     """
 
     smoothing: int = 1
     distance_weight: float = 0.0
+    level: float = 0.0
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Readout":
         """Returns the readout of a config in which nothing is left to choose."""
-        return cls(config.score.smoothing, config.score.distance_weight)
+        return cls(config.score.smoothing, config.score.distance_weight, config.score.level)
 
     def write_to(self, config: ConfigDict) -> ConfigDict:
         """Returns a copy of a config that has this readout."""
         chosen = config.copy_and_resolve_references()
-        chosen.score.smoothing, chosen.score.distance_weight = self.smoothing, self.distance_weight
+        chosen.score.update(dataclasses.asdict(self))
         return chosen
 
     @property
@@ -59,8 +68,13 @@ class Readout:
 
     @property
     def look_ahead(self) -> int:
-        """Returns the steps after a step that its score depends on."""
+        """Returns the steps after a step that its score depends on, once the first level is known."""
         return self.smoothing // 2
+
+    @property
+    def awaited_rows(self) -> int:
+        """Returns the averages needed before there is a score."""
+        return LEVEL_STEPS if self.level else 1
 
     def apply(
         self, steps: StepScores, distances: Float[np.ndarray, "steps"], *, probabilities: bool = True
@@ -78,7 +92,8 @@ class Readout:
             averages = moving_average(steps.score[:, None], self.smoothing, _begins(steps))
             return dataclasses.replace(steps, score=averages[:, 0])
         evidence = self.weigh(steps.score, distances)[:, None]
-        return dataclasses.replace(steps, score=expit(moving_average(evidence, self.smoothing, _begins(steps)))[:, 0])
+        averages = moving_average(evidence, self.smoothing, _begins(steps))
+        return dataclasses.replace(steps, score=expit(take_off_level(averages, self.level, _begins(steps)))[:, 0])
 
     def weigh(
         self, scores: Float[np.ndarray, "*rows"], distances: Float[np.ndarray, "*rows"]
@@ -98,6 +113,7 @@ class ReadoutStream:
         self._readout = readout
         self._rows = np.zeros((0, columns))
         self._returned = 0  # of these rows, kept since later averages need them
+        self._levels = _LevelStream(readout.level, columns)
 
     def add(
         self, scores: Float[np.ndarray, "rows columns"], distances: Float[np.ndarray, "rows columns"]
@@ -106,17 +122,57 @@ class ReadoutStream:
         if self._readout.keeps_scores:
             return scores
         self._rows = np.concatenate([self._rows, self._readout.weigh(scores, distances)])
-        return self._return(max(len(self._rows) - self._readout.look_ahead, self._returned))
+        return expit(self._levels.add(self._average(max(len(self._rows) - self._readout.look_ahead, self._returned))))
 
     def finish(self) -> Float[np.ndarray, "rows columns"]:
         """Returns the scores of the remaining rows."""
-        return self._return(len(self._rows))
+        return expit(np.concatenate([self._levels.add(self._average(len(self._rows))), self._levels.finish()]))
 
-    def _return(self, end: int) -> Float[np.ndarray, "rows columns"]:
+    def _average(self, end: int) -> Float[np.ndarray, "rows columns"]:
+        """Returns the averages of the rows before `end` that were not returned yet."""
         averages = moving_average(self._rows, self._readout.smoothing, np.zeros(1, int))[self._returned : end]
         drop = max(end - (self._readout.smoothing - 1) // 2, 0)
         self._rows, self._returned = self._rows[drop:].copy(), end - drop
-        return expit(averages)
+        return averages
+
+
+class _LevelStream:
+    """Takes the level off consecutive rows as they arrive."""
+
+    def __init__(self, level: float, columns: int) -> None:
+        self._level = level
+        self._counts = np.zeros((columns, 2 * _REACH * _BINS + 1), int)
+        self._block = np.zeros((0, columns))  # rows of the latest block; those of the first wait until it is full
+        self._median = np.full(columns, np.nan)  # of each column; NaN before the first block is full
+
+    def add(self, rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "final columns"]:
+        """Adds rows; returns those, of this and earlier calls, whose level is known."""
+        if not self._level:
+            return rows
+        parts = [rows[:0]]
+        while len(rows):
+            new, rows = np.split(rows, [LEVEL_STEPS - len(self._block)])
+            self._block = np.concatenate([self._block, new])
+            if not np.isnan(self._median).any():
+                parts.append(self._take_off(new))
+            if len(self._block) == LEVEL_STEPS:
+                parts.append(self.finish())
+                self._block = rows[:0]
+        return np.concatenate(parts)
+
+    def finish(self) -> Float[np.ndarray, "rows columns"]:
+        """Counts the latest block; returns its rows if it is the first."""
+        if not len(self._block):
+            return self._block
+        first, columns = np.isnan(self._median).any(), np.arange(len(self._counts))
+        bins = np.rint((np.clip(self._block, -_REACH, _REACH) + _REACH) * _BINS).astype(int)
+        np.add.at(self._counts, (columns, bins), 1)
+        totals = np.cumsum(self._counts, axis=1)
+        self._median = np.argmax(2 * totals >= totals[:, -1:], axis=1) / _BINS - _REACH
+        return self._take_off(self._block) if first else self._block[:0]
+
+    def _take_off(self, rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+        return (rows - self._level * self._median) / (1 + self._level)
 
 
 def read_out(
@@ -154,8 +210,8 @@ def choose_readout(
 ) -> tuple[Readout, dict[str, Any]]:
     """Chooses what the config leaves open: the best AUPR, averaged over the validation series with both classes.
 
-    Of equally good ones it takes the one with the least smoothing, then with the lowest weight. Without such a series,
-    nothing is smoothed and no distance added.
+    Of equally good ones it takes the one with the least smoothing, then with the lowest weight, then with the lowest
+    level. Without such a series, nothing is smoothed, and no distance added or level taken off.
 
     Args:
       config: a complete config.
@@ -166,22 +222,26 @@ def choose_readout(
     Returns:
       The readout; and notes with its values and that AUPR without and with it, None without such a series.
     """
-    smoothing, weight = config.score.smoothing, config.score.distance_weight if probabilities else 0.0
+    smoothing, weight, level = config.score.smoothing, config.score.distance_weight, config.score.level
+    if not probabilities:
+        weight = level = 0.0
     series = [run for run in _series(validation) if 0 < validation.label[run].sum() < run.stop - run.start]
 
     def mean_aupr(scores: Float[np.ndarray, "steps"]) -> float:
         return float(np.mean([average_precision(validation.label[run], scores[run]) for run in series]))
 
     if not series:
-        readout = Readout(smoothing or 1, max(weight, 0.0))
+        readout = Readout(smoothing or 1, max(weight, 0.0), max(level, 0.0))
         return readout, _notes(readout, None, None)
     without = best = mean_aupr(validation.score)
     chosen = None
     terms = np.stack([_finite_logit(validation.score) if probabilities else validation.score, distances], axis=1)
     for width in (smoothing,) if smoothing else SMOOTHINGS:
         averages = moving_average(terms, width, _begins(validation))
-        for candidate in (Readout(width, w) for w in ((weight,) if weight >= 0 else WEIGHTS)):
-            scores = validation.score if candidate.keeps_scores else averages @ (1, candidate.distance_weight)
+        weights, levels = (weight,) if weight >= 0 else WEIGHTS, (level,) if level >= 0 else LEVELS
+        for candidate in itertools.starmap(Readout, itertools.product((width,), weights, levels)):
+            scores = averages @ (1, candidate.distance_weight) / (1 + candidate.distance_weight)
+            scores = take_off_level(scores[:, None], candidate.level, _begins(validation))[:, 0]
             aupr = without if candidate.keeps_scores else mean_aupr(scores)
             if chosen is None or aupr > best + _SAME:
                 chosen, best = candidate, aupr
@@ -215,6 +275,25 @@ def moving_average(
             padded = padded[:-added] + padded[added:]
             added *= 2
     return total[:, :-1] / total[:, -1:]
+
+
+def take_off_level(
+    numbers: Float[np.ndarray, "steps columns"], level: float, begins: Int[np.ndarray, "stretches"]
+) -> Float[np.ndarray, "steps columns"]:
+    """Takes a share of the level so far off each step of consecutive stretches.
+
+    Args:
+      numbers: logits, averaged.
+      level: the share, see `Readout`.
+      begins: the first step of each stretch, ascending from 0.
+    """
+    if not level:
+        return numbers
+    parts = []
+    for stretch in np.split(numbers, begins[1:]):
+        stream = _LevelStream(level, numbers.shape[1])
+        parts += [stream.add(stretch), stream.finish()]
+    return np.concatenate(parts)
 
 
 def _finite_logit(scores: Float[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows"]:

@@ -24,10 +24,11 @@ def describe_rule(merge_gap: int, min_length: int, unit: str) -> str:
     return f"{gaps}, {f'alarms of fewer than {min_length} {unit}s dropped' if min_length > 1 else 'none dropped'}"
 
 
-def describe_readout(smoothing: int, distance_weight: float) -> str:
+def describe_readout(smoothing: int, distance_weight: float, level: float) -> str:
     """Describes what a readout does to scores; '' if it does nothing."""
     parts = [f"distance to the past added with weight {distance_weight:g}"] if distance_weight else []
     parts += [f"moving average of {smoothing} steps"] if smoothing > 1 else []
+    parts += [f"{'' if level == 1 else f'{level:g} of '}the series' level so far taken off"] if level else []
     return ", ".join(parts)
 
 

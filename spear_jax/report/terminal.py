@@ -66,8 +66,9 @@ def describe_alarms(content: Mapping[str, Any]) -> list[str]:
 
 def describe_readouts(content: Mapping[str, Any]) -> list[str]:
     """Describes the readout of results.json, and what it changed, in one line, if it did anything."""
-    readout = content.get("readout", {"smoothing": 1, "distance_weight": 0.0})  # earlier versions have none
-    described = describe_readout(readout["smoothing"], readout["distance_weight"])
+    # Earlier versions have none, or one without a level.
+    readout = {"smoothing": 1, "distance_weight": 0.0, "level": 0.0, **content.get("readout", {})}
+    described = describe_readout(readout["smoothing"], readout["distance_weight"], readout["level"])
     if not described:
         return []
     aupr = {name: format_number("aupr", value) for name, value in readout["validation_aupr"].items()}

@@ -26,7 +26,7 @@ VIEWED = {
     "quantizer.reference_steps": "100",
     "quantizer.views": "value,deviation,spread,reference_8,reference_32,past_8,past_32",
 }
-READ_OUT = {"score.smoothing": "0", "score.distance_weight": "-1", "controls.head_only": "true"}
+READ_OUT = {"score.smoothing": "0", "score.distance_weight": "-1", "score.level": "1", "controls.head_only": "true"}
 
 
 def write_files(folder: Path, files: int = 6) -> Path:
@@ -152,7 +152,7 @@ def test_a_chosen_readout_is_reported_and_travels_with_the_detector(spear: Spear
     # The run keeps the question, the detector the answer.
     assert json.loads((viewed.workdir / "config.json").read_text())["score"]["smoothing"] == 0
     detector = Detector.load(epath.Path(viewed.workdir))
-    assert detector.readout == Readout(readout["smoothing"], readout["distance_weight"])
+    assert detector.readout == Readout(readout["smoothing"], readout["distance_weight"], 1.0)
     fields = {"data.dir": str(viewed.workdir.parent / "data"), "data.split": "series", "data.stride": "32"}
     arguments = command("files:debug", fields, mode="evaluate", detector=viewed.workdir, workdir=tmp_path / "again")
     outcome = spear(*arguments)
@@ -233,6 +233,7 @@ def test_every_method_is_read_out_the_same_way(spear: Spear, tmp_path: Path, met
         ({"embedding.kind": "numbers"}, ("config.embedding.kind='numbers'", "ordinal, random or trained")),
         ({"quantizer.kind": "quantile"}, ("config.quantizer.kind='quantile'", "equal_width")),
         ({"score.distance_weight": "-0.5"}, ("config.score.distance_weight=-0.5", "at least 0, or -1")),
+        ({"score.level": "-0.5"}, ("config.score.level=-0.5", "at least 0, or -1")),
         (
             {"score.distance_weight": "2", "quantizer.views": "value,spread"},
             ("config.score.distance_weight=2", "quantizer.views='value,spread'", "past_8"),

@@ -14,7 +14,15 @@ from sklearn.metrics import average_precision_score
 from spear_jax.config.fields import default_config
 from spear_jax.data.step_scores import StepScores
 from spear_jax.evaluation.pointwise import average_precision
-from spear_jax.evaluation.readout import SMOOTHINGS, Readout, ReadoutStream, choose_readout, moving_average
+from spear_jax.evaluation.readout import (
+    LEVEL_STEPS,
+    SMOOTHINGS,
+    Readout,
+    ReadoutStream,
+    choose_readout,
+    moving_average,
+    take_off_level,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 WIDTHS = st.integers(1, 40)
@@ -37,9 +45,9 @@ def average(numbers: Any, width: int, begins: Any = (0,)) -> np.ndarray:
     return moving_average(np.asarray(numbers, float)[:, None], width, np.asarray(begins))[:, 0]
 
 
-def open_config(smoothing: int = 0, distance_weight: float = -1.0) -> ConfigDict:
+def open_config(smoothing: int = 0, distance_weight: float = -1.0, level: float = 0.0) -> ConfigDict:
     config = default_config()
-    config.score.smoothing, config.score.distance_weight = smoothing, distance_weight
+    config.score.update(smoothing=smoothing, distance_weight=distance_weight, level=level)
     return config
 
 
@@ -96,6 +104,30 @@ def test_a_score_by_hand() -> None:
     np.testing.assert_allclose(Readout(3, 2.0).apply(steps, distances).score, expit(means))
 
 
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sampled_from([0.5, 1.0]), st.lists(st.integers(1, 900), min_size=1, max_size=3))
+def test_the_level_is_the_median_of_what_came_before_a_block(seed: int, level: float, lengths: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    stretches = [rng.normal(size=length) for length in lengths]
+    begins = np.cumsum([0, *lengths[:-1]])
+    taken_off = take_off_level(np.concatenate(stretches)[:, None], level, begins)[:, 0]
+    for begin, stretch in zip(begins, stretches, strict=True):
+        for step in range(len(stretch)):
+            before = stretch[: step // LEVEL_STEPS * LEVEL_STEPS] if step >= LEVEL_STEPS else stretch[:LEVEL_STEPS]
+            median = np.quantile(before, 0.5, method="inverted_cdf")
+            # The median is read from a histogram with 64 bins a unit.
+            assert abs(taken_off[begin + step] - (stretch[step] - level * median) / (1 + level)) < 1 / 64
+
+
+def test_a_series_that_is_always_high_is_no_anomaly_with_its_level_taken_off() -> None:
+    low, high = np.full(600, 0.01), np.full(600, 0.9)
+    low[500] = 0.8
+    both = scored(np.concatenate([low, high]), series=np.repeat([0, 1], 600), step=np.tile(np.arange(600), 2))
+    scores = Readout(level=1.0).apply(both, np.zeros(1200)).score
+    assert np.argmax(scores) == 500 and scores[500] > 0.9
+    np.testing.assert_allclose(scores[600:], 0.5, atol=0.01)
+
+
 def test_the_papers_readout_leaves_scores_as_they_are() -> None:
     steps = scored(np.random.default_rng(0).random(50, np.float32))
     assert Readout.of(default_config()).apply(steps, np.ones(50)) is steps
@@ -117,16 +149,20 @@ def test_scores_that_are_no_probabilities_are_averaged_as_they_are() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, WIDTHS, st.sampled_from([0.0, 0.5, 4.0]), st.lists(st.integers(0, 30), max_size=12))
-def test_rows_are_read_out_the_same_however_they_arrive(seed: int, width: int, weight: float, sizes: list[int]) -> None:
+@given(SEEDS, WIDTHS, st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.0, 1.0]), st.data())
+def test_rows_are_read_out_the_same_however_they_arrive(
+    seed: int, width: int, weight: float, level: float, data: st.DataObject
+) -> None:
     rng = np.random.default_rng(seed)
-    rows, readout = sum(sizes), Readout(width, weight)
+    sizes = data.draw(st.lists(st.integers(0, 400 if level else 30), max_size=12))
+    rows, readout = sum(sizes), Readout(width, weight, level)
     scores, distances = rng.random((rows, 2)), rng.normal(size=(rows, 2))
     stream = ReadoutStream(readout, 2)
     parts = [np.zeros((0, 2))]
     for begin, end in zip(np.cumsum([0, *sizes[:-1]]), np.cumsum(sizes), strict=True) if sizes else ():
         parts.append(stream.add(scores[begin:end], distances[begin:end]))
-        assert sum(map(len, parts)) == max(end - readout.look_ahead, 0)
+        final = max(end - readout.look_ahead, 0)
+        assert sum(map(len, parts)) == (final if final >= readout.awaited_rows else 0)
     streamed = np.concatenate([*parts, stream.finish()])
     for column in range(2):
         whole = readout.apply(scored(scores[:, column]), distances[:, column]).score
@@ -168,6 +204,18 @@ def test_the_best_on_validation_is_chosen(width: int, weight: float) -> None:
     assert fixed.smoothing == 7
     fixed, _ = choose_readout(open_config(distance_weight=3.0), validation, distances, True)
     assert fixed.distance_weight == 3 and fixed.smoothing in SMOOTHINGS
+
+
+def test_a_level_is_chosen_where_it_helps() -> None:
+    """Anomalies of a series that rises stand out once the level so far is taken off."""
+    rng = np.random.default_rng(0)
+    rise = np.repeat(np.linspace(-4, 4, 8), LEVEL_STEPS)
+    labels = rng.random(len(rise)) < 0.05
+    validation = scored(expit(rise + 2 * labels + 0.1 * rng.normal(size=len(rise))), labels)
+    readout, notes = choose_readout(open_config(1, 0.0, -1.0), validation, np.zeros(len(rise)), True)
+    assert readout.level and notes["level"] == readout.level
+    assert notes["validation_aupr"]["with"] > notes["validation_aupr"]["without"]
+    assert choose_readout(open_config(1, 0.0, 0.25), validation, np.zeros(len(rise)), True)[0].level == 0.25
 
 
 def test_the_smaller_of_equally_good_ones_is_chosen() -> None:
