@@ -84,8 +84,12 @@ LONGEST = (
     "test_notebook",
     "test_studies",
     "test_detector",
+    "test_live",
+    "test_views_and_patches",
     "test_decoder",
     "test_trained",
+    "test_variable_length",
+    "test_zero_shot_api",
 )
 
 

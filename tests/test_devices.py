@@ -304,6 +304,7 @@ def test_a_batch_is_filled_up_with_masked_windows() -> None:
     assert not filled[:, 10:].any()
 
 
+@pytest.mark.slow
 def test_distributed_on_without_a_cluster_is_one_line(tmp_path: Path) -> None:
     output, folder = tmp_path / "output.log", tmp_path / "run"
     command = ["-m", "spear_jax.main", *RUN, "--distributed=on", f"--workdir={folder}"]

@@ -267,7 +267,7 @@ def test_the_same_weights_may_lie_elsewhere(spear: Spear, bert: Path, table: Pat
     ("fields", "said"),
     [
         ({"backbone.dtype": "bfloat16"}, "held in bfloat16; the detector's threshold was chosen with it in float32"),
-        ({"backbone.int8": "channel"}, "held in float32 and int8 by channel"),
+        pytest.param({"backbone.int8": "channel"}, "held in float32 and int8 by channel", marks=pytest.mark.slow),
     ],
 )
 def test_the_backbone_may_be_held_in_other_numbers(
@@ -332,6 +332,7 @@ def in_a_process(python: str, detector: Path, table: Path, workdir: Path, device
 
 
 @pytest.mark.one_python
+@pytest.mark.slow
 def test_one_and_eight_devices_give_the_same_scores(finished: Run, table: Path, tmp_path: Path) -> None:
     one, eight = (
         in_a_process(sys.executable, finished.workdir, table, tmp_path / str(devices), devices) for devices in (1, 8)

@@ -225,7 +225,7 @@ def test_bad_input_leaves_no_files(spear: Spear, finished: Run, tmp_path: Path) 
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("live", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stride_longer_than_the_longest_window_is_refused(spear: Spear, tmp_path: Path, live: bool) -> None:
     assert spear(*quick(tmp_path / "run", {"data.window": 0})).code == 0
     longest = load_backbone("random:tiny").max_positions - 4 - 1

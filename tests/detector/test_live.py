@@ -247,6 +247,7 @@ def test_ctrl_c_before_the_first_row_is_one_line(spear: Spear, finished: Run, co
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "stopped: Ctrl-C\n")
 
 
+@pytest.mark.slow
 def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]) -> None:
     with Live(finished) as live:
         live.send(lines[: 1 + FIRST])
@@ -324,6 +325,7 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     ]
 
 
+@pytest.mark.slow
 def test_days_and_months_are_told_apart_by_the_first_row_that_can(spear: Spear, finished: Run, come: Come) -> None:
     def score(first: str, form: str) -> tuple[Outcome, list[int]]:
         days = pd.date_range(first, periods=300, freq="D")

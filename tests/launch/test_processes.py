@@ -81,7 +81,8 @@ def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("live", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("live", [False, True])
 def test_scoring_in_several_processes_is_refused(tmp_path: Path, finished: Run, live: bool) -> None:
     (tmp_path / "t.csv").write_text("a\n" + "1\n" * 99)
     where = ("--input=-",) if live else (f"--input={tmp_path / 't.csv'}", f"--workdir={tmp_path / 'o'}")

@@ -103,7 +103,7 @@ def test_fine_tuning_starts_from_the_frozen_model_and_trains_every_weight(tmp_pa
 
 
 @pytest.mark.parametrize("name", [TINY, pytest.param("gemma", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("int8", ["none", "channel"])
+@pytest.mark.parametrize("int8", ["none", pytest.param("channel", marks=pytest.mark.slow)])
 def test_lora_starts_from_the_frozen_model_and_trains_its_additions_alone(tmp_path: Path, name: str, int8: str) -> None:
     config = config_of("lora", **{"lora.rank": 2})
     backbone = load_backbone(TINY if name == TINY else f"random:{gemma.write(tmp_path / 'gemma')}", int8=int8)
@@ -142,7 +142,9 @@ def test_lora_is_the_low_rank_product() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["lstm", pytest.param("lstm_causal", marks=pytest.mark.slow), "fine_tuning", "lora"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "lstm_causal", "fine_tuning"))]
+)
 def test_a_run_goes_from_data_to_results(spear: Spear, nasa: Path, tmp_path: Path, method: str) -> None:
     run = tmp_path / "run"
     assert spear(*quick_on(nasa, run, {"method": method})).code == 0

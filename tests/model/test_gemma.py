@@ -65,6 +65,7 @@ def test_from_training_to_scores(spear: Spear, nasa: Path, folder: Path, tmp_pat
 
 
 @pytest.mark.skipif("SPEAR_DATA_DIR" not in os.environ, reason="SPEAR_DATA_DIR with the real NASA data is not set")
+@pytest.mark.slow
 def test_on_the_real_telemetry(spear: Spear, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fields = {
@@ -124,6 +125,7 @@ def test_the_prompt_starts_at_the_scale_of_scaled_embeddings(folder: Path, init:
     assert prompt.std() == pytest.approx(0.02 * np.sqrt(32), rel=0.25)
 
 
+@pytest.mark.slow
 def test_memory_is_told_before_anything_is_loaded(spear: Spear, tmp_path: Path) -> None:
     outcome = spear(*command("nasa:gemma", {"prompt.length": 20}, mode="memory"))
     assert outcome.code == 0, outcome.err

@@ -253,6 +253,7 @@ def test_gradients_exist_for_prompt_and_head_only():
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(leaked))
 
 
+@pytest.mark.slow
 def test_a_training_step_costs_at_most_2_1_forward_passes():
     """XLA's own count: bert-base-uncased's shape, T = 128, m = 20, layers unrolled, no remat."""
     spear, trainable, frozen = bert_base_shapes(BERT_BASE.layers)

@@ -56,7 +56,9 @@ HEADS = [("step", "mean"), ("window", "mean"), ("window", "last")]
 
 
 @pytest.mark.parametrize(("head", "pooling"), HEADS)
-@pytest.mark.parametrize("position", ["prefix", "after_cls", "suffix"])
+@pytest.mark.parametrize(
+    "position", ["prefix", *(pytest.param(position, marks=pytest.mark.slow) for position in ("after_cls", "suffix"))]
+)
 def test_any_amount_of_padding_changes_no_logit(position: str, head: str, pooling: str) -> None:
     model = assembled(position, head, pooling)
     examples = windows(4)
@@ -73,7 +75,9 @@ def test_any_amount_of_padding_changes_no_logit(position: str, head: str, poolin
         np.testing.assert_allclose(logits(padding), plain, atol=1e-5)
 
 
-@pytest.mark.parametrize(("head", "pooling"), HEADS)
+@pytest.mark.parametrize(
+    ("head", "pooling"), [HEADS[0], *(pytest.param(*head, marks=pytest.mark.slow) for head in HEADS[1:])]
+)
 def test_short_windows_are_read_short_and_score_the_same(head: str, pooling: str) -> None:
     model = assembled(head=head, pooling=pooling).with_batch_size(8)
     examples = windows()

@@ -149,7 +149,11 @@ def test_an_evaluation_has_no_course_of_training(spear: Spear, finished: Run, tm
         ({"method": "matrix_profile"}, {"test_series", "curves"}),  # its scores are no probabilities
         pytest.param({"prompt.length": "0"}, OF_ALL | {"learning_curves"}, marks=pytest.mark.slow),
         ({"train.parts": "head"}, OF_ALL | {"learning_curves", "attention"}),  # a prompt that stands still
-        ({"head.kind": "window", "prompt.position": "suffix"}, OF_ALL | OF_TRAINING | {"attention"}),
+        pytest.param(
+            {"head.kind": "window", "prompt.position": "suffix"},
+            OF_ALL | OF_TRAINING | {"attention"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_run_has_not_is_left_out(
@@ -165,6 +169,7 @@ def test_what_a_run_has_not_is_left_out(
 
 
 @pytest.mark.figures
+@pytest.mark.slow
 def test_names_out_of_a_file_are_text_and_not_markup(spear: Spear, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"<img src=x{i}>&amp;$\\frac$" for i in range(6)]

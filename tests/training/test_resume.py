@@ -262,6 +262,7 @@ def test_the_command_of_a_finished_run_shows_its_results_and_writes_nothing(
     assert files() == before
 
 
+@pytest.mark.slow
 def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed: Path, unfinished: Path) -> None:
     damaged = unfinished / "checkpoints" / str(LAST_STEP)
     for path in damaged.glob("state/ocdbt.process_0/d/*"):
@@ -285,7 +286,9 @@ def restore(folder: Path, like: Any) -> tuple[Any, Progress]:
         return checkpoints.restore(like)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "half"])
+@pytest.mark.parametrize(
+    "damage", ["missing", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("empty", "half"))]
+)
 def test_every_damage_to_a_file_is_seen_or_harmless(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
