@@ -252,7 +252,9 @@ CHOICES: dict[str, tuple[dict[str, object], list[Check]]] = {
 }
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [*(pytest.param(name, marks=pytest.mark.slow) for name in list(CHOICES)[:-1]), list(CHOICES)[-1]]
+)
 def test_choice_runs_from_end_to_end(spear: Spear, tmp_path: Path, choice: str) -> None:
     fields, checks = CHOICES[choice]
     outcome = spear(*quick(tmp_path / "run", fields))

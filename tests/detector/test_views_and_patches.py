@@ -48,7 +48,11 @@ def train(spear: Spear, data: Path, workdir: Path, fields: dict[str, str]) -> Ru
     return Run(workdir, outcome)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["paper's readout", "chosen readout"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["paper's readout", "chosen readout"],
+)
 def viewed(spear: Spear, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
     folder = tmp_path_factory.mktemp("viewed")
     fields = {"data.split": "series"} | (READ_OUT if request.param else {})

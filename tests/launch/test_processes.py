@@ -74,6 +74,7 @@ def test_four_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -
     check_same_metrics(tmp_path, 4, finished.workdir)
 
 
+@pytest.mark.slow
 def test_bad_input_is_exit_code_2(tmp_path: Path) -> None:
     code, output = launch(tmp_path, 2, *quick(tmp_path / "run", {"train.epochs": "0"}))
     assert code == 2
