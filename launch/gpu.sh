@@ -9,7 +9,7 @@
 # Results  in --workdir; a gs:// one needs EXTRA=gpu,gcs.
 # Resumes  with the same command, whatever interrupted it. Exit code: 0 done, 1 stopped, 2 bad input.
 #
-# For one process per GPU, use processes.sh. The wheels were checked for compatibility; the program ran on one H200, this script did not.
+# For one process per GPU, use processes.sh. The wheels were checked for compatibility; training ran on one H200, this script did not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -112,7 +112,7 @@ def attend(
     batch, queries, heads, size = query.shape
     shared = key.shape[2]
     # Heads stand before positions, and the sum of the softmax divides the attended values instead of the weights: on a
-    # CPU, this takes an eighth of the time of the textbook order.
+    # CPU, forward and gradient take .82 times as long as in the textbook order (MiniLM's layer, float32).
     query = jnp.moveaxis((query * scale).reshape(batch, queries, shared, heads // shared, size), 1, 3)
     key, value = jnp.moveaxis(key, 1, 2), jnp.moveaxis(value, 1, 2)
     logits = jnp.einsum("bngqd,bnkd->bngqk", query, key, preferred_element_type=jnp.float32)
