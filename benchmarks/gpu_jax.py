@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gpu_shapes
 import jax
@@ -259,8 +260,12 @@ def measure_speed(bench: Bench, model: str, window: int) -> None:
     gpu_shapes.try_batches(model, window, measure_batch, bench)
 
 
+@mock.patch("spear_jax.backbones.attention.on_gpu", lambda: False)
 def measure_detectors(bench: Bench, prompts: int) -> None:
-    """Measures several prompts at once, each with its own batch of 32 windows, through one frozen backbone."""
+    """Measures several prompts at once, each with its own batch of 32 windows, through one frozen backbone.
+
+    Attention is XLA's, since JAX cannot vmap over a mask of cuDNN's.
+    """
     model, window, each = ("tiny-bert", 12, 2) if ON_CPU else ("minilm", 128, 32)
     module, trainable, frozen = random_model(bench, model, window)
     optimizer = make_optimizer(model_config(window, each))

@@ -144,6 +144,7 @@ class BertLayer(nn.Module):
             split(linear(H, "value")(x)),
             allowed if allowed.shape[1] == 1 else take(allowed, selection),
             scale=(H // config.heads) ** -0.5,
+            weights=self.is_mutable_collection("intermediates"),
         )
         self.sow("intermediates", "attention", weights)
         x = add_and_norm(linear(H, "attention_output")(attended), residual, "attention_norm")

@@ -219,10 +219,16 @@ class DecoderLayer(nn.Module):
 
         def block(
             x: Array, inputs: Array, angles: Array, keys: Array, values: Array, allowed: Array
-        ) -> tuple[Array, Array]:
+        ) -> tuple[Array, Array | None]:
             queries = heads(linear["query"](inputs), angles, "query_norm")
             attended, weights = attend(
-                queries, keys, values, allowed, scale=config.query_scale, soft_cap=config.attention_soft_cap
+                queries,
+                keys,
+                values,
+                allowed,
+                scale=config.query_scale,
+                soft_cap=config.attention_soft_cap,
+                weights=self.is_mutable_collection("intermediates"),
             )
             x = x + normalized("attention_post_norm", linear["attention_output"](attended))
             inner = normalized("mlp_norm", x)
