@@ -141,8 +141,8 @@ def index(by_file: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         "One page per study, built by `python results/build.py` from the tables in [results/](../../results/README.md)."
         " The protocol, the paper's claims and a summary are in [RESULTS.md](../../RESULTS.md).",
         pipe_table(["study", "question", "data"], sorted(lines)),
-        "Outside the studies: [single runs](single_runs.md), some on all 81 channels of NASA; [memory](memory.md);"
-        " [speed](../../benchmarks/README.md).",
+        "Outside the studies: [single runs](single_runs.md), some on all 81 channels of NASA; [inputs that know a"
+        " series' past](own_past.md); [memory](memory.md); [speed](../../benchmarks/README.md).",
     ]
     return "\n\n".join(blocks) + "\n"
 
