@@ -82,6 +82,7 @@ def test_installed_wheel_runs_the_quickstart_from_an_empty_folder(wheel: Path, t
     assert where.stdout.strip() == str(site / "spear_jax" / "__init__.py")
 
     flags = ["--config=configs/quickstart.py:debug", "--workdir=run"]
+    flags += ["--config.data.synthetic.series=6", "--config.data.synthetic.length=256"]
     ran = call("-m", "spear_jax.main", *flags, cwd=empty, env=env)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""

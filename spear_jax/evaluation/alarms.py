@@ -4,7 +4,6 @@ An operator is paged once per interval, not once per step. The `AlarmRule` is ch
 threshold.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -122,12 +121,21 @@ def choose_alarm_rule(
 ) -> AlarmRule:
     """Returns the rule with the best mean event F1 on validation data; the first one if tied or without anomalies."""
     best_f1, best_rule = -1.0, AlarmRule(gaps[0], lengths[0])
-    for gap, length in itertools.product(gaps, lengths):
-        rule = AlarmRule(gap, length)
-        scores = [event_wise(stretch.labels, _alarm_mask(stretch, rule)).f1 for stretch in validation]
-        defined = [f1 for f1 in scores if f1 is not None]
-        if defined and np.mean(defined) > best_f1 + 1e-12:
-            best_f1, best_rule = float(np.mean(defined)), rule
+    seen = set()
+    for gap in gaps:
+        found = [find_alarms(stretch.scores, stretch.predicted, AlarmRule(gap)) for stretch in validation]
+        for length in lengths:
+            kept = tuple(tuple(alarm for alarm in one if alarm.end - alarm.start + 1 >= length) for one in found)
+            if kept in seen:  # a rule with the alarms of an earlier one is tied with it
+                continue
+            seen.add(kept)
+            scores = [
+                event_wise(stretch.labels, _alarm_mask(len(stretch.labels), one)).f1
+                for stretch, one in zip(validation, kept, strict=True)
+            ]
+            defined = [f1 for f1 in scores if f1 is not None]
+            if defined and np.mean(defined) > best_f1 + 1e-12:
+                best_f1, best_rule = float(np.mean(defined)), AlarmRule(gap, length)
     return best_rule
 
 
@@ -156,8 +164,8 @@ def alarm_metrics(stretches: Iterable[Stretch], rule: AlarmRule) -> dict[str, fl
     }
 
 
-def _alarm_mask(stretch: Stretch, rule: AlarmRule) -> Bool[np.ndarray, "steps"]:
-    mask = np.zeros(len(stretch.labels), bool)
-    for alarm in find_alarms(stretch.scores, stretch.predicted, rule):
+def _alarm_mask(steps: int, alarms: Iterable[Alarm]) -> Bool[np.ndarray, "steps"]:
+    mask = np.zeros(steps, bool)
+    for alarm in alarms:
         mask[alarm.start : alarm.end + 1] = True
     return mask

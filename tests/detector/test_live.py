@@ -262,10 +262,10 @@ def test_it_ends_quietly_where_nobody_reads_on(finished: Run, lines: list[bytes]
 def test_live_rows_are_scored_by_one_compiled_program(
     spear: Spear, finished: Run, tmp_path: Path, come: Come, kind: type[io.FileIO]
 ) -> None:
-    come(write(tmp_path / "t.csv", 1000).read_bytes(), kind)
+    come(write(tmp_path / "t.csv", 500).read_bytes(), kind)
     placed._apply.clear_cache()
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=3")
-    assert outcome.code == 0 and outcome.out.count("\n") == 1 + 2000
+    assert outcome.code == 0 and outcome.out.count("\n") == 1 + 1000
     assert placed._apply._cache_size() == 1
 
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.one_python
 def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed in (0, 1):
-        assert spear(*quick_on(nasa, runs / f"lstm-{seed}", {"method": "lstm", "seed": seed})).code == 0
+        fields = {"method": "isolation_forest", "seed": seed}
+        assert spear(*quick_on(nasa, runs / f"forest-{seed}", fields)).code == 0
     assert spear(*quick_on(nasa, runs / "spear", {"seed": 0, "prompt.length": 5})).code == 0
     outcome = spear("--mode=compare", f"--workdir={runs}")
     assert (outcome.code, outcome.err) == (0, "")
@@ -24,17 +25,18 @@ def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tm
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     (paper,) = [line for line in rows if line.startswith("| paper: SPEAR-BERT")]
     assert "| 0.91 |" in paper and "| 0.9 |" in paper and "| 0.7 |" in paper
-    (lstm,) = [line for line in rows if "LSTM" in line and "control" not in line]
-    values = [results(runs / f"lstm-{seed}")["test"]["auroc"] for seed in (0, 1)]
-    assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} [" in lstm
-    assert "| 2 |" in lstm
+    (forest,) = [line for line in rows if "isolation forest" in line and "control" not in line]
+    values = [results(runs / f"forest-{seed}")["test"]["auroc"] for seed in (0, 1)]
+    assert values[0] != values[1]
+    assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} [" in forest
+    assert "| 2 |" in forest
     (prompted,) = [line for line in rows if ". SPEAR, prompt.length=5" in line]
     assert "random:tiny (RANDOM WEIGHTS)" in prompted
     low, high = results(runs / "spear")["confidence_intervals"]["test"]["aupr"]
     assert f"{results(runs / 'spear')['test']['aupr']:.3f} [{low:.2f}, {high:.2f}]" in prompted
     assert ", seeds 0, 1" in page
     assert sum("control: bin lookup" in line for line in rows) == 2
-    assert "--config.method=lstm" in page
+    assert "--config.method=isolation_forest" in page
     # A table of the same runs gives the same page.
     rows = [row for run in sorted(runs.iterdir()) if run.is_dir() for row in result_rows(run.name, results(run))]
     (tmp_path / "tables").mkdir()
