@@ -19,6 +19,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_pyod(spear: Spear, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyod")
     scores = load("with_pyod").main("random:tiny")

@@ -368,7 +368,11 @@ ONE_CLASS = {
 }
 
 
-@pytest.mark.parametrize("case", ONE_CLASS)
+@pytest.mark.parametrize(
+    "case",
+    ["nothing in test", "nothing at all"]
+    + [pytest.param(case, marks=pytest.mark.slow) for case in ("nothing after training", "nothing to learn from")],
+)
 def test_split_with_one_class_is_reported_and_the_run_completes(spear: Spear, tmp_path: Path, case: str) -> None:
     ranges, bare = ONE_CLASS[case]
     nasa = write_nasa(tmp_path / "nasa", {f"A-{i}": ranges for i in range(6)})

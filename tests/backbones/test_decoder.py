@@ -397,7 +397,13 @@ def test_reading_some_positions_changes_none(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(chosen, np.take_along_axis(everything, rows[..., None], axis=1), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("gemma", "gemma2", "llama", "modernbert") else [pytest.mark.slow])
+        for name in CASES
+    ],
+)
 def test_padding_never_shifts_what_a_real_step_sees(name: str, tmp_path: Path) -> None:
     backbone = load_backbone(golden_folder(name, tmp_path))
     ids, mask = inputs()

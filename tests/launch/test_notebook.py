@@ -42,6 +42,7 @@ def write_own(path: Path, label: str) -> None:
     table.to_csv(path, sep=";", index=False)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_nab(tmp_path / "data" / "nab", FILES)
     write_own(tmp_path / "labelled.csv", "is_anomaly")
@@ -93,9 +94,9 @@ def test_it_copies_no_code_and_holds_no_output() -> None:
 @pytest.mark.parametrize(
     ("gpu", "beside", "package"),
     [
-        ("exit 0", "", "spear_jax[gpu]"),
-        ("exit 9", "", "spear_jax"),  # installed, but there is no driver
-        ("", "", "spear_jax"),
+        pytest.param("exit 0", "", "spear_jax[gpu]", marks=pytest.mark.slow),
+        pytest.param("exit 9", "", "spear_jax", marks=pytest.mark.slow),  # installed, but there is no driver
+        pytest.param("", "", "spear_jax", marks=pytest.mark.slow),
         ("exit 0", "spear_jax-0.1.0-py3-none-any.whl", "spear_jax[gpu] @ {file}"),
         ("", "pyproject.toml", "spear_jax @ {folder}"),
     ],

@@ -30,7 +30,13 @@ def lstm_run(spear: Spear, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("method", [*DETECTORS, *CLASSIFIERS])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=[] if method in ("isolation_forest", "logistic_regression") else [pytest.mark.slow])
+        for method in (*DETECTORS, *CLASSIFIERS)
+    ],
+)
 def test_a_classical_method_writes_what_a_trained_one_does(
     method: str, spear: Spear, lstm_run: Path, tmp_path: Path
 ) -> None:

@@ -191,7 +191,7 @@ def test_another_data_set_needs_a_detector(spear: Spear, nasa: Path, tmp_path: P
     check_refusal(outcome, "no detector.json there")
 
 
-@pytest.mark.parametrize("method", ["spear", "lora", "fine_tuning"])
+@pytest.mark.parametrize("method", ["spear", "lora", pytest.param("fine_tuning", marks=pytest.mark.slow)])
 def test_memory_is_estimated_for_what_is_trained(method: str) -> None:
     config = config_of(method, **{"backbone.name": TINY, "data.window": T})
     assemble = assemble_model if method == "spear" else assemble_fine_tuning

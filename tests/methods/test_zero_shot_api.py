@@ -334,7 +334,13 @@ SURVIVED: dict[str, list[Act]] = {
 }
 
 
-@pytest.mark.parametrize("faults", SURVIVED.values(), ids=SURVIVED)
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(faults, id=name, marks=[pytest.mark.slow] if name in ("slow", "gone", "wrapped") else [])
+        for name, faults in SURVIVED.items()
+    ],
+)
 def test_faults_are_survived(
     endpoint: Endpoint, spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: list[Act]
 ) -> None:

@@ -171,7 +171,7 @@ def test_the_savings_change_neither_logits_nor_gradient(
     assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(other)
 
 
-@pytest.mark.parametrize("kind", ["bert", "gemma"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("gemma", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_patch_of_steps_is_their_average(
     backbones: dict[tuple[str, str], Backbone], kind: str, position: str

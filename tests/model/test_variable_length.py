@@ -55,7 +55,7 @@ def windows(rows: int = 30, seed: int = 0) -> Examples:
 HEADS = [("step", "mean"), ("window", "mean"), ("window", "last")]
 
 
-@pytest.mark.parametrize(("head", "pooling"), HEADS)
+@pytest.mark.parametrize(("head", "pooling"), [HEADS[0], pytest.param(*HEADS[1], marks=pytest.mark.slow), HEADS[2]])
 @pytest.mark.parametrize(
     "position", ["prefix", *(pytest.param(position, marks=pytest.mark.slow) for position in ("after_cls", "suffix"))]
 )

@@ -145,7 +145,7 @@ def test_an_evaluation_has_no_course_of_training(spear: Spear, finished: Run, tm
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"method": "lstm"}, OF_ALL | {"learning_curves"}),
+        pytest.param({"method": "lstm"}, OF_ALL | {"learning_curves"}, marks=pytest.mark.slow),
         ({"method": "matrix_profile"}, {"test_series", "curves"}),  # its scores are no probabilities
         pytest.param({"prompt.length": "0"}, OF_ALL | {"learning_curves"}, marks=pytest.mark.slow),
         ({"train.parts": "head"}, OF_ALL | {"learning_curves", "attention"}),  # a prompt that stands still

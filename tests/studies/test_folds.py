@@ -208,7 +208,7 @@ def test_a_paired_interval_covers_the_mean_of_other_series() -> None:
 
 
 @pytest.mark.parametrize("data", FOLD_PROTOCOL)
-@pytest.mark.parametrize("debug", ["", ",debug"])
+@pytest.mark.parametrize("debug", [pytest.param("", marks=pytest.mark.slow), ",debug"])
 def test_the_shipped_study_runs_every_method_on_the_same_folds(
     data: str, debug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

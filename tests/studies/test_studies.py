@@ -381,7 +381,7 @@ def test_a_file_that_is_no_study(spear: Spear, tmp_path: Path) -> None:
     check_refusal(outcome, "--config=nowhere.py: no such file")
 
 
-@pytest.mark.parametrize("file", ["backbones", "methods"])
+@pytest.mark.parametrize("file", [pytest.param("backbones", marks=pytest.mark.slow), "methods"])
 @pytest.mark.parametrize("data", PROTOCOL)
 def test_rows_that_were_not_measured_can_be_by_their_command(
     file: str, data: str, monkeypatch: pytest.MonkeyPatch

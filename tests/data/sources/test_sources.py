@@ -39,7 +39,14 @@ def test_nab_and_its_own_score(spear: Spear, nab: Path, tmp_path: Path) -> None:
     assert "NAB score, test" in outcome.out
 
 
-@pytest.mark.parametrize("fields", [{"data.split": "time"}, {"data.nab.labels": "points"}, {"data.labels": "rules"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data.split": "time"},
+        pytest.param({"data.nab.labels": "points"}, marks=pytest.mark.slow),
+        pytest.param({"data.labels": "rules"}, marks=pytest.mark.slow),
+    ],
+)
 def test_nab_score_is_of_whole_files_and_windows_alone(spear: Spear, nab: Path, tmp_path: Path, fields: dict) -> None:
     outcome = spear(*command("nab:debug", TINY | {"data.dir": nab, "data.gap": 0} | fields, workdir=tmp_path / "run"))
     assert outcome.code == 0, outcome.err
