@@ -260,7 +260,7 @@ def measure_speed(bench: Bench, model: str, window: int) -> None:
     gpu_shapes.try_batches(model, window, measure_batch, bench)
 
 
-@mock.patch("spear_jax.backbones.attention.on_gpu", lambda: False)
+@mock.patch("spear_jax.backbones.attention.cudnn_can", lambda _: False)
 def measure_detectors(bench: Bench, prompts: int) -> None:
     """Measures several prompts at once, each with its own batch of 32 windows, through one frozen backbone.
 
@@ -292,26 +292,13 @@ def measure_detectors(bench: Bench, prompts: int) -> None:
         bench.add(**common, what=what, windows_per_second=prompts * each / seconds)
 
 
-def as_written(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-    """Attends with the package's own function."""
+def formula(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+    """Attends with the package's own formula, never cuDNN, which has no weights; XLA drops these."""
     batch, length, _, size = query.shape
     allowed = jnp.ones((batch, 1, length), bool)
     if causal:
         allowed = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (batch, length, length))
-    return attend(query, key, value, allowed, scale=size**-0.5)[0]
-
-
-def heads_first(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-    """Attends with heads before positions in memory, so that every product is over the last two axes."""
-    batch, length, heads, size = query.shape
-    shared = key.shape[2]
-    query = (query * size**-0.5).reshape(batch, length, shared, heads // shared, size).transpose(0, 2, 3, 1, 4)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    logits = jnp.einsum("bngqd,bnkd->bngqk", query, key, preferred_element_type=jnp.float32)
-    if causal:
-        logits = jnp.where(jnp.tril(jnp.ones((length, length), bool)), logits, jnp.finfo(jnp.float32).min)
-    attended = jnp.einsum("bngqk,bnkd->bngqd", jax.nn.softmax(logits).astype(value.dtype), value)
-    return attended.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * size)
+    return attend(query, key, value, allowed, scale=size**-0.5, weights=True)[0]
 
 
 def of_jax(
@@ -333,8 +320,7 @@ def of_jax(
 
 
 ATTENTIONS: dict[str, Callable[..., jax.Array]] = {
-    "as written": as_written,
-    "heads first": heads_first,
+    "formula": formula,
     "jax.nn, xla": functools.partial(of_jax, "xla", True),
     "jax.nn, cudnn": functools.partial(of_jax, "cudnn", True),
     "jax.nn, cudnn, no padding": functools.partial(of_jax, "cudnn", False),

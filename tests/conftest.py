@@ -29,8 +29,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# So with the bytecode of modules, where Python is told to write none: without it each process takes 10 s to import JAX
-# and the rest, not 3 s.
+# They share the bytecode of modules too, where Python is told to write none: without it each process takes 10 s instead
+# of 3 to import JAX and the rest.
 if sys.dont_write_bytecode:
     bytecode = tempfile.mkdtemp(prefix="spear_jax_bytecode_")
     atexit.register(shutil.rmtree, bytecode, ignore_errors=True)

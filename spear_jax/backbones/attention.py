@@ -113,7 +113,7 @@ def attend(
       The weighted values, heads concatenated, in the dtype of `value`; and the weights, in float32, averaged over the
       heads, or None.
     """
-    if on_gpu() and not weights and not soft_cap and _cudnn_can(query):
+    if not weights and not soft_cap and cudnn_can(query):
         return attend_fused(query, key, value, allowed, scale=scale, implementation="cudnn"), None
     batch, queries, heads, size = query.shape
     shared = key.shape[2]
@@ -140,9 +140,15 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
-def _cudnn_can(query: Float[Array, "batch queries heads size"]) -> bool:
-    """Returns whether cuDNN has a fused kernel on every GPU since Ampere; larger heads were not measured."""
-    return query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+def cudnn_can(query: Float[Array, "batch queries heads size"]) -> bool:
+    """Returns whether the GPU, if there is one, has cuDNN's kernel (NVIDIA's, from Ampere on) for such queries.
+
+    Heads of more than 128 were not measured.
+    """
+    # NVIDIA's GPUs have a number, '7.5' for a T4, AMD's a name.
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", "")).split(".")[0] if on_gpu() else ""
+    recent = capability.isdigit() and int(capability) >= 8
+    return recent and query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
 
 
 def attend_fused(

@@ -1,11 +1,13 @@
 """Tests attention through jax.nn against the formula as written."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spear_jax.backbones.attention import attend, attend_fused
+from spear_jax.backbones.attention import attend, attend_fused, cudnn_can
 
 SHAPES = {  # batch, queries, keys, heads, heads of keys and values, size
     "bert": (2, 6, 6, 4, 4, 8),
@@ -59,3 +61,23 @@ def test_weights_are_returned_where_they_are_asked_for() -> None:
     assert attend(query, query, query, allowed, scale=1.0)[1] is None
     weights = attend(query, query, query, allowed, scale=1.0, weights=True)[1]
     np.testing.assert_allclose(weights, np.broadcast_to([0.5, 0.5, 0.0], (1, 3, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "can"),
+    [
+        ("gpu", "9.0", True),  # H100
+        ("gpu", "10.0", True),  # B200
+        ("gpu", "7.5", False),  # T4
+        ("gpu", "gfx90a", False),  # AMD
+        ("tpu", "", False),
+        ("cpu", "", False),
+    ],
+)
+def test_cudnn_is_for_recent_gpus(platform: str, capability: str, can: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+    assert cudnn_can(jnp.zeros((1, 2, 2, 32), jnp.bfloat16)) == can
+    assert not cudnn_can(jnp.zeros((1, 2, 2, 32), jnp.float32))
+    assert not cudnn_can(jnp.zeros((1, 2, 2, 36), jnp.bfloat16))
+    assert not cudnn_can(jnp.zeros((1, 2, 2, 256), jnp.bfloat16))

@@ -354,7 +354,6 @@ def other_pythons() -> dict[str, str]:
     return versions
 
 
-@pytest.mark.slow
 @pytest.mark.one_python  # it starts all the others
 def test_other_pythons_give_the_same_scores(spear: Spear, finished: Run, table: Path, tmp_path: Path) -> None:
     """With the versions of jax and NumPy that go with them: 3.11 is a ceiling for both."""
