@@ -80,11 +80,11 @@ def test_live_scores_are_those_of_the_file(
 
 
 def test_blank_lines_and_labels_make_no_difference_live(
-    spear: Spear, trained: Path, tmp_path: Path, come: Come
+    spear: Spear, finished: Run, tmp_path: Path, come: Come
 ) -> None:
     def live(text: str) -> str:
         come(text)
-        told = spear("--mode=score", f"--detector={trained}", "--input=-")
+        told = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
         assert told.code == 0, told.err
         return told.out
 
@@ -95,20 +95,20 @@ def test_blank_lines_and_labels_make_no_difference_live(
     assert live("\n".join(marked)) == expected
 
 
-def test_all_times_have_one_form(spear: Spear, trained: Path, tmp_path: Path, come: Come) -> None:
+def test_all_times_have_one_form(spear: Spear, finished: Run, tmp_path: Path, come: Come) -> None:
     times = pd.date_range("2024-01-02 23:00", periods=100, freq="30min") + pd.to_timedelta(np.arange(100) % 2 / 2, "s")
     table = pd.DataFrame({"time": times, "a": np.sin(np.arange(100))})
     come(table.to_csv(index=False))
-    told = spear("--mode=score", f"--detector={trained}", "--input=-", "--config.score.stride=1")
+    told = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=1")
     assert told.code == 0, told.err
     assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
 
 
-def test_dates_and_times_in_two_columns_are_one(spear: Spear, trained: Path, come: Come) -> None:
+def test_dates_and_times_in_two_columns_are_one(spear: Spear, finished: Run, come: Come) -> None:
     times = pd.Series(pd.date_range("2024-01-20 23:00", periods=100, freq="30min"))
     clock, date = times.dt.strftime("%H.%M.%S"), times.dt.strftime("%d/%m/%Y")
     come(pd.DataFrame({"Date": date, "Time": clock, "a": np.sin(np.arange(100))}).to_csv(index=False, sep=";"))
-    told = spear("--mode=score", f"--detector={trained}", "--input=-", "--config.score.stride=1")
+    told = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=1")
     assert told.code == 0, told.err
     assert pd.to_datetime(pd.read_csv(io.StringIO(told.out))["timestamp"]).tolist() == times.tolist()
     assert "left out" not in told.err
