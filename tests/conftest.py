@@ -51,13 +51,26 @@ from PIL import Image
 TYPES = BeartypeConf(hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.number}))
 
 
+checked: dict[tuple[object, ...], Callable[..., Any]] = {}
+
+
 def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that raises if an argument or its result is not what the annotation says."""
     if function.__qualname__ == "SpearDetector.__init__":  # scikit-learn wants any value taken here, and refused in fit
         return function
-    # Self means nothing to beartype outside a class, and jaxtyping passes it one method at a time.
-    function.__annotations__ = {name: Any if hint is Self else hint for name, hint in function.__annotations__.items()}
-    return beartype(function, conf=TYPES)
+    # Made when it is first called, and once for a function inside another one, which is passed with each call of that
+    # one: making them takes longer than all calls.
+    key = (function.__module__, function.__qualname__, function.__code__.co_varnames)
+
+    def check(*arguments: Any, **named: Any) -> Any:
+        if key not in checked:
+            # Self means nothing to beartype outside a class, and jaxtyping passes it one method at a time.
+            hints = {name: Any if hint is Self else hint for name, hint in function.__annotations__.items()}
+            function.__annotations__ = hints
+            checked[key] = beartype(function, conf=TYPES)
+        return checked[key](*arguments, **named)
+
+    return check
 
 
 # Every annotation of the package is checked when its function is called, shapes of arrays included. This must come

@@ -205,6 +205,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.landing
+@pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one(single: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert f"devices: {DEVICES} x" in train(folder, devices=DEVICES)

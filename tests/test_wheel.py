@@ -70,6 +70,8 @@ def test_wheel_holds_every_module_and_config_and_nothing_else(wheel: Path) -> No
 
 
 @pytest.mark.one_python
+@pytest.mark.landing
+@pytest.mark.slow
 def test_installed_wheel_runs_the_quickstart_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()

@@ -42,6 +42,8 @@ def write_own(path: Path, label: str) -> None:
     table.to_csv(path, sep=";", index=False)
 
 
+@pytest.mark.landing
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_nab(tmp_path / "data" / "nab", FILES)
     write_own(tmp_path / "labelled.csv", "is_anomaly")

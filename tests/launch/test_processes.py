@@ -65,6 +65,8 @@ def check_same_metrics(folder: Path, count: int, single: Path) -> None:
     assert metrics == pytest.approx(expected, abs=TOLERANCE, rel=0, nan_ok=True)
 
 
+@pytest.mark.landing
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path, finished: Run) -> None:
     check_same_metrics(tmp_path, 2, finished.workdir)
 

@@ -12,6 +12,8 @@ from spear_jax.studies import make_table, result_rows, write_table
 pytestmark = pytest.mark.one_python
 
 
+@pytest.mark.landing
+@pytest.mark.slow
 def test_runs_that_differ_in_their_seed_are_one_row(spear: Spear, nasa: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed in (0, 1):

@@ -69,6 +69,8 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.mark.figures
+@pytest.mark.landing
+@pytest.mark.slow
 def test_all_folds_are_run_and_pooled(tmp_path: Path, in_place: list[list[str]]) -> None:
     rows = {
         "boosting": Row({"method": "gradient_boosting", "train.normal_windows": 12}),

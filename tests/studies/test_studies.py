@@ -85,6 +85,8 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.figures
+@pytest.mark.landing
+@pytest.mark.slow
 def test_a_study_runs_each_run_once_and_lists_failures(tmp_path: Path, in_place: None) -> None:
     rows = [{"prompt.length": 0}, {"prompt.length": 4}, {"prompt.length": 4, "backbone.name": "/nowhere"}]
     compared = dataclasses.replace(

@@ -227,6 +227,8 @@ def test_kill_nine_again_and_again_changes_nothing(undisturbed: Path, tmp_path: 
 
 
 @pytest.mark.one_python
+@pytest.mark.landing
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder)
@@ -393,7 +395,7 @@ DIVERGING = (
 @pytest.mark.parametrize(
     ("arguments", "rate"),
     [
-        ((), 1000),
+        pytest.param((), 1000, marks=[pytest.mark.landing, pytest.mark.slow]),
         pytest.param(("--config.prompt.length=0", "--config.train.batch_size=16"), 450, marks=pytest.mark.slow),
     ],
 )
