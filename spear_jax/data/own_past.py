@@ -32,7 +32,11 @@ MOST_UNUSUAL = 8.0  # times the usual distance: a larger one counts as this in m
 
 QUANTILE = 0.9  # of a reference's own distances, which counts as usual
 
+RECOGNIZED = 32  # consecutive rows that identify the place of a table in the recorded series
+RECOGNIZED_BY = 128  # rows among which these begin, if the first ones are missing
+
 _FARTHEST = 1e12  # larger standardized values are clipped: float32 holds sums of their squares
+_EQUAL = 1e-4  # larger differences of standardized values are more than rounding errors of float32
 _NO_CHANGE = 1e-9  # a smaller range, relative to its values, is rounding error
 _NOWHERE = 2 * PAST  # place of the gap between two stretches of a reference
 _TILE_ROWS = 256  # windows compared at a time: two times 6 MB, which fit into the cache
@@ -111,26 +115,61 @@ class Reference:
 
     def description(self) -> dict[str, Any]:
         """Returns all but the values and their places, for JSON; `stored` reads it."""
-        lengths = [piece.stop - piece.start for piece in _consecutive(np.flatnonzero(np.isfinite(self.values)))]
+        pieces = _consecutive(np.flatnonzero(np.isfinite(self.values)))
+        lengths = [piece.stop - piece.start for piece in pieces]
+        known = self.steps[np.isfinite(self.values)]
+        starts = [int(known[piece.start]) for piece in pieces]
         usual = {str(width): [None if math.isnan(x) else x for x in usual] for width, usual in self.usual.items()}
-        return {"lengths": lengths, "centre": self.centre, "unit": self.unit, "usual": usual}
+        return {"lengths": lengths, "starts": starts, "centre": self.centre, "unit": self.unit, "usual": usual}
 
     @classmethod
     def stored(cls, known: Float32[np.ndarray, "known"], description: Mapping[str, Any]) -> "Reference":
-        """Makes the reference that was stored, as a past of its own."""
+        """Makes the reference that was stored; earlier versions stored no places, so that it is a past of its own."""
         stretches = np.split(known, np.cumsum(description["lengths"])[:-1])
         gap = np.full(1, np.inf, np.float32)
         values = np.concatenate([part for stretch in stretches for part in (gap, stretch)][1:])
+        places = PAST + np.arange(len(values))
+        if "starts" in description:
+            apart = [
+                part
+                for start, stretch in zip(description["starts"], stretches, strict=False)
+                for part in (np.full(1, _NOWHERE), start + np.arange(len(stretch)))
+            ]
+            places = np.concatenate([places[:0], *apart[1:]])
         usual = {
             int(width): Usual(*(math.nan if x is None else x for x in numbers))
             for width, numbers in description["usual"].items()
         }
-        places = PAST + np.arange(len(values))
         return cls(values, places, description["centre"], description["unit"], usual)
 
     def as_past(self) -> "Reference":
         """Returns the reference as a past of its own, for values whose place in the recorded series is not known."""
         return dataclasses.replace(self, steps=PAST + np.arange(len(self.values)))
+
+    def placed(self, values: Float[np.ndarray, "rows"], *, ended: bool) -> tuple["Reference", int] | None:
+        """Finds the place of a table's rows in the recorded series, so that no window is compared with itself.
+
+        Rows are recognized by `RECOGNIZED` values that the reference holds in the same order; others are taken for
+        what follows it. (A constant stretch is found where it is not: that leaves out a few windows of many like it.)
+
+        Args:
+          values: the first rows in the series' own unit; NaN where missing.
+          ended: whether there are no more.
+
+        Returns:
+          The reference to compare with, and the place of the first row; None if more rows are needed.
+        """
+        known = np.isfinite(values[:RECOGNIZED_BY])
+        begin = int(np.argmax(known)) if known.any() else len(values)
+        if not ended and len(values) < min(begin + RECOGNIZED, RECOGNIZED_BY):
+            return None
+        rows = carry_forward(self.standardize(values[begin : begin + RECOGNIZED]), 0.0).astype(np.float32)
+        if len(rows) == RECOGNIZED <= len(self.values):
+            windows = np.lib.stride_tricks.sliding_window_view(self.values, RECOGNIZED)
+            starts = self.steps[np.flatnonzero((np.abs(windows - rows) <= _EQUAL).all(axis=1))] - begin
+            if len(starts):
+                return self, 0 if 0 in starts else int(starts[0])
+        return self.as_past(), 0
 
     def standardize(self, values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
         """Subtracts the reference's median and divides by its standard deviation; what is not finite becomes NaN."""

@@ -13,7 +13,7 @@ from spear_jax.data.views import ViewStream, look_ahead, view_numbers
 class TableViews:
     """The views of all columns of a table, over a range of rows that moves forward.
 
-    A column whose reference is known keeps it. Any other gets the one that its first steps make, once they have
+    A column whose reference is known keeps it, once its first rows show whether they are part of it. Any other gets the one that its first steps make, once they have
     arrived. Views that read the whole series, and references of it, wait for the end of the table.
     """
 
@@ -35,7 +35,9 @@ class TableViews:
           typical_width: see `Reference.fit`.
           whole: the reference of a column is all of it (`quantizer.scale='series'`).
         """
-        self._names, self._references = names, list(references)
+        self._names, self._known = names, references
+        # The reference that each column is compared with, and the place of its first row in the recorded series.
+        self._references: list[tuple[Reference, int] | None] = [None] * len(references)
         self._reference_steps, self._typical_width, self._whole = reference_steps, typical_width, whole
         self._waits = whole or look_ahead(names) is None
         self._streams: list[ViewStream | None] = [None] * len(references)
@@ -60,10 +62,10 @@ class TableViews:
         """Computes the numbers of the remaining rows."""
         for i in range(len(self._references)):
             self._fit(i, ended=True)
-            reference = self._references[i]
-            assert reference
+            placed = self._references[i]
+            assert placed
             if self._waits:
-                numbers = view_numbers(self._names, self._waiting[i], reference)
+                numbers = view_numbers(self._names, self._waiting[i], *placed)
             else:
                 self._advance(i)
                 stream = self._streams[i]
@@ -84,21 +86,24 @@ class TableViews:
         self._first = row
 
     def _fit(self, i: int, *, ended: bool) -> None:
-        """Fits the reference of a column, if it is not known and has arrived."""
+        """Decides on the reference of a column, once enough rows have arrived."""
         if self._references[i] is not None:
             return
-        values = self._waiting[i]
+        values, known = self._waiting[i], self._known[i]
+        if known is not None:
+            self._references[i] = known.placed(values, ended=ended)
+            return
         reference = values if self._whole else first_steps(values, self._reference_steps)
         if ended or len(reference) == self._reference_steps:
             begin = 0 if self._whole else int(np.argmax(np.append(np.isfinite(values), True)))
             steps = begin + np.arange(len(reference))
-            self._references[i] = Reference.fit(reference, steps, typical_width=self._typical_width)
+            self._references[i] = Reference.fit(reference, steps, typical_width=self._typical_width), 0
 
     def _advance(self, i: int) -> None:
-        """Passes on the rows of a column whose reference is known."""
-        reference = self._references[i]
-        if reference is None:
+        """Passes on the rows of a column whose reference is decided."""
+        placed = self._references[i]
+        if placed is None:
             return
-        stream = self._streams[i] = self._streams[i] or ViewStream(self._names, reference)
+        stream = self._streams[i] = self._streams[i] or ViewStream(self._names, *placed)
         self._numbers[i] = np.concatenate([self._numbers[i], stream.append(self._waiting[i])])
         self._waiting[i] = np.zeros(0)

@@ -90,7 +90,7 @@ class Detector:
             quantizer=dataset.quantizer,
             typical_width=dataset.typical_width,
             ranges=dataset.ranges,
-            references={name: dataset.references[name].as_past() for name in dataset.ranges if dataset.references},
+            references={name: dataset.references[name] for name in dataset.ranges if dataset.references},
             threshold=rule.threshold,
             alarm_rule=rule.alarms,
             trained_on=dataset.name,

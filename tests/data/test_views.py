@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from spear_jax.data import VIEWS, Reference, Series, ViewStream, look_ahead, own_past, view_numbers, views
+from spear_jax.data import (
+    VIEWS,
+    Reference,
+    Series,
+    TableViews,
+    ViewStream,
+    look_ahead,
+    own_past,
+    view_numbers,
+    views,
+)
 from spear_jax.errors import InputError
 from spear_jax.methods.unsupervised import nearest_neighbours
 
@@ -336,10 +346,13 @@ def test_a_reference_is_stored_in_32_kilobytes(steps: int) -> None:
     for reference in (Reference.fit(values), Reference.fit(values, places)):
         description = json.loads(json.dumps(reference.description(), allow_nan=False))
         assert reference.known().nbytes + len(json.dumps(description)) <= 32 * 1024
-        restored, past = Reference.stored(reference.known(), description), reference.as_past()
-        np.testing.assert_array_equal(restored.steps, past.steps)
+        restored = Reference.stored(reference.known(), description)
+        np.testing.assert_array_equal(restored.values, reference.values)
+        np.testing.assert_array_equal(restored.steps, reference.steps)
         new = oscillation(150)
-        np.testing.assert_array_equal(view_numbers(SMALL, new, restored), view_numbers(SMALL, new, past))
+        np.testing.assert_array_equal(view_numbers(SMALL, new, restored), view_numbers(SMALL, new, reference))
+        del description["starts"]  # as earlier versions wrote it
+        np.testing.assert_array_equal(Reference.stored(reference.known(), description).steps, reference.as_past().steps)
 
 
 def test_a_long_reference_is_sampled_evenly() -> None:
@@ -365,3 +378,45 @@ def test_impossible_views_are_refused() -> None:
 @pytest.mark.parametrize("name", VIEWS)
 def test_every_view_has_a_range(name: str) -> None:
     assert VIEWS[name].low < VIEWS[name].high
+
+
+def in_pieces(reference: Reference, values: np.ndarray, piece: int) -> np.ndarray:
+    """Returns the views of a table with one column, whose reference is known, as its rows arrive."""
+    table = TableViews(SMALL, [reference], reference_steps=100, typical_width=1.0, whole=False)
+    for begin in range(0, len(values), piece):
+        table.add(values[begin : begin + piece, None])
+    table.finish()
+    return table.windows(np.zeros(1, int), len(values))[0, 0]
+
+
+@pytest.mark.parametrize("piece", [1, 50, 1000])
+@pytest.mark.parametrize(("begin", "missing"), [(0, 0), (0, 20), (77, 0)])
+def test_rows_that_the_reference_holds_are_not_compared_with_themselves(piece: int, begin: int, missing: int) -> None:
+    values = oscillation(300)
+    values[:missing] = np.nan
+    reference = Reference.fit(values[missing:200], np.arange(missing, 200))
+    stored = Reference.stored(reference.known(), json.loads(json.dumps(reference.description())))
+    expected = view_numbers(SMALL, values[begin:], reference, begin)
+    np.testing.assert_array_equal(in_pieces(stored, values[begin:], piece), expected)
+    found_themselves = view_numbers(["reference_32"], values[begin:], reference.as_past())
+    assert np.nanmedian(found_themselves[50:100]) == VIEWS["reference_32"].low < np.nanmin(expected[50:100, 4])
+
+
+@pytest.mark.parametrize("rows", [5, 31, 32, 150])
+def test_later_rows_are_compared_with_the_whole_reference(rows: int) -> None:
+    values = oscillation(400)
+    reference = Reference.fit(values[:200], np.arange(200))
+    later = values[200 : 200 + rows].copy()
+    expected = view_numbers(SMALL, later, reference.as_past())
+    np.testing.assert_array_equal(in_pieces(reference, later, 10), expected)
+    nothing = np.full(rows, np.nan)
+    assert np.isnan(in_pieces(reference, nothing, 10)).all()
+
+
+def test_a_column_without_values_does_not_wait_for_its_first() -> None:
+    reference = Reference.fit(oscillation(200), np.arange(200))
+    table = TableViews(SMALL, [reference], reference_steps=100, typical_width=1.0, whole=False)
+    table.add(np.full((127, 1), np.nan))
+    assert table.final == 0
+    table.add(np.full((1, 1), np.nan))
+    assert table.final == 128 - max(VIEWS[name].look_ahead for name in SMALL)

@@ -64,9 +64,10 @@ def scorer_of(run: Run) -> Scorer:
     return Scorer.place(detector, load_method_backbone(detector.config), 8)
 
 
-def test_a_held_out_file_gets_the_scores_of_the_test_split(spear: Spear, viewed: Run, tmp_path: Path) -> None:
-    test = pd.read_parquet(viewed.workdir / "scores" / "test.parquet")
-    name = test["series"].iloc[0]
+@pytest.mark.parametrize("split", ["train", "test"])  # a file that was trained on is not compared with itself
+def test_a_file_gets_the_scores_that_it_got_in_the_run(spear: Spear, viewed: Run, tmp_path: Path, split: str) -> None:
+    expected = pd.read_parquet(viewed.workdir / "scores" / f"{split}.parquet")
+    name = expected["series"].iloc[0]
     file = viewed.workdir.parent / "data" / f"{name.partition('/')[0]}.csv"
     outcome = spear(
         "--mode=score",
@@ -77,7 +78,7 @@ def test_a_held_out_file_gets_the_scores_of_the_test_split(spear: Spear, viewed:
     )
     assert outcome.code == 0, outcome.err
     scores = pd.read_parquet(tmp_path / "scores" / "scores.parquet")["score"]
-    np.testing.assert_allclose(scores, test[test["series"] == name]["score"], atol=1e-6)
+    np.testing.assert_allclose(scores, expected[expected["series"] == name]["score"], atol=1e-6)
     assert scores.std() > 0
 
 
