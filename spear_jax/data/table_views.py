@@ -13,8 +13,9 @@ from spear_jax.data.views import ViewStream, look_ahead, view_numbers
 class TableViews:
     """The views of all columns of a table, over a range of rows that moves forward.
 
-    A column whose reference is known keeps it, once its first rows show whether they are part of it. Any other gets the one that its first steps make, once they have
-    arrived. Views that read the whole series, and references of it, wait for the end of the table.
+    A column whose reference is known keeps it, once its first rows show whether they are part of it. Any other gets the
+    one that its first steps make, once they have arrived. Views that read the whole series, and references of it, wait
+    for the end of the table.
     """
 
     def __init__(
