@@ -58,8 +58,8 @@ def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that raises if an argument or its result is not what the annotation says."""
     if function.__qualname__ == "SpearDetector.__init__":  # scikit-learn wants any value taken here, and refused in fit
         return function
-    # Made when it is first called, and once for a function inside another one, which is passed with each call of that
-    # one: making them takes longer than all calls.
+    # A check is made when it is first needed, and only once for a nested function, which is defined anew with each call
+    # of the outer one: making checks takes longer than running them.
     key = (function.__module__, function.__qualname__, function.__code__.co_varnames)
 
     def check(*arguments: Any, **named: Any) -> Any:
