@@ -7,8 +7,10 @@ Labels come from a column of 0 and 1, which is detected by its name or set as --
 second CSV with anomaly intervals: --config.data.labels=intervals --config.data.intervals=FILE. Without either,
 --config.data.labels=rules or injected generates labels, and every output says so.
 
-An epoch of MiniLM takes 5 to 8 s per 10 000 time steps on 2 CPU cores. The result depends on the data; the controls
-next to it show whether anything was learned.
+The model reads windows of 512 steps, 4 to a position, and eight views of what is usual for the series; its score is
+combined with the distance to the series' past, with a weight chosen on validation data (docs/method.md). An epoch of
+MiniLM takes 5 to 8 s per 10 000 time steps on 2 CPU cores. The result depends on the data; the controls next to it show
+whether anything was learned.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spear_jax import parallel
-from spear_jax.config import MINILM, flatten, own_data_config, validate
+from spear_jax.config import MINILM, OWN_PAST, VIEW_EMBEDDINGS, flatten, own_data_config, validate
 from spear_jax.data import (
     Dataset,
     LoadedSeries,
@@ -36,6 +37,7 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods import fit, load_method_backbone
 from spear_jax.model import PlacedModel
 
+UNLABELLED_EPOCHS = 10
 HELD_OUT = 0.25  # share of the series used for validation, unless validation data are given
 Scores = Float[np.ndarray, "time"] | list[Float[np.ndarray, "_time"]]
 Predictions = Int[np.ndarray, "time"] | list[Int[np.ndarray, "_time"]]
@@ -60,14 +62,19 @@ class SpearDetector(BaseEstimator):
       prompt_length: m, the number of prompt vectors.
       bins: N, the number of bins that values are quantized into.
       window: steps that the model reads at once.
-      stride: steps from one training window to the next; 0 is half a window.
-      epochs: maximum number of epochs; training stops once validation has not improved for 8.
+      stride: steps from one training window to the next; 0 is half a window, but at most 128.
+      epochs: maximum number of epochs; training stops once validation has not improved for 8, and without labels after
+        10, since more training on injected anomalies finds no more real ones.
       batch_size: windows in a training step.
       prompt_learning_rate: learning rate of the prompt.
       head_learning_rate: learning rate of the head, which starts from a logistic regression.
       scale: range that is mapped to [0, 1]: 'train' (of the beginning of each series, see `quantizer.scale`), 'window',
         or 'series', which looks ahead.
       embedding: source of the bins' vectors, see `embedding.kind`; 'trained' trains them too.
+      views: numbers per step, see `quantizer.views`; '' are the value and eight that say how unusual a step is for its
+        series, or the value alone with an `embedding` that gives all of them the same vectors.
+      patch: steps in a position of the backbone, see `quantizer.patch`; 0 is 4 with windows of at least 256 steps that
+        can be divided so, else 2 or 1.
       head: 'step' or 'window'.
       threshold_rule: 'best_f1', 'false_positive_rate' or 'precision', on validation data.
       combine: 'max' or 'mean' over the scores of the columns.
@@ -88,17 +95,19 @@ class SpearDetector(BaseEstimator):
     _: dataclasses.KW_ONLY
     prompt_length: int = _parameter("prompt.length", 20)
     bins: int = _parameter("quantizer.bins", 100)
-    window: int = _parameter("data.window", 128)
+    window: int = _parameter("data.window", 512)
     stride: int = _parameter("data.stride", 0)
     epochs: int = _parameter("train.epochs", 40)
     batch_size: int = _parameter("train.batch_size", 32)
     prompt_learning_rate: float = _parameter("train.prompt_learning_rate", 3e-3)
     head_learning_rate: float = _parameter("train.head_learning_rate", 1e-3)
     scale: str = _parameter("quantizer.scale", "train")
-    embedding: str = _parameter("embedding.kind", "numbers")
+    embedding: str = _parameter("embedding.kind", "ordinal")
     head: str = _parameter("head.kind", "step")
     threshold_rule: str = _parameter("threshold.rule", "best_f1")
     combine: str = _parameter("data.combine", "max")
+    views: str = _parameter("quantizer.views", "")
+    patch: int = _parameter("quantizer.patch", 0)
     dtype: str = _parameter("backbone.dtype", "float32")
     seed: int = _parameter("seed", 0)
     verbose: bool = True
@@ -259,8 +268,14 @@ class SpearDetector(BaseEstimator):
                 raise InputError(f"{name}={value!r}: is {type(value).__name__}; it must be {kind}") from error
         if self.combine == "none":
             raise InputError("combine='none': each row gets one score; allowed: max, mean")
+        if not labelled:
+            config.train.epochs = min(config.train.epochs, UNLABELLED_EPOCHS)
         with _parameters_in_errors():
-            config.data.stride = config.data.stride or max(1, config.data.window // 2)
+            config.data.stride = config.data.stride or min(max(1, config.data.window // 2), 128)
+            if not self.views:
+                config.quantizer.views = OWN_PAST if config.embedding.kind in VIEW_EMBEDDINGS else "value"
+            if not self.patch:
+                config.quantizer.patch = math.gcd(config.data.window, 4) if config.data.window >= 256 else 1
             validate(config)
         return config
 

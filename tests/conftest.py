@@ -78,6 +78,7 @@ def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
 jaxtyping.install_import_hook("spear_jax", "conftest.check_types")
 
 from spear_jax.config import load_valid_config, to_json
+from spear_jax.config.fields import FIELDS
 from spear_jax.data.sources import prepared
 from spear_jax.main import main, parse_flags
 
@@ -142,7 +143,11 @@ TINY = {
     "embedding.kind": "ordinal",
     "prompt.length": "4",
     "quantizer.bins": "100",
+    "quantizer.patch": "1",
+    "quantizer.views": "value",
     "score.batch_size": "8",
+    "score.distance_weight": "0",
+    "score.smoothing": "1",
     "train.batch_size": "8",
     "train.epochs": "1",
     "train.prompt_learning_rate": "0.01",
@@ -388,9 +393,8 @@ def refuse_untouched(spear: Spear, arguments: tuple[str, ...], *parts: object) -
 
 def evaluate(detector: Path, workdir: Path, fields: dict[str, object] | None = None) -> tuple[str, ...]:
     """Returns the arguments that apply a detector to the data it was trained on."""
-    parts = ("data.", "score.")  # the rest comes from the detector, and so does data.window
-    data = {name: value for name, value in SYNTHETIC.items() if name.startswith(parts)}
-    del data["data.window"]
+    parts = ("data.", "score.")  # the rest comes from the detector, and so does what it carries of these
+    data = {name: value for name, value in SYNTHETIC.items() if name.startswith(parts) and not FIELDS[name].carried}
     return command(
         "quickstart:debug",
         data | (fields or {}),

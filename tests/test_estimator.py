@@ -11,14 +11,12 @@ import pandas as pd
 import polars as pl
 import pytest
 from conftest import Spear
-from ml_collections import ConfigDict
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from spear_jax import SpearDetector
-from spear_jax import estimator as estimator_module
-from spear_jax.config import own_data_config
+from spear_jax.config import OWN_PAST
 from spear_jax.errors import InputError
 from spear_jax.estimator import _check_validation
 from spear_jax.training.log import Log
@@ -254,17 +252,9 @@ def test_validation_data_determine_the_threshold(spear: Spear) -> None:
     assert own > 0.9 * best  # windows overlap in validation and lie side by side when it scores
 
 
-def test_the_readout_is_chosen_on_validation_data_and_saved(
-    spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def smoothed_config() -> ConfigDict:
-        config = own_data_config()
-        config.score.smoothing = 0
-        return config
-
-    monkeypatch.setattr(estimator_module, "own_data_config", smoothed_config)
+def test_the_readout_is_chosen_on_validation_data_and_saved(spear: Spear, tmp_path: Path) -> None:
     values, labels = make(columns=1)
-    values[::2] *= -1  # single steps say little
+    values += 6 * np.random.default_rng(1).normal(size=values.shape)  # single steps say little
     detector = tiny().fit(values, labels)
     smoothing = detector.detector_.readout.smoothing
     assert smoothing > 1 and detector.detector_.config.score.smoothing == smoothing
@@ -308,7 +298,7 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
     expected = fitted.decision_function(values)
     fitted.save(str(tmp_path / "detector"))
     loaded = SpearDetector.load(str(tmp_path / "detector"))
-    assert loaded.get_params() == {**fitted.get_params(), "stride": 8, "verbose": True}
+    assert loaded.get_params() == {**fitted.get_params(), "stride": 8, "views": OWN_PAST, "patch": 1, "verbose": True}
     np.testing.assert_array_equal(loaded.decision_function(values), expected)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).decision_function(values), expected)
     assert loaded.threshold_ == fitted.threshold_
@@ -337,7 +327,7 @@ def test_saved_pickled_and_cloned(spear: Spear, tmp_path: Path) -> None:
         ({"combine": "std"}, None, None, "combine='std' must be one of"),
         ({"window": "32"}, None, None, "window='32': is str; it must be int"),
         ({"seed": 0.5}, None, None, "seed=0.5: is float; it must be int"),
-        ({"window": 600}, None, None, "^window=600 must be at most .* has 512 positions, of which the prompt takes 2"),
+        ({"window": 601}, None, None, "^window=601 must be at most .* has 512 positions, of which the prompt takes 2"),
         ({}, None, np.full(300, 2), "labels: row 0 is 2; allowed: 0 and 1"),
         ({}, None, np.zeros(299), r"labels: their shape is \(299,\); expected a label for each of the 300 rows"),
         ({}, np.full((300, 2), np.inf), None, "series: row 0 is infinite"),

@@ -3,15 +3,12 @@
 python -m spear_jax.main --mode=study --config=configs/studies/own_past.py:nasa81 --workdir=runs/studies
 """
 
-from spear_jax.config import METHODS, MINILM, TINY
+from spear_jax.config import METHODS, MINILM, OWN_PAST, TINY
 from spear_jax.studies import Row, Study, on_folds
 
 PAPER = "SPEAR, as in the paper"
 BEST = "SPEAR, views of the past, 4 steps a position, readout"
-VIEWS = {
-    "quantizer.views": "value,deviation,spread,reference_8,reference_32,reference_128,past_8,past_32,past_128",
-    "embedding.kind": "ordinal",
-}
+VIEWS = {"quantizer.views": OWN_PAST, "embedding.kind": "ordinal"}
 LONG = {"data.window": 512, "data.stride": 128, "quantizer.patch": 4, "train.epochs": 10, "train.decay_steps": 700}
 READOUT = {"score.smoothing": 0, "score.distance_weight": -1.0, "score.level": -1.0}
 SAME = {**VIEWS, **LONG, **READOUT}

@@ -2,8 +2,8 @@
 
 from spear_jax.config.arguments import BACKBONES, MINILM, TINY, choose_backbone, variants
 from spear_jax.config.checks import check_length, check_scheme, load_valid_config, validate
-from spear_jax.config.data_fields import VIEWS
-from spear_jax.config.fields import default_config, own_data_config
+from spear_jax.config.data_fields import DISTANCES, VIEW_EMBEDDINGS, VIEWS
+from spear_jax.config.fields import OWN_PAST, default_config, own_data_config
 from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import (
     flatten,
@@ -30,14 +30,17 @@ from spear_jax.config.reuse import (
 
 __all__ = [
     "BACKBONES",
+    "DISTANCES",
     "EXTENDABLE",
     "IRRELEVANT",
     "LOCAL",
     "METHODS",
     "MINILM",
+    "OWN_PAST",
     "RETIRED",
     "TINY",
     "VIEWS",
+    "VIEW_EMBEDDINGS",
     "carry",
     "check_evaluate_override",
     "check_length",

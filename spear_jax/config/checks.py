@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from spear_jax.config.data_fields import DISTANCES, VIEWS
+from spear_jax.config.data_fields import DISTANCES, VIEW_EMBEDDINGS, VIEWS
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
 from spear_jax.config.reading import flatten, load_config, override, suggest, view_names
@@ -47,7 +47,8 @@ def validate(config: ConfigDict) -> None:
 def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     """Loads `file.py` or `file.py:argument`, overrides fields (name -> value as typed) and checks the result.
 
-    A field of an earlier version may be set to the value that this version always uses.
+    A field of an earlier version may be set to the value that this version always uses. What the file sets for other
+    methods than the chosen one is left out, so that a file serves them all; an override of that kind is refused.
     """
     config = load_config(path)
     for name, text in overrides.items():
@@ -55,6 +56,9 @@ def load_valid_config(path: str, overrides: Mapping[str, str]) -> ConfigDict:
             check_retired(name, text)
         else:
             override(config, name, text)
+    for name, field in FIELDS.items():
+        if field.methods and config.get("method") not in (None, *field.methods) and name not in overrides:
+            config.update_from_flattened_dict({name: field.default})
     validate(config)
     if config.method == "zero_shot_api" and not config.zero_shot.model:  # scores depend on it, so it is recorded
         config.zero_shot.model = os.environ.get("OPENAI_MODEL", "").strip()
@@ -101,7 +105,7 @@ def _view_conflicts(config: ConfigDict) -> Iterator[str]:
         yield f"{given} must begin with value and name each view once"
     if names == ("value",):
         return
-    if config.embedding.kind not in ("ordinal", "random", "trained"):
+    if config.embedding.kind not in VIEW_EMBEDDINGS:
         yield (
             f"config.embedding.kind={config.embedding.kind!r} must be ordinal, random or trained with {given}: each"
             " view needs vectors of its own"
@@ -123,7 +127,7 @@ def _readout_conflicts(config: ConfigDict) -> Iterator[str]:
     for name in ("distance_weight", "level"):
         if -1 < config.score[name] < 0:
             yield f"config.score.{name}={config.score[name]:g} must be at least 0, or -1 to be chosen on validation"
-    if weight and not set(DISTANCES) & set(view_names(config)):
+    if weight > 0 and not set(DISTANCES) & set(view_names(config)):
         yield (
             f"config.score.distance_weight={weight:g} needs a distance in config.quantizer.views={views!r}: any of"
             f" {', '.join(DISTANCES)}"

@@ -101,6 +101,9 @@ VIEWS = (
 DISTANCES = VIEWS[3:]
 """Those that measure a distance to what came before."""
 
+VIEW_EMBEDDINGS = ("ordinal", "random", "trained")
+"""Kinds of embedding that give each of several views vectors of its own."""
+
 _BACKBONE_METHODS = tuple(name for name, method in METHODS.items() if method.backbone and method.trains)
 
 

@@ -156,7 +156,8 @@ _SCORE = {
     "distance_weight": Field(
         0.0,
         "w in (logit + w * distance) / (1 + w), with the mean distance of `reference_W`, `past_W` and `whole_W` in"
-        " `quantizer.views`; 0: the score of the model alone; -1: chosen on validation among 0, 0.5, 1, 2 and 4",
+        " `quantizer.views`; 0: the score of the model alone; -1: chosen on validation among 0, 0.5, 1, 2 and 4, or 16"
+        " if labels are made (`data.labels`), which overrate the model",
         Limits(-1, 1e3),
         carried=True,
         methods=_LEARNING,
@@ -236,14 +237,26 @@ def default_config() -> ConfigDict:
     return ConfigDict(nested)
 
 
+OWN_PAST = "value,deviation,spread,reference_8,reference_32,reference_128,past_8,past_32,past_128"
+"""The views that a series has of its own past, as a stream has them too."""
+
+
 def own_data_config() -> ConfigDict:
-    """Returns the defaults for the user's own series: the settings that scored best on NASA with MiniLM."""
+    """Returns the defaults for the user's own series: what scored best on NASA (docs/results/own_past.md).
+
+    Only the level is not taken off: it makes series comparable, and live rows wait for it.
+    """
     config = default_config()
     config.data.name = "files"
     config.data.labels = "column"
-    config.data.stride = 64
+    config.data.window = 512
+    config.data.stride = 128
     config.quantizer.margin = 0.25
-    config.embedding.kind = "numbers"
+    config.quantizer.patch = 4
+    config.quantizer.views = OWN_PAST
+    config.score.smoothing = 0
+    config.score.distance_weight = -1.0
+    config.embedding.kind = "ordinal"
     config.head.init = "fitted"
     config.train.head_learning_rate = 1e-3
     config.backbone.name = MINILM

@@ -22,12 +22,15 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from scipy.special import expit, logit
 
-from spear_jax.config import METHODS, view_names
+from spear_jax.config import DISTANCES, METHODS, view_names
 from spear_jax.data import Dataset, MethodScores, StepScores, find_equal_runs, mean_distance, stitch_splits
 from spear_jax.evaluation.pointwise import average_precision
 
 SMOOTHINGS = (1, 16, 32, 64, 128)  # to choose from, as are the weights
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+# On labels that were made, any weight may seem best, and real anomalies differ: on five series of NAB the mean AUROC is
+# .456 for a model trained on injected anomalies, .836 for the distance, .827 for both with this weight.
+UNLABELLED_WEIGHT = 16.0
 LEVELS = (0.0, 0.5, 1.0)
 LEVEL_STEPS = 256  # that share a level
 _BINS = 64  # per unit of the histogram that medians are read from, whose memory does not grow
@@ -211,7 +214,8 @@ def choose_readout(
     """Chooses what the config leaves open: the best AUPR, averaged over the validation series with both classes.
 
     Of equally good ones it takes the one with the least smoothing, then with the lowest weight, then with the lowest
-    level. Without such a series, nothing is smoothed, and no distance added or level taken off.
+    level. Without such a series, nothing is smoothed, and no distance added or level taken off. If the labels are made,
+    the weight is not chosen, but `UNLABELLED_WEIGHT`.
 
     Args:
       config: a complete config.
@@ -225,6 +229,10 @@ def choose_readout(
     smoothing, weight, level = config.score.smoothing, config.score.distance_weight, config.score.level
     if not probabilities:
         weight = level = 0.0
+    elif not set(DISTANCES) & set(view_names(config)):
+        weight = 0.0
+    elif weight < 0 and config.data.labels in ("rules", "injected"):
+        weight = UNLABELLED_WEIGHT
     series = [run for run in _series(validation) if 0 < validation.label[run].sum() < run.stop - run.start]
 
     def mean_aupr(scores: Float[np.ndarray, "steps"]) -> float:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score
 
-from spear_jax.config.fields import default_config
+from spear_jax.config.fields import OWN_PAST, default_config
 from spear_jax.data.step_scores import StepScores
 from spear_jax.evaluation.pointwise import average_precision
 from spear_jax.evaluation.readout import (
@@ -47,6 +47,7 @@ def average(numbers: Any, width: int, begins: Any = (0,)) -> np.ndarray:
 
 def open_config(smoothing: int = 0, distance_weight: float = -1.0, level: float = 0.0) -> ConfigDict:
     config = default_config()
+    config.quantizer.views = OWN_PAST
     config.score.update(smoothing=smoothing, distance_weight=distance_weight, level=level)
     return config
 

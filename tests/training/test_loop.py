@@ -19,7 +19,14 @@ def test_the_first_parameters_leave_the_devices_once_there_are_better_ones() -> 
     values = np.random.default_rng(0).normal(size=400)
     labels = (np.arange(400) % 50 > 44).astype(int)
     detector = SpearDetector(
-        "random:tiny", prompt_length=PROMPT, bins=BINS, window=32, epochs=3, embedding="trained", verbose=False
+        "random:tiny",
+        prompt_length=PROMPT,
+        bins=BINS,
+        window=32,
+        epochs=3,
+        embedding="trained",
+        views="value",
+        verbose=False,
     )
     detector.fit(values, labels, callback=lambda line: counts.append((live(PROMPT), live(BINS + 1))))
     # The current and the best ones, and Adam's two moments.
