@@ -36,6 +36,7 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import RunRecord
 from spear_jax.methods import fit, load_method_backbone
 from spear_jax.model import PlacedModel
+from spear_jax.storage import OwnedFolder
 
 UNLABELLED_EPOCHS = 10
 HELD_OUT = 0.25  # share of the series used for validation, unless validation data are given
@@ -214,12 +215,14 @@ class SpearDetector(BaseEstimator):
           folder: created if it does not exist.
 
         Raises:
-          InputError: it is a file.
+          InputError: it is a file, or another process is writing it.
         """
         check_is_fitted(self, "detector_")
         if epath.Path(folder).is_file():
             raise InputError(f"{folder}: is a file; save needs a folder, which may be new")
-        self.detector_.save(epath.Path(folder))
+        with OwnedFolder(epath.Path(folder), "save").locked() as owned:
+            owned.begin()
+            self.detector_.save(owned.path)
 
     @classmethod
     def load(cls, folder: str) -> "SpearDetector":

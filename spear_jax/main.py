@@ -1,8 +1,11 @@
 """Parses the command line and runs the chosen mode."""
 
 import dataclasses
+import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from spear_jax.commands import usage
 from spear_jax.errors import InputError, one_line
 
 DISTRIBUTED = ("auto", "on", "off")
+_SECONDS_TO_END = 8
 
 
 @dataclasses.dataclass
@@ -90,11 +94,14 @@ def run_mode(flags: Flags) -> str:
       InputError: the command line cannot be used; nothing was written.
     """
     from absl import logging
+    from etils import epath
 
     from spear_jax import parallel
     from spear_jax.commands import evaluate, export, memory, preview, score, train
+    from spear_jax.commands.run_folder import own_folder
     from spear_jax.config import RETIRED, check_not_carried, check_scheme, load_valid_config
     from spear_jax.data import prepare_dataset
+    from spear_jax.storage import LOCK, OwnedFolder
     from spear_jax.studies import compare_runs, load_study, run_study
 
     # Orbax logs a traceback for every file that it cannot write, then raises; `main` reports it once.
@@ -108,16 +115,20 @@ def run_mode(flags: Flags) -> str:
             if flags.live:
                 score.score_live(flags.detector, flags.overrides)
             else:
-                score.score_files(flags.detector, flags.input, flags.workdir, flags.overrides)
+                with own_folder(flags.workdir, flags.mode) as folder:
+                    score.score_files(flags.detector, flags.input, folder, flags.overrides)
             return ""
         case "export":
-            export.export_detector(flags.detector, flags.workdir)
+            with own_folder(flags.workdir, flags.mode) as folder:
+                export.export_detector(flags.detector, folder)
             return ""
         case "compare":
             print(compare_runs(Path(flags.workdir)), end="")
             return ""
         case "study":
-            print(run_study(load_study(flags.config), flags.overrides, Path(flags.workdir), Path("results")))
+            study = load_study(flags.config)
+            with OwnedFolder(epath.Path(flags.workdir), flags.mode, lock=f".{study.name}{LOCK}").locked():
+                print(run_study(study, flags.overrides, Path(flags.workdir), Path("results")))
             return ""
     for name in flags.overrides if flags.mode == "evaluate" else ():  # the config's own value may not fit to it
         check_not_carried(name)
@@ -132,9 +143,11 @@ def run_mode(flags: Flags) -> str:
             parallel.say(memory.memory_table(config))
         case "evaluate":
             fields = [name for name in flags.overrides if name not in RETIRED]
-            evaluate.evaluate_detector(config, flags.detector, flags.workdir, flags.command, overridden=fields)
+            with own_folder(flags.workdir, flags.mode) as folder:
+                evaluate.evaluate_detector(config, flags.detector, folder, flags.command, overridden=fields)
         case _:
-            return train.train_and_evaluate(config, flags.workdir, flags.command)
+            with own_folder(flags.workdir, flags.mode) as folder:
+                return train.train_and_evaluate(config, folder, flags.command)
     return ""
 
 
@@ -183,5 +196,31 @@ def _report(line: str, code: int) -> int:
     return code
 
 
+def program(arguments: Sequence[str]) -> int:
+    """Runs the program in a process of its own, which a stop or Ctrl-C always ends soon; see `main`."""
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        _end_soon(130)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    code = main(arguments)
+    if interrupted and code != 130:  # a library has caught the exception
+        code = _report("stopped: Ctrl-C", 130)
+    if code:
+        _end_soon(code)
+    return code
+
+
+def _end_soon(code: int) -> None:
+    """Ends the process in a few seconds, whatever threads and exit handlers of libraries still wait for."""
+    timer = threading.Timer(_SECONDS_TO_END, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(program(sys.argv[1:]))

@@ -1,8 +1,16 @@
-"""Writes files atomically, and reads them with a clear message if they are damaged."""
+"""Owns folders, writes files whole, and reads them with a clear message if they are damaged."""
 
+import contextlib
+import datetime
+import errno
+import hashlib
 import io
 import json
+import os
+import re
 import secrets
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +21,128 @@ from etils import epath
 
 from spear_jax.errors import InputError, one_line
 
+LOCK = ".spear_jax.lock"
+_MARK = ".spear_jax.began."
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.unfinished")
+_JSON_DEPTH = 100
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+class OwnedFolder:
+    """A folder that one process looks at, and then writes to, while no other one does.
+
+    Attributes:
+      path: the folder.
+      abandoned: whether a process of the same mode began to write here and failed or died.
+    """
+
+    def __init__(self, path: epath.Path, mode: str, *, lock: str = LOCK) -> None:
+        """Describes a folder that `mode` writes; owners with locks of different names do not exclude each other."""
+        self.path, self.abandoned = path, False
+        self._lock, self._mark = path / lock, path / f"{_MARK}{mode}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator["OwnedFolder"]:
+        """Owns the folder within a with block, until the process dies at the latest; a remote one is not locked.
+
+        After `begin`, a mark stays if the block fails or the process dies: the same mode may write these files again.
+        Folders that were made for it and are empty at the end are removed.
+
+        Raises:
+          InputError: another process owns it, or it cannot be a folder.
+        """
+        remote, made = "://" in str(self.path), []
+        with contextlib.ExitStack() as stack:
+            try:
+                if not remote:
+                    made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(self._flock())
+                    self._write_owner()
+                self.abandoned = self._mark.exists()
+            except OSError as error:
+                if error.errno in _NO_FOLDER:
+                    reason = "is a file" if error.errno == errno.EEXIST else error.strerror
+                    raise InputError(f"--workdir={self.path}: {reason}; it must be a folder") from error
+                if error.errno not in _READ_ONLY or not self.path.exists():
+                    raise
+                # What is there can be looked at, and nobody can write.
+            try:
+                yield self
+            except BaseException:
+                self._release(made, finished=self.is_new())
+                raise
+            self._release(made, finished=True)
+
+    def begin(self) -> None:
+        """Marks that files are written from now on, and removes those that dead processes left half-written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for mark in self.path.glob(f"{_MARK}*"):
+            mark.unlink()
+        self._mark.write_bytes(b"")
+        for path in (*self.path.glob(".*.unfinished"), *self.path.glob("*/.*.unfinished")):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink()
+
+    def is_new(self) -> bool:
+        """Returns whether it contains nothing but the lock, marks and half-written files."""
+        return not self.path.exists() or not any(is_content(path) for path in self.path.iterdir())
+
+    @contextlib.contextmanager
+    def _flock(self) -> Iterator[None]:
+        import filelock  # slow to import
+
+        lock = filelock.FileLock(self._lock, timeout=0.2)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            owner = self._owner()
+            raise InputError(
+                f"--workdir={self.path}: in use by process {owner.get('pid', '(unknown)')} on"
+                f" {owner.get('host', 'this machine')} since {owner.get('since', 'just now')}; wait for its end, or use"
+                " another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            return read_json(self._lock)
+        except InputError:  # there is none, or it is being written
+            return {}
+
+    def _write_owner(self) -> None:
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        self._lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+
+    def _release(self, made: Sequence[epath.Path], *, finished: bool) -> None:
+        with contextlib.suppress(OSError):
+            if finished:
+                self._mark.unlink(missing_ok=True)
+            self._lock.unlink(missing_ok=True)
+            for path in made:
+                Path(path).rmdir()  # fails if it is not empty
+
+
+def is_content(path: Path | epath.Path) -> bool:
+    """Returns whether a file or folder is more than a lock, a mark or half-written; see `OwnedFolder`."""
+    return path.name != LOCK and not path.name.startswith(_MARK) and not _UNFINISHED.fullmatch(path.name)
+
+
+def unfinished(path: Path | epath.Path) -> Path | epath.Path:
+    """Returns a name beside a path for its content until that is complete; `OwnedFolder.begin` removes leftovers."""
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.unfinished"
+
 
 def write_whole(path: Path | epath.Path, content: bytes) -> None:
     """Writes a file atomically: its previous content stays until the new one is complete.
 
     If several processes write the same file at the same time, the last one wins.
     """
-    temporary = path.parent / f"{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = unfinished(path)
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
@@ -35,12 +158,57 @@ def read_json(path: Path | epath.Path) -> dict[str, Any]:
       InputError: it cannot be read, is not JSON or contains something other than an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {one_line(error)}") from error
+    return parse_json(text, path)
+
+
+def parse_json(text: str | bytes, path: Any) -> dict[str, Any]:
+    """Parses the object in JSON that comes from `path`; see `read_json`."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must contain a JSON object, not {type(content).__name__}")
+    level: list[Any] = [content]
+    for _ in range(_JSON_DEPTH):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return content
+    raise InputError(f"{path} cannot be read as JSON: nested more than {_JSON_DEPTH} deep")
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of a JSON file with its digest, by which `read_sealed` sees damage."""
+    return {**content, "sha256": content_sha256(content)}
+
+
+def read_sealed(path: Path | epath.Path) -> dict[str, Any]:
+    """Reads a JSON file; files of earlier versions may lack a digest.
+
+    Raises:
+      InputError: see `read_json`; or its content is not what was saved.
+    """
+    content = read_json(path)
+    digest = content_sha256(content)
+    if content.get("sha256", digest) != digest:
+        raise InputError(
+            f"{path}: damaged or edited: its content has the sha256 {digest}, it was saved with {content['sha256']}"
+        )
     return content
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """Returns the digest of the content of a JSON file, without its own entry 'sha256', in any layout."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_parquet(path: Path | epath.Path, frame: pd.DataFrame, **metadata: Any) -> None:

@@ -213,14 +213,17 @@ def log(workdir: Path) -> list[dict[str, Any]]:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]] | bytes | None:
-    """Returns everything in a folder with its modification time, or the bytes of a file; None if there is neither."""
+    """Returns all files in a folder with their modification time, or the bytes of a file; None if there is neither.
+
+    A lock comes and goes, and with it the modification time of the folder.
+    """
     if folder.is_file():
         return folder.read_bytes()
     if not folder.exists():
         return None
     return {
         str(path.relative_to(folder)): (
-            path.stat().st_mtime_ns,
+            path.stat().st_mtime_ns if path.is_file() else 0,
             path.read_bytes() if path.is_file() else b"",
         )
         for path in [folder, *folder.rglob("*")]

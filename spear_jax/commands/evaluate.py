@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
@@ -16,10 +15,11 @@ from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, judge_sco
 from spear_jax.methods import load_method_backbone, score_model
 from spear_jax.model import inspect_prompt
 from spear_jax.parallel import plain_warnings
+from spear_jax.storage import OwnedFolder
 
 
 def evaluate_detector(
-    config: ConfigDict, detector_path: str, workdir: str, command: str, *, overridden: Sequence[str]
+    config: ConfigDict, detector_path: str, owned: OwnedFolder, command: str, *, overridden: Sequence[str]
 ) -> None:
     """Applies a trained detector to another data set.
 
@@ -31,7 +31,7 @@ def evaluate_detector(
     for field in overridden:
         check_evaluate_override(field, reuse_threshold=config.threshold.reuse)
     began = time.monotonic()
-    folder, record = epath.Path(workdir), RunRecord(command)
+    record = RunRecord(command)
     with record.timed("evaluation"), plain_warnings():
         detector, commit = load_detector(detector_path)
         values = flatten(config)
@@ -39,7 +39,7 @@ def evaluate_detector(
         config.update_from_flattened_dict({field: values[field] for field in overridden})
         if config.data.window:
             _fit_stride(config, overridden)
-        check_evaluation_folder(config, folder)
+        check_evaluation_folder(config, owned)
         loaded = load_series(config)
         dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)
         backbone = load_method_backbone(config)
@@ -59,9 +59,9 @@ def evaluate_detector(
         with parallel.announced("metrics of the detector and all controls computed"):
             evaluation = judge_scores(config, dataset, scores, rule)
         inspection = inspect_prompt(model, backbone, dataset)
-    open_folder(folder, config, loaded)
-    write_run(folder, config, dataset, evaluation, record, inspection)
-    parallel.say(describe_folder(folder, began))
+    open_folder(owned, config, loaded)
+    write_run(owned.path, config, dataset, evaluation, record, inspection)
+    parallel.say(describe_folder(owned.path, began))
 
 
 def _fit_stride(config: ConfigDict, overridden: Sequence[str]) -> None:

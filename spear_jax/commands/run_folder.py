@@ -1,7 +1,9 @@
-"""Checks the folder of a run, and writes the files of the run."""
+"""Owns and checks the folder of a run, and writes the files of the run."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -15,14 +17,29 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, write_results
 from spear_jax.model import Inspection
 from spear_jax.report import results_table, write_report
-from spear_jax.storage import read_json, write_whole
+from spear_jax.storage import OwnedFolder, read_json, read_sealed, write_whole
 
 DATA = "data.json"
 WRITTEN = ("report.html", "results.json", "per_series.parquet", "scores", "figures", "detector")
 """The files and folders of a finished run that people look at."""
 
 
-def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] | None:
+@contextlib.contextmanager
+def own_folder(workdir: str, mode: str) -> Iterator[OwnedFolder]:
+    """Owns a folder within a with block, on behalf of all processes of a run; see `OwnedFolder.locked`."""
+    folder, error = OwnedFolder(epath.Path(workdir), mode), None
+    with contextlib.ExitStack() as stack:
+        if parallel.is_main():
+            try:
+                stack.enter_context(folder.locked())
+            except (InputError, OSError) as reason:
+                error = reason
+        if parallel.agree(error is not None):
+            raise error or InputError(f"--workdir={workdir}: the first process cannot own it")
+        yield folder
+
+
+def finished_results(config: ConfigDict, owned: OwnedFolder) -> dict[str, Any] | None:
     """Reads the results of a finished training run.
 
     Returns:
@@ -31,14 +48,11 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
     Raises:
       InputError: the folder contains another run, or other files.
     """
-    if not folder.exists():
+    folder = owned.path
+    if owned.is_new():
         return None
-    if not folder.is_dir():
-        raise InputError(f"--workdir={folder}: is a file; it must be a new folder, or that of the same run")
     if not (folder / "config.json").exists():
-        if any(folder.iterdir()):
-            raise InputError(f"--workdir={folder}: is not empty and contains no run; use a new folder")
-        return None
+        raise InputError(f"--workdir={folder}: is not empty and contains no run; use a new folder")
     different = differences(read_json(folder / "config.json"), config)
     if different:
         raise InputError(
@@ -47,7 +61,7 @@ def finished_results(config: ConfigDict, folder: epath.Path) -> dict[str, Any] |
         )
     if not (folder / "results.json").exists():
         return None
-    content = read_json(folder / "results.json")
+    content = read_sealed(folder / "results.json")
     if "epochs" not in content["training"]:
         raise InputError(f"--workdir={folder}: contains an evaluation, not a training run; use a new folder")
     schedule = (config.train.epochs, config.train.early_stopping.patience)
@@ -70,32 +84,31 @@ def check_same_data(config: ConfigDict, folder: epath.Path, loaded: LoadedSeries
         )
 
 
-def check_evaluation_folder(config: ConfigDict, folder: epath.Path) -> None:
+def check_evaluation_folder(config: ConfigDict, owned: OwnedFolder) -> None:
     """Checks that a folder is new, or contains the same evaluation, unfinished."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir={folder}: is a file; it must be a new folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    folder = owned.path
+    if owned.is_new():
         return
-    unfinished = (folder / "config.json").exists() and not any(
-        (folder / name).exists() for name in ("results.json", "checkpoints")
-    )
+    finished = (folder / "results.json").exists() and not owned.abandoned
+    unfinished = (folder / "config.json").exists() and not (finished or (folder / "checkpoints").exists())
     if not unfinished or differences(read_json(folder / "config.json"), config):
         raise InputError(f"--workdir={folder}: is not empty; --mode=evaluate writes to a new folder")
 
 
-def check_new_folder(folder: epath.Path, mode: str) -> None:
-    """Checks that a folder is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--workdir={folder} must be a new or empty folder with --mode={mode}")
+def check_new_folder(owned: OwnedFolder, mode: str) -> None:
+    """Checks that a folder is new or empty, or that a process of this mode died while it wrote there."""
+    if not (owned.is_new() or owned.abandoned):
+        raise InputError(f"--workdir={owned.path} must be a new or empty folder with --mode={mode}")
 
 
-def open_folder(folder: epath.Path, config: ConfigDict, loaded: LoadedSeries) -> None:
-    """Creates the run's folder with its config.json; called once all checks have passed.
+def open_folder(owned: OwnedFolder, config: ConfigDict, loaded: LoadedSeries) -> None:
+    """Begins to write the run's folder, with its config.json; called once all checks have passed.
 
     The digest of the user's own files is kept beside it, for `check_same_data`.
     """
     if parallel.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = owned.path
+        owned.begin()
         write_whole(folder / "config.json", to_json(config).encode())
         if config.data.name == "files":
             write_whole(folder / DATA, json.dumps({"sha256": loaded.digest()}).encode())

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
@@ -27,10 +26,11 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import AlarmRule
 from spear_jax.methods import load_method_backbone
 from spear_jax.report import counted, describe_rule, shortened
+from spear_jax.storage import OwnedFolder
 from spear_jax.training import StopSignal
 
 
-def score_files(detector_path: str, source: str, workdir: str, overrides: Mapping[str, str]) -> None:
+def score_files(detector_path: str, source: str, owned: OwnedFolder, overrides: Mapping[str, str]) -> None:
     """Scores a CSV or Parquet file, or a folder of them.
 
     A new folder gets scores.parquet (or .csv), alarms.csv and figures/scores.png.
@@ -39,29 +39,23 @@ def score_files(detector_path: str, source: str, workdir: str, overrides: Mappin
       InputError: bad input; the folder is unchanged.
     """
     start = time.monotonic()
-    folder = epath.Path(workdir)
-    check_new_folder(folder, "score")
+    folder = owned.path
+    check_new_folder(owned, "score")
     detector, config = _load(detector_path, overrides, live=False)
     files = _open_files(source, config, detector)
     scorer, warnings = _place(detector, config, config.score.batch_size)
     stride = scorer.stride_or_window(config.score.stride)
     for warning in warnings:
         parallel.say(f"WARNING: {warning}")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        totals = write_scores(
-            scorer,
-            files,
-            folder,
-            Scoring(stride, config.score.overlap or "mean", config.data.combine),
-            file_format=config.score.format,
-            warnings=warnings,
-        )
-    except BaseException:
-        if is_new:
-            folder.rmtree()
-        raise
+    owned.begin()
+    totals = write_scores(
+        scorer,
+        files,
+        folder,
+        Scoring(stride, config.score.overlap or "mean", config.data.combine),
+        file_format=config.score.format,
+        warnings=warnings,
+    )
     for file in files:
         for remark in file.remarks:
             parallel.say(f"WARNING: {file.path}: {remark}")

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
@@ -15,9 +14,10 @@ from spear_jax.methods import fit
 from spear_jax.model import PlacedModel, inspect_prompt
 from spear_jax.parallel import plain_warnings
 from spear_jax.report import introduce, results_table
+from spear_jax.storage import OwnedFolder
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
+def train_and_evaluate(config: ConfigDict, owned: OwnedFolder, command: str) -> str:
     """Trains and evaluates, or resumes an earlier run in the same folder.
 
     Returns:
@@ -27,8 +27,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
       InputError: bad input; the folder is unchanged.
     """
     began = time.monotonic()
-    folder = epath.Path(workdir)
-    finished = finished_results(config, folder)
+    folder = owned.path
+    finished = finished_results(config, owned)
     parallel.barrier("looked")  # before the main process changes the folder that the others check
     record = RunRecord(command)
     with record.timed("loading"):
@@ -44,7 +44,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
 
     def on_start(model: PlacedModel | None) -> None:
         if model is not None:  # without a model, an API endpoint may still reject the run
-            open_folder(folder, config, loaded)
+            open_folder(owned, config, loaded)
         introduce(config, dataset, record, model)
 
     with plain_warnings():
@@ -60,7 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, command: str) -> str:
     if detector is not None:
         controls = {name: metrics["test"] for name, metrics in evaluation.controls.items()}
         detector = dataclasses.replace(detector, test={config.method: evaluation.metrics["test"], **controls})
-    open_folder(folder, config, loaded)
+    open_folder(owned, config, loaded)
     write_run(folder, config, dataset, evaluation, record, inspection, detector)
     parallel.say(describe_folder(folder, began))
     return ""

@@ -18,7 +18,7 @@ from spear_jax.detector.stream import ScoredRows, Stream
 from spear_jax.errors import InputError
 from spear_jax.evaluation import Alarm, AlarmRule, Alarms
 from spear_jax.report import Envelopes
-from spear_jax.storage import write_whole
+from spear_jax.storage import unfinished, write_whole
 
 _ALARM_TIMES = ("start_time", "end_time", "peak_time")
 
@@ -146,10 +146,10 @@ def write_scores(
     series: set[str] = set()
     alarms, envelopes = AlarmTable(scorer.detector.alarm_rule), Envelopes()
     path = folder / f"scores.{file_format}"
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    temporary = unfinished(path)
     try:
         with (
-            unfinished.open("wb") as out,
+            temporary.open("wb") as out,
             contextlib.closing(_FrameWriter(out, file_format, warnings)) as writer,
             tqdm(
                 total=sum(file.size for file in files), desc="scoring", unit="B", unit_scale=True, disable=None
@@ -172,9 +172,9 @@ def write_scores(
         alarm_frame = alarms.finish()
         write_whole(folder / "alarms.csv", alarm_frame.to_csv(index=False, date_format=TIME_FORMAT).encode())
         envelopes.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, alarm_frame, warnings)
-        unfinished.rename(path)
+        temporary.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return Totals(rows, len(series), predicted, len(alarm_frame))
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from spear_jax.errors import InputError
-from spear_jax.storage import read_json, write_whole
+from spear_jax.storage import read_sealed, sealed, write_whole
 
 DETECTOR_SCHEMA = 2
 JSON, TENSORS = "detector.json", "detector.safetensors"
@@ -22,8 +22,7 @@ Tensors = Mapping[str, Float32[np.ndarray, "..."]]
 def seal(content: Mapping[str, Any], tensors: Tensors) -> tuple[dict[str, Any], bytes]:
     """Adds schema and digests to the content of detector.json; returns it and the bytes of detector.safetensors."""
     blob = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
-    complete = {"schema": DETECTOR_SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
-    return {**complete, "sha256": content_sha256(complete)}, blob
+    return sealed({"schema": DETECTOR_SCHEMA, **content, "tensors_sha256": hashlib.sha256(blob).hexdigest()}), blob
 
 
 def write_files(folder: epath.Path, content: Mapping[str, Any], blob: bytes) -> None:
@@ -39,15 +38,12 @@ def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np
       InputError: a file is missing, damaged or edited, or of another schema.
     """
     path = folder / JSON
-    content = read_json(path)
+    content = read_sealed(path)
+    if "sha256" not in content:
+        raise InputError(f"{path}: damaged or edited: it has no sha256")
     schema = content.get("schema")
     if schema != DETECTOR_SCHEMA:
         raise InputError(f"{path}: schema {schema!r}; this version reads {DETECTOR_SCHEMA}")
-    if content.get("sha256") != content_sha256(content):
-        raise InputError(
-            f"{path}: damaged or edited: its content has the sha256 {content_sha256(content)}, it was saved with"
-            f" {content.get('sha256')}"
-        )
     path = folder / TENSORS
     try:
         blob = path.read_bytes()
@@ -63,9 +59,3 @@ def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np
                 f"{path}: {name} is {array.dtype}, {infinite} of {array.size} not finite; expected float32"
             )
     return content, tensors
-
-
-def content_sha256(content: Mapping[str, Any]) -> str:
-    """Returns the digest of the content of detector.json, without its own entry 'sha256', in any layout."""
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

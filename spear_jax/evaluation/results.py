@@ -19,7 +19,7 @@ from spear_jax.data import Dataset, StepScores, series_offsets
 from spear_jax.evaluation.judge import Evaluation
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.evaluation.record import RunRecord
-from spear_jax.storage import write_parquet, write_whole
+from spear_jax.storage import sealed, write_parquet, write_whole
 
 RESULTS_SCHEMA = 1
 
@@ -136,7 +136,7 @@ def write_results(
         )
         write_parquet(workdir / "scores" / f"{split}.parquet", frame, warnings=content["warnings"])
     write_parquet(workdir / "per_series.parquet", series_metrics, warnings=content["warnings"])
-    write_whole(workdir / "results.json", json.dumps(content, indent=2).encode())
+    write_whole(workdir / "results.json", json.dumps(sealed(content), indent=2).encode())
 
 
 def _timestamps(dataset: Dataset, steps: StepScores) -> Shaped[np.ndarray, "steps"]:

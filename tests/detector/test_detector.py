@@ -31,8 +31,8 @@ from etils import epath
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.arguments import MINILM
 from spear_jax.detector.artifact import Detector
-from spear_jax.detector.stored import content_sha256
 from spear_jax.model.embedding import bin_table
+from spear_jax.storage import content_sha256
 
 # --- What is damaged ----------------------------------------------------
 
