@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from flax import traverse_util
-from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import BackboneShape, describe_backbone
 from spear_jax.config import METHODS, check_length, view_names
 from spear_jax.errors import InputError
-from spear_jax.model import Params, Spear, build_spear, merge
+from spear_jax.model import Params, Spear, build_spear, score_batch
 from spear_jax.training import make_optimizer, make_train_call
 
 
@@ -109,19 +108,22 @@ def _split_shapes(config: ConfigDict, shapes: Params) -> tuple[Params, Params]:
             trainable[path] = jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
         else:
             trainable[path] = leaf
+    if config.prompt.members > 1:
+        members = (config.prompt.members,)
+        trainable = {path: jax.ShapeDtypeStruct(members + leaf.shape, leaf.dtype) for path, leaf in trainable.items()}
     return traverse_util.unflatten_dict(trainable, sep="/"), traverse_util.unflatten_dict(frozen, sep="/")
 
 
 def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params) -> pd.DataFrame:
     """Compiles the programs for training and scoring; returns `MemoryEstimate.table`."""
     devices, steps = jax.device_count(), config.train.steps_per_call
-    train_batch, score_batch = (-(-size // devices) for size in (config.train.batch_size, config.score.batch_size))
-    batches, scored = _batch_shapes(config, steps, train_batch), _batch_shapes(config, score_batch)
+    trained, scored = (-(-size // devices) for size in (config.train.batch_size, config.score.batch_size))
+    batches, batch = _batch_shapes(config, steps, trained), _batch_shapes(config, scored)
     optimizer = make_optimizer(config)
     state = jax.eval_shape(optimizer.init, trainable)
     call = make_train_call(spear, optimizer, config.train.positive_weight)
     training = call.lower(trainable, state, frozen, batches, steps).compile()  # type: ignore[attr-defined]
-    scoring = jax.jit(_score, static_argnums=0).lower(spear, trainable, frozen, scored).compile()
+    scoring = jax.jit(score_batch, static_argnums=0).lower(spear, trainable, frozen, batch).compile()
 
     def both(*parts: str) -> list[int]:
         return [sum(byte_count(tree.get(part, {})) for tree in (trainable, frozen) for part in parts)] * 2
@@ -133,16 +135,12 @@ def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params
         "prompt and head": both("prompt", "head"),
         "optimizer": [byte_count(state), 0],
         "best parameters": [byte_count(trainable), 0],
-        "windows": [byte_count(batches), byte_count(scored)],
+        "windows": [byte_count(batches), byte_count(batch)],
         "activations (XLA)": [_temporary_bytes(training), _temporary_bytes(scoring)],
     }
-    table = pd.DataFrame(rows, index=[f"training, {train_batch} windows", f"scoring, {score_batch} windows"]).T
+    table = pd.DataFrame(rows, index=[f"training, {trained} windows", f"scoring, {scored} windows"]).T
     table.loc["total"] = table.sum()
     return table
-
-
-def _score(spear: Spear, trainable: Params, frozen: Params, batch: dict[str, Array]) -> Any:
-    return jax.nn.sigmoid(spear.apply(merge(trainable, frozen), batch["inputs"], batch["mask"]))  # type: ignore[arg-type]
 
 
 def _temporary_bytes(compiled: Any) -> int:

@@ -194,6 +194,11 @@ def _method_conflicts(config: ConfigDict) -> Iterator[str]:
 
 def _prompt_conflicts(config: ConfigDict) -> Iterator[str]:
     prompt, head = config.prompt, config.head
+    if prompt.members > 1 and prompt.init not in ("vocabulary", "normal", "uniform"):
+        yield (
+            f"config.prompt.members={prompt.members} must be 1 with config.prompt.init={prompt.init!r}: all members"
+            " would start, and end, with the same prompt; allowed: vocabulary, normal, uniform"
+        )
     adapter = prompt.init not in PROMPT_INITS and not prompt.init.endswith(".npy")
     if adapter and "/" not in prompt.init:
         yield (

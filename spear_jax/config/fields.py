@@ -51,6 +51,13 @@ _PROMPT = {
     ),
     "words": Field("normal anomaly", "words of `prompt.init=words`, repeated to the prompt's length"),
     "position": Field("prefix", "[P; E], [CLS; P; E] or [E; P]", ("prefix", "after_cls", "suffix")),
+    "members": Field(
+        1,
+        "prompts, each with a head, that are trained side by side and whose logits are averaged; training and scoring"
+        " take as many times as long",
+        Limits(1, 100),
+        methods=("spear",),
+    ),
 }
 
 _HEAD = {

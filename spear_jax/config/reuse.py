@@ -29,6 +29,7 @@ ADDED: dict[str, Any] = {
     "data.folds": 0,
     "data.fold": 0,
     "train.normal_windows": 0,
+    "prompt.members": 1,
     "quantizer.patch": 1,
     "quantizer.views": "value",
     "score.smoothing": 1,

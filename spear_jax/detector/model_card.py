@@ -110,12 +110,13 @@ def _facts(content: Mapping[str, Any], data: str, name: str) -> dict[str, str]:
     int8 = "" if config["backbone"]["int8"] == "none" else ", its kernels in int8"
     score = config["score"]
     readout = describe_readout(score["smoothing"], score["distance_weight"], score["level"])
+    members = f"{prompt['members']} of " if prompt["members"] > 1 else ""
     return {
         "trained on": f"{data} (`{content['trained_on']}`); labels: {config['data']['labels']}; seed {config['seed']}",
         "trained parts": ", ".join(parts),
         "backbone, frozen": f"`{name}`, revision {backbone['revision']}, weights of sha256 `{backbone['sha256']}`, held"
         f" in {backbone['dtype']}{int8}",
-        "prompt": f"{prompt['length']} vectors, position {prompt['position']}",
+        "prompt": f"{members}{prompt['length']} vectors, position {prompt['position']}",
         "input": f"{window}, in {quantizer['bins']} bins ({quantizer['kind']}, scale {quantizer['scale']}); bin"
         f" embeddings: {config['embedding']['kind']}",
         "output": f"a score per time step, from one logit per {config['head']['kind']}"

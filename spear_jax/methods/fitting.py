@@ -9,12 +9,13 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.backbones import Backbone
-from spear_jax.config import METHODS
+from spear_jax.config import METHODS, view_names
 from spear_jax.data import Dataset, MethodScores, stitch_splits
 from spear_jax.detector import Detector
 from spear_jax.evaluation import DecisionRule, RunRecord, choose_rule, read_out
 from spear_jax.methods.head_only import score_head_only
 from spear_jax.methods.implementations import Trainable, find_implementation
+from spear_jax.methods.supervised import logistic_regression
 from spear_jax.model import PlacedModel
 from spear_jax.training import train_model
 
@@ -109,9 +110,10 @@ def fit(
 
 
 def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrained: PlacedModel) -> MethodScores:
-    """Scores every split with a trained model and, if there is a test split, with the head-only control.
+    """Scores every split with a trained model and, if there is a test split, with the controls that need training.
 
-    That control uses the bin embeddings of the model before training.
+    They are a head alone, on the bin embeddings of the model before training, and, if steps have further views, a
+    logistic regression on these, without a backbone.
     """
     scores, controls = {}, {}
     for split, examples in dataset.examples.items():
@@ -126,6 +128,10 @@ def score_model(config: ConfigDict, model: PlacedModel, dataset: Dataset, untrai
             seed=config.seed,
         )
         controls["head_only"] = stitch_splits(dataset, head_scores)
+    if "test" in dataset.examples and METHODS[config.method].prompt and len(view_names(config)) > 1:
+        with parallel.announced("control logistic regression: fitted, and scored all splits"):
+            fitted = logistic_regression(dataset.training, dataset.examples, dataset.quantizer.bins, seed=config.seed)
+        controls["logistic_regression"] = stitch_splits(dataset, fitted)
     is_window_head = config.head.kind == "window"
     windows = {split: step_scores[:, 0] for split, step_scores in scores.items()} if is_window_head else {}
     return MethodScores(stitch_splits(dataset, scores), windows, controls)

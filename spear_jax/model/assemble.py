@@ -1,7 +1,9 @@
 """Builds a model from a config and a backbone."""
 
 import flax.linen as nn
+import jax
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import Backbone
@@ -45,19 +47,34 @@ def assemble_model(config: ConfigDict, backbone: Backbone) -> PlacedModel:
         first_row=config.embedding.first_row,
         seed=config.seed,
     )
-    rng = np.random.default_rng((config.seed, 1))
-    kernel = rng.normal(0, 0.02, (hidden, 1)).astype(np.float32)
-    trainable: Params = {"head": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
+    parts = [_initial_parts(config, backbone, table, number) for number in range(config.prompt.members)]
+    trainable: Params = parts[0] if len(parts) == 1 else jax.tree.map(lambda *arrays: np.stack(arrays), *parts)
     frozen: Params = {"backbone": backbone.params}
-    if config.prompt.length:
-        vectors = initial_prompt(
-            config.prompt.init, config.prompt.length, backbone, words=config.prompt.words, seed=config.seed
-        )
-        (frozen if config.train.parts == "head" else trainable)["prompt"] = {"vectors": vectors}
-    (trainable if config.embedding.kind == "trained" else frozen)["embedding"] = {"table": table}
+    if config.embedding.kind != "trained":
+        frozen["embedding"] = {"table": table}
+    if config.prompt.length and config.train.parts == "head":
+        frozen["prompt"] = trainable.pop("prompt")
     if config.prompt.position == "after_cls":
         frozen["cls"] = {"table": backbone.word_rows(np.array([_first_token(backbone)]))}
     return PlacedModel.place(config, build_spear(config, backbone.module, hidden), trainable, frozen, notes)
+
+
+def _initial_parts(
+    config: ConfigDict, backbone: Backbone, table: Float[np.ndarray, "rows hidden"], member: int
+) -> Params:
+    """Returns the head, the prompt and, if it is trained, the table of a member before training."""
+    rng = np.random.default_rng((config.seed, 1, member) if member else (config.seed, 1))
+    kernel = rng.normal(0, 0.02, (backbone.hidden_size, 1)).astype(np.float32)
+    parts: Params = {"head": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
+    if config.prompt.length:
+        seed = (config.seed, member) if member else config.seed
+        vectors = initial_prompt(
+            config.prompt.init, config.prompt.length, backbone, words=config.prompt.words, seed=seed
+        )
+        parts["prompt"] = {"vectors": vectors}
+    if config.embedding.kind == "trained":
+        parts["embedding"] = {"table": table}
+    return parts
 
 
 def _first_token(backbone: Backbone) -> int:

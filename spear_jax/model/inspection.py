@@ -32,7 +32,8 @@ class Inspection:
 
 
 def inspect_prompt(model: PlacedModel, backbone: Backbone | None, dataset: Dataset) -> Inspection | None:
-    """Inspects a prompt, if the model has one; every process must call it."""
+    """Inspects a prompt, the first one of several, if the model has one; every process must call it."""
+    model = model.member(0)
     parts = {**model.frozen, **model.trainable}
     if backbone is None or "prompt" not in parts:
         return None

@@ -35,6 +35,8 @@ def check_exchange(config: ConfigDict, where: str) -> None:
     """
     if not config.prompt.length:
         raise InputError(f"{where}: config.prompt.length=0 leaves no prompt to exchange with PEFT")
+    if config.prompt.members > 1:
+        raise InputError(f"{where}: config.prompt.members={config.prompt.members}: PEFT has one prompt; it must be 1")
     if config.prompt.position != "prefix":
         raise InputError(
             f"{where}: config.prompt.position={config.prompt.position!r}: PEFT puts its prompt before everything;"

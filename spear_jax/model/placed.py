@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data import Examples, scoring_batches
+from spear_jax.model.members import average_logits, count_members, member_of
 from spear_jax.model.spear import Params, merge
 
-Compute = Callable[[Any, Params, dict[str, Array]], Array]
+Compute = Callable[[Any, Params, Params, dict[str, Array]], Array]
 BatchFeatures = tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_ _ hidden"]]
 """Rows of a batch and, for each, a hidden state per time step or a single pooled one; batches differ in length."""
 
@@ -29,7 +30,8 @@ class PlacedModel:
 
     Attributes:
       module: maps the inputs and the mask of a batch to logits.
-      trainable: {'prompt', 'head'}, and 'embedding' if `embedding.kind='trained'`; for a baseline, its own parts.
+      trainable: {'prompt', 'head'}, and 'embedding' if `embedding.kind='trained'`; for a baseline, its own parts. Each
+        array has a leading axis if there are several members (`prompt.members`).
       frozen: {'backbone', 'embedding'}, 'cls' if the prompt follows it, and the prompt if `train.parts='head'`;
         never differentiated, never optimized.
       mesh: the devices.
@@ -79,17 +81,28 @@ class PlacedModel:
 
     def without_prompt(self) -> "PlacedModel":
         """Returns the model without its prompt (m = 0) and with all its parameters frozen."""
-        module = self.module.clone(prompt_length=0)
-        parts = parallel.place(self.trainable, parallel.replicated(self.mesh))
-        return dataclasses.replace(self, module=module, trainable={}, frozen={**self.frozen, **parts})
+        module, first = self.module.clone(prompt_length=0), self.member(0)
+        parts = parallel.place(first.trainable, parallel.replicated(self.mesh))
+        return dataclasses.replace(first, module=module, trainable={}, frozen={**first.frozen, **parts})
 
     def embedding_on_host(self) -> "PlacedModel":
         """Returns the model with nothing trainable but the bin embeddings, if they are, copied to the host.
 
         This is all that is needed of an untrained model after training, which frees the parameters it starts from.
         """
-        parts = {name: part for name, part in self.trainable.items() if name == "embedding"}
+        first = self.member(0)
+        parts = {name: part for name, part in first.trainable.items() if name == "embedding"}
         return dataclasses.replace(self, trainable=jax.tree.map(np.array, parts))
+
+    @property
+    def members(self) -> int:
+        """Returns how many prompts and heads there are, whose logits are averaged."""
+        return count_members(self.trainable)
+
+    def member(self, number: int) -> "PlacedModel":
+        """Returns the model with the prompt and head of one member."""
+        trainable, frozen = member_of(number, self.trainable, self.frozen)
+        return dataclasses.replace(self, trainable=trainable, frozen=frozen)
 
     def score(self, examples: Examples, progress: str = "") -> Float[np.ndarray, "windows time"]:
         """Returns P(anomalous) for every time step of every window; scores of padding are meaningless.
@@ -97,12 +110,12 @@ class PlacedModel:
         `progress` is the label of a progress bar, if there is to be one.
         """
         scores = np.zeros(examples.mask.shape, np.float32)
-        for rows, batch_scores in self._map(_scores, examples, progress):
+        for rows, batch_scores in self._map(score_batch, examples, progress):
             scores[rows, : batch_scores.shape[1]] = batch_scores
         return scores
 
     def features(self, examples: Examples, progress: str = "") -> Iterator[BatchFeatures]:
-        """Yields the inputs of the head, batch by batch, longest windows first; for `progress`, see `score`.
+        """Yields the inputs of a single member's head by batch, longest windows first; for `progress`, see `score`.
 
         Yields:
           Rows of `examples`, and for each a hidden state per time step or a single pooled one.
@@ -110,7 +123,7 @@ class PlacedModel:
         return self._map(_features, examples, progress)
 
     def attention(self, examples: Examples, row: int) -> Float[np.ndarray, "layers queries keys"]:
-        """Returns the attention weights of one window between all positions, averaged over the heads."""
+        """Returns a single member's attention weights of one window, between all positions, averaged over the heads."""
         batch = parallel.place(
             examples.take(np.array([row]), int(examples.lengths[row])), parallel.replicated(self.mesh)
         )
@@ -162,19 +175,24 @@ def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray,
 def _apply(
     compute: Compute, module: nn.Module, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
 ) -> Array:
-    return jax.lax.with_sharding_constraint(compute(module, merge(trainable, frozen), batch), gathered)
+    return jax.lax.with_sharding_constraint(compute(module, trainable, frozen, batch), gathered)
 
 
-def _scores(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "batch time"]:
-    return jax.nn.sigmoid(module.apply(variables, batch["inputs"], batch["mask"]))
+def score_batch(module: Any, trainable: Params, frozen: Params, batch: dict[str, Array]) -> Float[Array, "batch time"]:
+    """Computes P(anomalous) for every time step of a batch."""
+    return jax.nn.sigmoid(average_logits(module, trainable, frozen, batch))
 
 
-def _features(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "batch reads hidden"]:
-    return module.apply(variables, batch["inputs"], batch["mask"], method="features")
+def _features(
+    module: Any, trainable: Params, frozen: Params, batch: dict[str, Array]
+) -> Float[Array, "batch reads hidden"]:
+    return module.apply(merge(trainable, frozen), batch["inputs"], batch["mask"], method="features")
 
 
-def _attention(module: Any, variables: Params, batch: dict[str, Array]) -> Float[Array, "layers queries keys"]:
-    _, stored = module.apply(variables, batch["inputs"], batch["mask"], mutable="intermediates")
+def _attention(
+    module: Any, trainable: Params, frozen: Params, batch: dict[str, Array]
+) -> Float[Array, "layers queries keys"]:
+    _, stored = module.apply(merge(trainable, frozen), batch["inputs"], batch["mask"], mutable="intermediates")
     backbone = stored["intermediates"]["backbone"]
     weights = [backbone["last_layer"]["attention"][0]]
     if "layers" in backbone:

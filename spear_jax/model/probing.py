@@ -57,10 +57,10 @@ def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel
 
     Returns:
       A `Probe` with the same trainable tree and nothing frozen, and a dataset whose training and validation windows
-      are `StateExamples`; or model and dataset unchanged, if more than a step head is trained or the states take more
+      are `StateExamples`; or model and dataset unchanged, if more than one step head is trained or the states take more
       than `MAX_STATE_BYTES`.
     """
-    if set(model.trainable) != {"head"} or model.module.head_kind != "step":
+    if set(model.trainable) != {"head"} or model.module.head_kind != "step" or model.members > 1:
         return model, dataset
     splits = {"training": dataset.training, "validation": dataset.examples["validation"]}
     hidden = model.module.hidden
@@ -79,6 +79,15 @@ def precompute_states(model: PlacedModel, dataset: Dataset) -> tuple[PlacedModel
     return dataclasses.replace(model, module=Probe(hidden), frozen={}), dataset
 
 
+def fit_heads(model: PlacedModel, examples: Examples, *, positive_weight: float, seed: int) -> dict[str, np.ndarray]:
+    """Fits the head of each member, see `fit_head`; several have a leading axis."""
+    heads = [
+        fit_head(model.member(number), examples, positive_weight=positive_weight, seed=seed)
+        for number in range(model.members)
+    ]
+    return heads[0] if len(heads) == 1 else {name: np.stack([head[name] for head in heads]) for name in heads[0]}
+
+
 def fit_head(
     model: PlacedModel,
     examples: Examples,
@@ -87,7 +96,7 @@ def fit_head(
     seed: int,
     features: Iterable[BatchFeatures] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fits the head of a model to its hidden states on the training split, with the weights of steps used in training.
+    """Fits the head of a single member to its hidden states on the training split; steps weigh as in training.
 
     `features` are those of the examples, if already computed; `seed` draws a sample of steps if not all fit into
     `MAX_STATE_BYTES`.

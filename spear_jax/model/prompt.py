@@ -24,7 +24,7 @@ class SoftPrompt(nn.Module):
 
 
 def initial_prompt(
-    init: str, length: int, backbone: Backbone, *, words: str, seed: int
+    init: str, length: int, backbone: Backbone, *, words: str, seed: int | tuple[int, ...]
 ) -> Float[np.ndarray, "prompt hidden"]:
     """Makes the initial prompt.
 

@@ -114,7 +114,7 @@ def draw_ranking_curves(
     for i, (name, steps) in enumerate(scores.items()):
         precision, recall, _ = precision_recall_curve(steps.label, steps.score, drop_intermediate=True)
         false, true, _ = roc_curve(steps.label, steps.score)
-        color = (SCORE, "C0", "C2", "C4", "C5", "C6", "C8")[i]
+        color = (SCORE, "C0", "C2", "C4", "C5", "C6", "C8", "C9")[i]
         style: dict[str, Any] = {"color": color, "lw": 1 if i else 2, "zorder": 2 if i else 3}
         label = f"{name}: AUPR {metrics[name]['aupr']:.3f}, AUROC {metrics[name]['auroc']:.3f}"
         precision[-1] = precision[-2]  # scikit-learn sets precision to 1 at recall 0, which has no threshold

@@ -39,6 +39,7 @@ NAMES = {
     "rolling_zscore": "rolling z-score",
     "model_alone": "model, no readout",
     "head_only": "head only (m = 0)",
+    "logistic_regression": "logistic regression",
     **{f"view_{name}": f"view {name}" for name in VIEWS},
 }
 

@@ -24,7 +24,7 @@ from spear_jax.evaluation import Evaluation
 from spear_jax.model import Inspection
 from spear_jax.report import figures
 from spear_jax.report.labels import COLUMNS, NAMES, STEPWISE, format_number
-from spear_jax.report.terminal import LEGEND, describe_alarms, describe_readouts
+from spear_jax.report.terminal import LEGEND, describe_alarms, describe_preferred, describe_readouts
 from spear_jax.storage import write_whole
 
 EXTREMES = 5  # series shown at either end of the ranking
@@ -80,7 +80,8 @@ def write_report(
     if "learning_curves" in pictures:
         body += ["<h2>Training</h2>", pictures["learning_curves"]]
     if inspection is not None:
-        body += ["<h2>Prompt</h2>", *_prompt(inspection)]
+        several = f" 1 of {config.prompt.members}" if config.prompt.members > 1 else ""
+        body += [f"<h2>Prompt{several}</h2>", *_prompt(inspection)]
         body += [pictures.get(name, "") for name in ("prompt_movement", "attention")]
     body += ["<h2>Reproduce this run</h2>", *_reproduction(config, content)]
     page = _PAGE.substitute(title=html.escape(title), body="\n".join(body))
@@ -236,7 +237,8 @@ def _results(content: Mapping[str, Any]) -> list[str]:
         "Point-wise metrics are pooled over steps; VUS and range, event and affiliation F1 are means over series. In"
         " brackets: 95 % confidence intervals by a bootstrap over series. A “-” means undefined."
     )
-    legend = [*LEGEND.values(), *describe_readouts(content), *describe_alarms(content)]
+    described = (*describe_readouts(content), *describe_alarms(content), *describe_preferred(content))
+    legend = [*LEGEND.values(), *described]
     body = [
         _metrics(content, "test"),
         f"<p>{html.escape(choice)}</p>",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from spear_jax.config import METHODS
+from spear_jax.config import METHODS, VIEWS
 from spear_jax.data import SPLITS
 from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, describe_readout, describe_rule, format_number
 
@@ -17,6 +17,15 @@ LEGEND = {
     "detection_delay": "delay: mean number of steps from the start of a detected anomaly to its first alarm",
 }
 """Explanations of the columns that need one, by metric."""
+
+_SIMPLER = {
+    "logistic_regression": "reads the same inputs without a language model (method=logistic_regression)",
+    "head_only": "has no prompt (prompt.length=0)",
+    **{f"view_{name}": "reads no labels" for name in VIEWS},
+    "rolling_zscore": "reads no labels",
+    "bin_lookup": "knows single values alone",
+}
+"""Controls that could take the method's place, and what they do without."""
 
 
 def results_table(content: Mapping[str, Any]) -> str:
@@ -52,6 +61,7 @@ def results_table(content: Mapping[str, Any]) -> str:
             f" {threshold['from']}); '-' means undefined",
             *(LEGEND[column] for column in PRINTED if column in LEGEND),
             "more metrics, and the controls on all splits: report.html, results.json",
+            *describe_preferred(content),
         ]
     )
 
@@ -73,6 +83,22 @@ def describe_readouts(content: Mapping[str, Any]) -> list[str]:
         return []
     aupr = {name: format_number("aupr", value) for name, value in readout["validation_aupr"].items()}
     return [f"readout: {described}; AUPR of validation series {aupr['with']} with it, {aupr['without']} without (mean)"]
+
+
+def describe_preferred(content: Mapping[str, Any]) -> list[str]:
+    """Describes the control of results.json that validation prefers to the method, in one line, if there is one.
+
+    AUPR over the steps of all validation series decides, as it does on the best epoch.
+    """
+    measured = {"": content, **{name: content["controls"].get(name, {}) for name in _SIMPLER}}
+    aupr = {name: metrics["validation"]["aupr"] or 0.0 for name, metrics in measured.items() if metrics}
+    best = max(aupr, key=aupr.__getitem__)
+    if not best or aupr[best] <= aupr[""]:
+        return []
+    return [
+        f"validation prefers {NAMES[best]}, which {_SIMPLER[best]}: AUPR {aupr[best]:.3f}, against {aupr['']:.3f} of"
+        f" {METHODS[content['method']].title}"
+    ]
 
 
 def _headline(content: Mapping[str, Any]) -> str:

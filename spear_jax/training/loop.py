@@ -15,7 +15,7 @@ from tqdm import tqdm
 from spear_jax import parallel
 from spear_jax.data import Dataset, TrainingCall, stitch, training_calls
 from spear_jax.evaluation import ranking_metrics
-from spear_jax.model import Params, PlacedModel, fit_head, precompute_states
+from spear_jax.model import Params, PlacedModel, fit_heads, precompute_states
 from spear_jax.training.checkpoints import Checkpoints
 from spear_jax.training.log import Log, diagnose, epoch_line
 from spear_jax.training.progress import Progress, Stopwatch
@@ -116,7 +116,7 @@ class Trainer:
         elif _begins_with_fitted_head(config, model):
             weight = config.train.positive_weight
             with parallel.announced("head fitted, as training begins with it"):
-                head = fit_head(model, dataset.training, positive_weight=weight, seed=config.seed)
+                head = fit_heads(model, dataset.training, positive_weight=weight, seed=config.seed)
             self.state["trainable"]["head"] = parallel.place(head, everywhere)
         self._log = Log(folder / "metrics.jsonl", self.progress.step)
         self.windows, self.seconds = 0, 0.0
@@ -247,8 +247,11 @@ def _begins_with_fitted_head(config: ConfigDict, model: PlacedModel) -> bool:
 
 
 def _prompt_vectors(trainable: Params) -> np.ndarray:
-    """Returns a copy of the prompt vectors on the host; none if no prompt is trained."""
-    return np.array(trainable["prompt"]["vectors"]) if "prompt" in trainable else np.zeros((0, 0))
+    """Returns a copy of all members' prompt vectors on the host; none if no prompt is trained."""
+    if "prompt" not in trainable:
+        return np.zeros((0, 0))
+    vectors = np.array(trainable["prompt"]["vectors"])
+    return vectors.reshape(-1, vectors.shape[-1])
 
 
 def prompt_distances(start: np.ndarray, now: np.ndarray) -> list[float]:

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from spear_jax.model import Params, merge
+from spear_jax.model import Params, merge, over_members
 
 DECAY_TO = 0.1  # share of the learning rate that is left after the decay
 
@@ -21,7 +21,7 @@ class StepMetrics(NamedTuple):
     The three norms show whether the prompt learns; a prompt that does not move is the most common failure.
 
     Attributes:
-      loss: mean loss over the real time steps of the batch.
+      loss: mean loss over the real time steps of the batch, and over the members.
       time_steps: number of real time steps in the batch.
       gradient_norm: norm of the prompt's gradient; 0 if no prompt is trained.
       update_norm: norm of the prompt's update; likewise.
@@ -46,7 +46,7 @@ def loss_sum(
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Makes an AdamW optimizer with a separate learning rate for each trainable part."""
+    """Makes an AdamW optimizer with a separate learning rate for each trainable part, and a state for each member."""
     train = config.train
 
     def adamw(rate: float) -> optax.GradientTransformation:
@@ -61,7 +61,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
             after = optax.join_schedules([ramp, after], [train.warmup_steps])
         return optax.adamw(after, weight_decay=train.weight_decay)
 
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
         optax.partition(
             {
@@ -74,6 +74,9 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
             lambda tree: dict(zip(tree, tree, strict=True)),  # all leaves of a part are labelled with its name
         ),
     )
+    if config.prompt.members == 1:
+        return optimizer
+    return optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))
 
 
 def make_train_call(
@@ -90,11 +93,12 @@ def make_train_call(
     def take_step(
         trainable: Params, state: Any, frozen: Params, batch: dict[str, Array]
     ) -> tuple[Params, Any, StepMetrics]:
-        def mean_loss(trainable: Params) -> tuple[Array, Array]:
+        def mean_loss(trainable: Params, frozen: Params) -> tuple[Array, Array]:
             total, time_steps = loss_sum(module, trainable, frozen, batch, positive_weight)
             return total / jnp.maximum(time_steps, 1), time_steps
 
-        (loss, time_steps), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trainable)
+        losses, gradient = over_members(jax.value_and_grad(mean_loss, has_aux=True), trainable, frozen)
+        loss, time_steps = map(jnp.mean, losses)
         updates, state = optimizer.update(gradient, state, trainable)
         norms = [optax.tree.norm(tree.get("prompt", {})) + 0.0 for tree in (gradient, updates, trainable)]
         return optax.apply_updates(trainable, updates), state, StepMetrics(loss, time_steps, *norms)

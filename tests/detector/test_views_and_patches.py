@@ -26,7 +26,13 @@ VIEWED = {
     "quantizer.reference_steps": "100",
     "quantizer.views": "value,deviation,spread,reference_8,reference_32,past_8,past_32",
 }
-READ_OUT = {"score.smoothing": "0", "score.distance_weight": "-1", "score.level": "1", "controls.head_only": "true"}
+READ_OUT = {
+    "prompt.members": "2",
+    "score.smoothing": "0",
+    "score.distance_weight": "-1",
+    "score.level": "1",
+    "controls.head_only": "true",
+}
 
 
 def write_files(folder: Path, files: int = 6) -> Path:

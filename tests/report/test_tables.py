@@ -1,5 +1,7 @@
 """The table that a run ends with, and the lines that it begins with."""
 
+import copy
+
 import pytest
 from conftest import REPOSITORY, Run, results
 
@@ -44,6 +46,22 @@ def test_a_rule_that_does_nothing_says_so() -> None:
     assert describe_rule(0, 1, "step") == "none merged, none dropped"
     assert describe_rule(1, 0, "row") == "gaps of up to 1 row closed, none dropped"
     assert describe_rule(0, 3, "row") == "none merged, alarms of fewer than 3 rows dropped"
+
+
+def test_a_simpler_control_that_validation_prefers_is_named(finished: Run) -> None:
+    content = copy.deepcopy(results(finished.workdir))
+    own = content["validation"]["aupr"]
+    for control in content["controls"].values():
+        control["validation"]["aupr"] = own
+    content["controls"]["random_scores"]["validation"]["aupr"] = 1.0  # no alternative
+    assert "validation prefers" not in results_table(content)
+    content["controls"]["rolling_zscore"]["validation"]["aupr"] = own + 0.01
+    expected = (
+        f"validation prefers rolling z-score, which reads no labels: AUPR {own + 0.01:.3f}, against {own:.3f} of SPEAR"
+    )
+    assert results_table(content).splitlines()[-1] == expected
+    content["controls"]["rolling_zscore"]["validation"]["aupr"] = None  # validation has one class only
+    assert "validation prefers" not in results_table(content)
 
 
 def test_readme_shows_the_lines_printed_today(finished: Run) -> None:
