@@ -211,11 +211,12 @@ def content_sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def write_parquet(path: Path | epath.Path, frame: pd.DataFrame, **metadata: Any) -> None:
-    """Writes a table atomically, with metadata as JSON, such as warnings about its numbers."""
+def write_parquet(path: Path | epath.Path, frame: pd.DataFrame, **metadata: Any) -> str:
+    """Writes a table atomically, with metadata as JSON, such as warnings about its numbers; returns its digest."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **texts})
     buffer = io.BytesIO()
     pa.parquet.write_table(table, buffer)
     write_whole(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()

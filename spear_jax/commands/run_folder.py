@@ -14,10 +14,10 @@ from spear_jax.config import differences, to_json
 from spear_jax.data import Dataset, LoadedSeries
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
-from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, write_results
+from spear_jax.evaluation import Evaluation, RunRecord, compose_results, per_series, read_results, write_results
 from spear_jax.model import Inspection
 from spear_jax.report import results_table, write_report
-from spear_jax.storage import OwnedFolder, read_json, read_sealed, write_whole
+from spear_jax.storage import OwnedFolder, read_json, write_whole
 
 DATA = "data.json"
 WRITTEN = ("report.html", "results.json", "per_series.parquet", "scores", "figures", "detector")
@@ -61,7 +61,7 @@ def finished_results(config: ConfigDict, owned: OwnedFolder) -> dict[str, Any] |
         )
     if not (folder / "results.json").exists():
         return None
-    content = read_sealed(folder / "results.json")
+    content = read_results(folder / "results.json")
     if "epochs" not in content["training"]:
         raise InputError(f"--workdir={folder}: contains an evaluation, not a training run; use a new folder")
     schedule = (config.train.epochs, config.train.early_stopping.patience)
@@ -74,7 +74,7 @@ def check_same_data(config: ConfigDict, folder: epath.Path, loaded: LoadedSeries
         return
     there, here = read_json(folder / "config.json")["data"], config.data
     if (folder / DATA).exists():
-        same = read_json(folder / DATA)["sha256"] == loaded.digest()
+        same = read_json(folder / DATA).get("sha256") == loaded.digest()
     else:  # a run of an earlier version
         same = (there["dir"], there["intervals"]) == (here.dir, here.intervals)
     if not same:

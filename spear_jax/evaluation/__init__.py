@@ -6,11 +6,17 @@ from spear_jax.evaluation.judge import DecisionRule, Evaluation, choose_rule, ju
 from spear_jax.evaluation.pointwise import point_metrics, ranking_metrics
 from spear_jax.evaluation.readout import Readout, ReadoutStream, read_out
 from spear_jax.evaluation.record import RunRecord
-from spear_jax.evaluation.results import RESULTS_SCHEMA, compose_results, per_series, versions, write_results
+from spear_jax.evaluation.results import (
+    compose_results,
+    per_series,
+    read_results,
+    read_table,
+    versions,
+    write_results,
+)
 from spear_jax.evaluation.thresholds import Threshold
 
 __all__ = [
-    "RESULTS_SCHEMA",
     "Alarm",
     "AlarmRule",
     "Alarms",
@@ -28,6 +34,8 @@ __all__ = [
     "point_metrics",
     "ranking_metrics",
     "read_out",
+    "read_results",
+    "read_table",
     "versions",
     "write_results",
 ]

@@ -1,11 +1,14 @@
 """Composes results.json and writes a run's numbers."""
 
+import hashlib
 import importlib.metadata
+import io
 import json
 import platform
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,12 +19,22 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from spear_jax.data import Dataset, StepScores, series_offsets
+from spear_jax.errors import InputError, one_line
 from spear_jax.evaluation.judge import Evaluation
 from spear_jax.evaluation.pointwise import point_metrics
 from spear_jax.evaluation.record import RunRecord
-from spear_jax.storage import sealed, write_parquet, write_whole
+from spear_jax.storage import read_sealed, sealed, write_parquet, write_whole
 
 RESULTS_SCHEMA = 1
+
+_KEYS = {
+    **dict.fromkeys(("dataset", "command", "method"), str),
+    **dict.fromkeys(("backbone", "splits", "test", "confidence_intervals", "controls", "parameters"), dict),
+    **dict.fromkeys(("training", "versions"), dict),
+    "warnings": list,
+    "seed": int,
+}
+"""Parts that every results.json has, and their types."""
 
 PACKAGES = (
     "jax",
@@ -121,6 +134,7 @@ def write_results(
 ) -> None:
     """Writes scores, metrics per series and, last, results.json, which marks the run as finished."""
     (workdir / "scores").mkdir(parents=True, exist_ok=True)
+    digests = {}
     names = np.array(evaluation.names, object)
     for split, steps in evaluation.steps.items():
         frame = pd.DataFrame(
@@ -134,9 +148,40 @@ def write_results(
                 "label": steps.label,
             }
         )
-        write_parquet(workdir / "scores" / f"{split}.parquet", frame, warnings=content["warnings"])
-    write_parquet(workdir / "per_series.parquet", series_metrics, warnings=content["warnings"])
-    write_whole(workdir / "results.json", json.dumps(sealed(content), indent=2).encode())
+        name = f"scores/{split}.parquet"
+        digests[name] = write_parquet(workdir / name, frame, warnings=content["warnings"])
+    name = content["per_series"]
+    digests[name] = write_parquet(workdir / name, series_metrics, warnings=content["warnings"])
+    write_whole(workdir / "results.json", json.dumps(sealed({**content, "files": digests}), indent=2).encode())
+
+
+def read_results(path: Path | epath.Path) -> dict[str, Any]:
+    """Reads the results.json of a finished run.
+
+    Raises:
+      InputError: it is damaged, or another program's.
+    """
+    content = read_sealed(path)
+    complete = all(type(content.get(key)) is kind for key, kind in _KEYS.items())
+    if content.get("schema") != RESULTS_SCHEMA or not complete:
+        raise InputError(f"{path}: not the results of a run of this version")
+    return content
+
+
+def read_table(folder: Path | epath.Path, name: str) -> pd.DataFrame:
+    """Reads a table of a finished run: 'per_series.parquet' or 'scores/<split>.parquet'.
+
+    Raises:
+      InputError: it is not what the run wrote; earlier versions kept no digests.
+    """
+    try:
+        blob = (folder / name).read_bytes()
+        digest = hashlib.sha256(blob).hexdigest()
+        if read_results(folder / "results.json").get("files", {}).get(name, digest) != digest:
+            raise InputError(f"{folder / name}: damaged, or not the table that its results.json describes")
+        return pd.read_parquet(io.BytesIO(blob))
+    except OSError as error:
+        raise InputError(f"{folder / name}: cannot be read ({one_line(error)})") from error
 
 
 def _timestamps(dataset: Dataset, steps: StepScores) -> Shaped[np.ndarray, "steps"]:

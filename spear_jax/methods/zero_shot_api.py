@@ -30,7 +30,7 @@ from spear_jax.evaluation import RunRecord
 from spear_jax.methods.chat_client import ChatClient
 from spear_jax.methods.implementations import ScoreFunction
 from spear_jax.methods.prompt_templates import fill_in, read_template
-from spear_jax.storage import write_whole
+from spear_jax.storage import read_sealed, sealed, write_whole
 
 PLACEHOLDERS = ("values", "last_bin", "steps")
 CHARACTERS_PER_TOKEN = 4  # only for the cost estimate
@@ -289,17 +289,16 @@ def _cache(question: _Question, answer: _Answer) -> None:
     content = {"model": answer.model, "anomalies": [anomaly._asdict() for anomaly in answer.anomalies]}
     # A parallel run with the same question may write the same file at the same time.
     with contextlib.suppress(FileNotFoundError):
-        write_whole(question.file, json.dumps(content).encode())
+        write_whole(question.file, json.dumps(sealed(content)).encode())
 
 
 def _read_cached(question: _Question) -> _Answer | None:
     """Returns a cached answer; None if there is none or its file is damaged."""
     try:
-        content = json.loads(question.file.read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
+        content = read_sealed(question.file)
+    except InputError:
         return None
-    anomalies = _anomalies(content, question.steps)
-    model = content.get("model") if isinstance(content, dict) else None
+    anomalies, model = _anomalies(content, question.steps), content.get("model")
     return None if anomalies is None or not isinstance(model, str) else _Answer(model, anomalies)
 
 

@@ -26,6 +26,7 @@ from spear_jax.report import figures
 from spear_jax.report.labels import COLUMNS, NAMES, STEPWISE, format_number
 from spear_jax.report.terminal import LEGEND, describe_alarms, describe_preferred, describe_readouts
 from spear_jax.storage import write_whole
+from spear_jax.training import read_log
 
 EXTREMES = 5  # series shown at either end of the ranking
 
@@ -115,8 +116,9 @@ def _pictures(
 ) -> Iterator[Picture]:
     yield from _score_pictures(config, content, evaluation)
     log = workdir / "metrics.jsonl"
-    if log.exists():
-        yield from _training_pictures([json.loads(line) for line in log.read_text().splitlines()], content)
+    lines = [line for _, line in read_log(log)] if log.exists() else []
+    if {"train", "evaluation"} <= {line["kind"] for line in lines}:  # otherwise it was damaged
+        yield from _training_pictures(lines, content)
     if inspection is not None and len(inspection.attention):
         yield _attention_picture(dataset, inspection)
 

@@ -1,7 +1,7 @@
 """Compares finished runs in the layout of the paper's tables: its numbers, ours, and the command of each row."""
 
 import shlex
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import pandas as pd
 from spear_jax.config import METHODS
 from spear_jax.data import dataset_title
 from spear_jax.errors import InputError
-from spear_jax.evaluation import RESULTS_SCHEMA
+from spear_jax.evaluation import read_results
 from spear_jax.report import COLUMNS, NAMES
-from spear_jax.storage import read_json, write_whole
+from spear_jax.storage import write_whole
 from spear_jax.studies.table import read_tables, result_rows
 from spear_jax.studies.table_cells import pipe_table, spread
 
@@ -40,10 +40,14 @@ def compare_runs(workdir: Path) -> str:
     Raises:
       InputError: the folder contains no results.
     """
-    contents = [(path, read_json(path)) for path in sorted(workdir.rglob("results.json"))]
-    rows = pd.DataFrame(
-        [row for path, content in contents if _is_results(content) for row in result_rows(str(path), content)]
-    )
+    found: list[dict[str, Any]] = []
+    for path in sorted(workdir.rglob("results.json")):
+        try:
+            found += result_rows(str(path), read_results(path))
+        except (InputError, LookupError, TypeError, AttributeError) as error:
+            reason = error if isinstance(error, InputError) else f"{path}: not the results of a run of this version"
+            print(f"left out: {reason}", file=sys.stderr)
+    rows = pd.DataFrame(found)
     tables = [table[table["error"] == ""] for table in read_tables(workdir).values()]
     if tables:  # studies share runs
         rows = pd.concat([rows, pd.concat(tables).drop_duplicates(["run", "split", "control"])])
@@ -59,13 +63,6 @@ def compare_runs(workdir: Path) -> str:
     )
     write_whole(workdir / "compare.md", f"{page}\n".encode())
     return f"{page}\n"
-
-
-def _is_results(content: Mapping[str, Any]) -> bool:
-    return (
-        content.get("schema") == RESULTS_SCHEMA
-        and {"command", "dataset", "test", "controls", "confidence_intervals"} <= content.keys()
-    )
 
 
 def _section(data: str, split: str, test: pd.DataFrame) -> str:

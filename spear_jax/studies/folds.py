@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from spear_jax.evaluation import point_metrics
+from spear_jax.evaluation import point_metrics, read_table
 from spear_jax.storage import write_parquet
 from spear_jax.studies.planning import PlannedRun
 
@@ -32,7 +32,7 @@ def read_run_series(run: str, folder: Path) -> pd.DataFrame:
       run: name of the run.
       folder: its folder.
     """
-    series = pd.read_parquet(folder / "per_series.parquet")
+    series = read_table(folder, "per_series.parquet")
     series = series[(series["split"] == "test") & series["auroc"].notna()]
     numbers = series[["base_rate", *SERIES_METRICS]].astype("float32")
     return numbers.assign(run=run, series=series["series"], steps=series["steps"])[list(_SERIES_COLUMNS)]
@@ -50,13 +50,10 @@ def pool_folds(rows: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> di
       folders: the folder of each fold's run.
     """
     scores = pd.concat(
-        [
-            pd.read_parquet(folder / "scores" / "test.parquet", columns=["score", "predicted", "label"])
-            for folder in folders
-        ]
+        [read_table(folder, "scores/test.parquet")[["score", "predicted", "label"]] for folder in folders]
     )
     points = point_metrics("all folds", *(scores[column].to_numpy() for column in ("label", "score", "predicted")))
-    series = pd.concat([pd.read_parquet(folder / "per_series.parquet") for folder in folders])
+    series = pd.concat([read_table(folder, "per_series.parquet") for folder in folders])
     series = series[series["split"] == "test"]
     by_series = series.drop(columns=["split", "series", "steps"]).apply(pd.to_numeric).mean().to_dict()
     # Intervals over the series of one fold say nothing about all of them.

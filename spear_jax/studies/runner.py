@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from spear_jax.config import EXTENDABLE, IRRELEVANT, flatten
 from spear_jax.errors import InputError
+from spear_jax.evaluation import read_results
 from spear_jax.storage import read_json, write_whole
 from spear_jax.studies.folds import POOLED, group_folds, pool_folds, read_run_series, read_series, write_series
 from spear_jax.studies.markdown import heading, results_of_study, seed_results
@@ -102,7 +103,7 @@ class _Runs:
         if error:
             failed = {"run": run.name, "seed": run.seed, "split": "", "control": "", "error": error}
             return [{**failed, "command": run.command}]
-        rows = result_rows(run.name, read_json(self._folder / run.name / "results.json"))
+        rows = result_rows(run.name, read_results(self._folder / run.name / "results.json"))
         return [{**row, "command": run.command} for row in rows]
 
     def pooled(self, folds: Sequence[PlannedRun]) -> dict[str, list[dict[str, Any]]]:

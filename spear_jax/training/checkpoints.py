@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import gc
+import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,11 +15,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from spear_jax import parallel
 from spear_jax.errors import InputError
 from spear_jax.model import Params
+from spear_jax.storage import content_sha256, sealed
 from spear_jax.training.progress import Progress
 
 KEEP = 3
+_ARRAYS = "arrays_sha256"
 
 
 class Checkpoints:
@@ -44,32 +49,36 @@ class Checkpoints:
             progress.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                progress=ocp.args.JsonSave(sealed({**dataclasses.asdict(progress), _ARRAYS: _digests(state)})),
             ),
             force=True,
         )
 
     def restore(self, like: Any) -> tuple[Any, Progress]:
-        """Reads the last checkpoint.
+        """Reads the last checkpoint that is not damaged, and puts damaged ones aside with a warning.
 
         Args:
           like: a state of the same structure, shapes and shardings.
 
         Raises:
-          InputError: it cannot be read.
+          InputError: all of them are damaged.
         """
-        step = self.latest()
-        with _one_line_errors(f"{self._manager.directory}/{step}"):
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
-        names = [field.name for field in dataclasses.fields(Progress)]  # earlier versions stored more
-        progress = {name: restored.progress[name] for name in names if name in restored.progress}
-        return restored.state, Progress(**progress)
+        folder, like = epath.Path(self._manager.directory), jax.tree.map(_abstract, like)
+        while (step := self.latest()) is not None:
+            try:
+                state, progress = _restore(self._manager, step, like, folder / str(step))
+            except InputError as error:
+                aside = folder / f"damaged_{step}_{time.time():.0f}"
+                parallel.say(f"WARNING: {error}; it is now {aside.name}, and training goes on from the one before it")
+                parallel.barrier("damaged")
+                if parallel.is_main():
+                    (folder / str(step)).rename(aside)
+                parallel.barrier("aside")
+                self._manager.reload()
+                continue
+            names = [field.name for field in dataclasses.fields(Progress)]  # earlier versions stored more
+            return state, Progress(**{name: progress[name] for name in names if name in progress})
+        raise InputError(f"{folder}: every checkpoint is damaged; use a new --workdir to train again")
 
     def wait(self) -> None:
         """Waits until pending checkpoints are complete."""
@@ -97,12 +106,46 @@ def read_trainable(path: epath.Path) -> Params:
     if manager is None or path.name not in map(str, steps):
         raise InputError(f"{path}: no such checkpoint; there are {', '.join(map(str, steps)) or 'none'}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with manager, _one_line_errors(path):
-        saved = manager.item_metadata(int(path.name)).state
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
-        items = manager.restore(int(path.name), args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
-        trainable = jax.device_get(items.state["trainable"])
-    return trainable
+    with manager:
+        with _one_line_errors(path):
+            saved = manager.item_metadata(int(path.name)).state
+            like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
+        state, _ = _restore(manager, int(path.name), like, path, parts=("trainable",))
+    return jax.device_get(state["trainable"])
+
+
+def _restore(
+    manager: ocp.CheckpointManager, step: int, like: Any, path: Any, parts: Sequence[str] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """Reads a checkpoint and checks the digests it was saved with, those of all arrays or of the named parts.
+
+    Raises:
+      InputError: it cannot be read, or is not what was saved. Earlier versions saved no digests.
+    """
+    with _one_line_errors(path):
+        restored = manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
+        )
+        progress, state = restored.progress, restored.state
+        if _ARRAYS in progress or "sha256" in progress:
+            now = _digests({part: state[part] for part in parts or state})
+            then = {part: progress[_ARRAYS].get(part) for part in now}
+            if progress["sha256"] != content_sha256(progress) or now != then:
+                raise ValueError("its content is not what was saved")
+    return state, progress
+
+
+def _digests(state: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a digest of names, shapes, types and values of the arrays in each part of a state."""
+    digests = {}
+    for part, tree in state.items():
+        digest = hashlib.sha256()
+        for name, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            array = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(name)} {array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digests[part] = digest.hexdigest()
+    return digests
 
 
 @contextlib.contextmanager
@@ -116,10 +159,7 @@ def _one_line_errors(checkpoint: Any) -> Iterator[None]:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
         if reason:
             gc.collect()  # collects the coroutines that nobody will await, now that the exception is released
-            raise InputError(
-                f"checkpoint {checkpoint}: cannot be read ({reason}); remove this folder, and the run resumes from the"
-                " checkpoint before it"
-            )
+            raise InputError(f"checkpoint {checkpoint}: damaged ({reason})")
 
 
 class _QuietReaders:

@@ -1,30 +1,61 @@
 """Logs training: metrics.jsonl for programs, a progress bar and a line per epoch for people."""
 
+import contextlib
+import hashlib
 import json
 from typing import Any
 
 from etils import epath
 
 from spear_jax import parallel
-from spear_jax.storage import write_whole
+from spear_jax.errors import InputError
+from spear_jax.storage import parse_json, write_whole
 
 
 class Log:
     """The log metrics.jsonl, with a line per call and per evaluation, and no step twice, even after a resume."""
 
-    def __init__(self, path: epath.Path, step: int) -> None:
-        """Opens the log and drops the lines after `step`, which a resumed run will write again."""
-        self._path = path
+    def __init__(self, path: epath.Path, step: int, digest: str = "") -> None:
+        """Opens the log and drops the lines after `step`, which a resumed run will write again.
+
+        With a digest, a warning says if the lines up to `step` do not have it.
+        """
+        self._path, self._sha256 = path, hashlib.sha256()
         if parallel.is_main() and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            before = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            before = [line for line, content in read_log(path) if content["step"] <= step]
+            self._sha256.update("".join(before).encode())
+            if digest and digest != self.digest:
+                parallel.say(f"WARNING: {path}: damaged or edited: it is not what was written up to step {step}")
             write_whole(path, "".join(before).encode())
+
+    @property
+    def digest(self) -> str:
+        """Returns the digest of all lines."""
+        return self._sha256.hexdigest()
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line."""
+        text = json.dumps(line) + "\n"
+        self._sha256.update(text.encode())
         if parallel.is_main():
             with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(text)
+
+
+def read_log(path: epath.Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the lines of a log with what they hold; those that no run has written are left out."""
+    lines = []
+    for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True):
+        with contextlib.suppress(InputError):
+            content = parse_json(line, path)
+            numbers = [content.get(name) for name in _NUMBERS[: None if content.get("kind") == "evaluation" else 3]]
+            if line.endswith("\n") and all(type(number) in (int, float) for number in numbers):
+                lines.append((line, content))
+    return lines
+
+
+_NUMBERS = ("step", "epoch", "loss", "validation_loss", "validation_base_rate")
+"""Numbers in a line of the log; the first three in all of them, the rest in those of evaluations."""
 
 
 def epoch_line(line: dict[str, Any], epochs: int, windows_per_second: float, seconds_left: float) -> str:

@@ -118,7 +118,7 @@ class Trainer:
             with parallel.announced("head fitted, as training begins with it"):
                 head = fit_heads(model, dataset.training, positive_weight=weight, seed=config.seed)
             self.state["trainable"]["head"] = parallel.place(head, everywhere)
-        self._log = Log(folder / "metrics.jsonl", self.progress.step)
+        self._log = Log(folder / "metrics.jsonl", self.progress.step, self.progress.log)
         self.windows, self.seconds = 0, 0.0
 
     def run(self, on_epoch: Callable[[dict[str, Any]], object] | None) -> str:
@@ -132,7 +132,7 @@ class Trainer:
                     return "signal"
                 line = self._evaluate(stopwatch)
                 self._report(line, epoch)
-                self._checkpoints.save(self.state, self.progress)
+                self._save()
                 if on_epoch:
                     on_epoch(line)
                 if parallel.agree(stop.received) and not self.progress.finished(train):
@@ -171,13 +171,18 @@ class Trainer:
                     break  # the evaluation follows, then a checkpoint
                 stopping = parallel.agree(stop.received)
                 if stopping or parallel.agree(time.monotonic() - saved >= train.save_seconds):
-                    self._checkpoints.save(self.state, progress)
+                    self._save()
                     saved = time.monotonic()
                 if stopping:
                     return Epoch(windows, time.monotonic() - began, finished=False)
         epoch = Epoch(windows, time.monotonic() - began, finished=True)
         self.windows, self.seconds = self.windows + epoch.windows, self.seconds + epoch.seconds
         return epoch
+
+    def _save(self) -> None:
+        """Saves a checkpoint."""
+        self.progress.log = self._log.digest
+        self._checkpoints.save(self.state, self.progress)
 
     def _train_on(self, call: TrainingCall) -> StepMetrics:
         """Takes the optimizer steps of a call; returns their metrics.

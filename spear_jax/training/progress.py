@@ -27,6 +27,7 @@ class Progress:
       stale_epochs: evaluations since the best one.
       seconds: time spent in training, over all starts.
       cpu_seconds: CPU time on all cores, likewise.
+      log: digest of metrics.jsonl.
     """
 
     step: int = 0
@@ -38,6 +39,7 @@ class Progress:
     stale_epochs: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    log: str = ""
 
     def begin_epoch(self, calls: Sequence[TrainingCall]) -> None:
         """Records the order of a new epoch, or checks that a resumed one continues in the order it began with.

@@ -1,5 +1,6 @@
 """A run that is killed, stopped or damaged goes on with the same command to the same numbers."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -265,20 +266,17 @@ def test_the_command_of_a_finished_run_shows_its_results_and_writes_nothing(
 
 
 @pytest.mark.slow
-def test_truncated_last_checkpoint_is_one_line_and_removing_it_helps(undisturbed: Path, unfinished: Path) -> None:
+def test_a_damaged_last_checkpoint_is_put_aside_and_the_one_before_it_taken(
+    undisturbed: Path, unfinished: Path
+) -> None:
     damaged = unfinished / "checkpoints" / str(LAST_STEP)
     for path in damaged.glob("state/ocdbt.process_0/d/*"):
         os.truncate(path, path.stat().st_size // 2)
     code, output = run(unfinished)
-    assert code == 2
-    error = output[output.index("error: ") :]  # what comes before is the introduction of the run
-    assert error.count("\n") == 1, error
-    assert str(damaged) in error
-    assert "Traceback" not in output
-
-    shutil.rmtree(damaged)
-    code, output = run(unfinished)
     assert code == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("WARNING: checkpoint")]
+    assert f"{damaged}: damaged" in line
+    assert "Traceback" not in output
     assert f"resuming at step {LAST_STEP - SAVED_EVERY}" in output
     assert_same_end(unfinished, undisturbed)
 
@@ -288,39 +286,90 @@ def restore(folder: Path, like: Any) -> tuple[Any, Progress]:
         return checkpoints.restore(like)
 
 
-@pytest.mark.parametrize(
-    "damage", ["missing", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("empty", "half"))]
-)
-def test_every_damage_to_a_file_is_seen_or_harmless(
-    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+STATE = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
+PROGRESS = Progress(step=3, epoch=1, best={"value": 0.7})
+
+
+def save_one(folder: Path, step: int = 3) -> None:
+    with Checkpoints(epath.Path(folder)) as checkpoints:
+        checkpoints.save(STATE, dataclasses.replace(PROGRESS, step=step))
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    bit = rng.randrange(8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {
+    "missing": lambda path, rng: path.unlink(),
+    "empty": lambda path, rng: os.truncate(path, 0),
+    "half": lambda path, rng: os.truncate(path, path.stat().st_size // 2),
+    "flipped": flip,
+}
+
+
+@pytest.fixture
+def own_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     for hook in ("unraisablehook", "excepthook"):  # put back when the test is over
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
-    intact = tmp_path / "intact"
-    state = {"trainable": {"prompt": jnp.arange(640.0)}, "best": {"prompt": jnp.ones(640)}}
-    with Checkpoints(epath.Path(intact)) as checkpoints:
-        checkpoints.save(state, Progress(step=3, epoch=1))
-    refused = []
-    for name in sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file()):
+
+
+@pytest.mark.parametrize(
+    ("damage", "times"),
+    [
+        pytest.param("missing", 1, marks=pytest.mark.slow),
+        *(pytest.param(*given, marks=pytest.mark.slow) for given in (("empty", 1), ("half", 1))),
+        ("flipped", 1),
+        pytest.param("flipped", 60, marks=pytest.mark.slow),
+    ],
+)
+def test_every_damage_to_a_checkpoint_is_seen_or_harmless(
+    tmp_path: Path, damage: str, times: int, own_hooks: None
+) -> None:
+    intact, rng = tmp_path / "intact", random.Random(0)
+    save_one(intact)
+    seen, tried = set(), 0
+    for name in times * sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file()):
         folder = tmp_path / "damaged"
         shutil.copytree(intact, folder)
-        if damage == "missing":
-            (folder / name).unlink()
-        else:
-            size = (folder / name).stat().st_size
-            os.truncate(folder / name, size // 2 if damage == "half" else 0)
+        if not (folder / name).stat().st_size:
+            continue
+        DAMAGES[damage](folder / name, rng)
+        tried += 1
         try:
-            restored, progress = restore(folder, state)
+            trained = read_trainable(epath.Path(folder) / "3")
+            np.testing.assert_array_equal(trained["prompt"], STATE["trainable"]["prompt"])
         except InputError as error:
-            assert f"{folder}/3" in str(error)
+            assert str(folder / "3") in str(error) or "no such checkpoint" in str(error)
             assert "\n" not in str(error)
-            refused.append(name.parts[1])
+        try:
+            restored, progress = restore(folder, STATE)
+        except InputError as error:
+            assert f"{folder}: every checkpoint is damaged" in str(error)
+            seen.add(name.parts[1])
         else:
-            assert progress == Progress(step=3, epoch=1), name
-            jax.tree.map(np.testing.assert_array_equal, restored, state)
+            assert progress == PROGRESS, name
+            jax.tree.map(np.testing.assert_array_equal, restored, STATE)
         shutil.rmtree(folder)
     gc.collect()
-    assert {"progress", "state"} <= set(refused)
+    assert {"progress", "state"} <= seen
+    print(f"{damage}: {tried} times")
+
+
+def test_of_two_checkpoints_the_intact_one_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_hooks: None
+) -> None:
+    save_one(tmp_path, step=3)
+    save_one(tmp_path, step=6)
+    for path in tmp_path.glob("6/state/ocdbt.process_0/d/*"):
+        flip(path, random.Random(0))
+    _, progress = restore(tmp_path, STATE)
+    assert progress.step == 3
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"WARNING: checkpoint {tmp_path}/6: damaged (" in line and "goes on from the one before it" in line
+    assert saved(tmp_path.parent) == [] and [path.name[:9] for path in tmp_path.glob("d*")] == ["damaged_6"]
 
 
 def test_other_faults_are_shown_before_and_after_a_damaged_checkpoint(
@@ -369,14 +418,25 @@ def test_only_the_last_few_checkpoints_are_kept(undisturbed: Path) -> None:
     assert saved(undisturbed) == [LAST_STEP - SAVED_EVERY * n for n in reversed(range(KEEP))]
 
 
-def test_a_half_written_line_and_later_steps_are_dropped_from_the_log(tmp_path: Path) -> None:
+def test_a_half_written_line_and_later_steps_are_dropped_from_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "metrics.jsonl"
-    before = '{"kind": "train", "step": 2}\n{"kind": "evaluation", "step": 2}\n'
-    path.write_text(before + '{"kind": "train", "step": 4}\n{"kind": "tra')
-    log = Log(epath.Path(path), step=2)
+    line = {"kind": "train", "step": 2, "epoch": 1, "loss": 0.5}
+    log = Log(epath.Path(path), step=0)
+    log.write(line)
+    before, digest = path.read_text(), log.digest
+    path.write_text(before + json.dumps(line | {"step": 4}) + '\n{"kind": "tra')
+    log = Log(epath.Path(path), 2, digest)
     assert path.read_text() == before
-    log.write({"kind": "train", "step": 4})
-    assert path.read_text() == before + '{"kind": "train", "step": 4}\n'
+    assert capsys.readouterr().out == ""
+    log.write(line | {"step": 4})
+    assert [json.loads(text)["step"] for text in path.read_text().splitlines()] == [2, 4]
+
+    path.write_text(path.read_text().replace("0.5", "0.7").replace('"epoch"', "[" * 10**5 + '"') + "\xff\n[]\n{}\n")
+    Log(epath.Path(path), 4, log.digest)
+    assert f"WARNING: {path}: damaged or edited" in capsys.readouterr().out
+    assert path.read_text() == ""
 
 
 # Such a weight decay makes the head's weights some 100 000 times larger at every step.
