@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from spear_jax.config import view_names
 from spear_jax.data import ScoreSums, TableScaler, mean_distance
 from spear_jax.detector.scorer import Column, Scorer
+from spear_jax.errors import InputError
 from spear_jax.evaluation import ReadoutStream
 
 
@@ -19,7 +20,8 @@ class ScoredRows(NamedTuple):
       first: the number of the first row, from 0.
       times: time of each row in nanoseconds since 1970; empty if the rows have no times.
       values: a column per series; NaN where missing.
-      scores: the score of each value; P(anomalous), unless the detector reads out more.
+      scores: the score of each value, also of a missing one, never NaN; P(anomalous), unless the detector reads out
+        more.
     """
 
     first: int
@@ -134,6 +136,8 @@ class Stream:
         scores = self._readout.add(self._scores.means(np.arange(self._read, end)), self._distances(end))
         if ended:
             scores = np.concatenate([scores, self._readout.finish()])
+        if not np.isfinite(scores).all():
+            raise InputError(f"scores from row {self._emitted} on are not finite numbers")
         first, self._read, self._emitted = self._emitted, end, self._emitted + len(scores)
         rows = slice(first - self._buffer_start, self._emitted - self._buffer_start)
         scored = ScoredRows(first, self._times[rows], self._values[rows], scores)

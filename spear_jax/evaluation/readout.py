@@ -24,6 +24,7 @@ from scipy.special import expit, logit
 
 from spear_jax.config import DISTANCES, METHODS, view_names
 from spear_jax.data import Dataset, MethodScores, StepScores, find_equal_runs, mean_distance, stitch_splits
+from spear_jax.errors import InputError
 from spear_jax.evaluation.pointwise import average_precision
 
 SMOOTHINGS = (1, 16, 32, 64, 128)  # to choose from, as are the weights
@@ -201,6 +202,9 @@ def read_out(
         return readout, new, notes
 
     readout, steps, notes = read(scores.steps)
+    for split, own in steps.items():
+        if not np.isfinite(own.score).all():
+            raise InputError(f"{(~np.isfinite(own.score)).sum()} scores of the {split} split are not finite numbers")
     controls = {} if readout.keeps_scores else {"model_alone": scores.steps}
     for name, control in scores.controls.items():
         _, controls[name], chosen = read(control)

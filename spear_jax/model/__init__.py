@@ -4,7 +4,7 @@ from spear_jax.model.assemble import assemble_model, build_spear, model_warnings
 from spear_jax.model.inspection import Inspection, inspect_prompt
 from spear_jax.model.members import over_members
 from spear_jax.model.peft import ADAPTER_CONFIG, check_exchange, read_adapter, write_adapter
-from spear_jax.model.placed import PlacedModel, count_parameters, score_batch
+from spear_jax.model.placed import NotFiniteError, PlacedModel, count_parameters, score_batch
 from spear_jax.model.probing import MAX_STATE_BYTES, fit_head, fit_heads, precompute_states
 from spear_jax.model.spear import Params, Spear, merge
 
@@ -12,6 +12,7 @@ __all__ = [
     "ADAPTER_CONFIG",
     "MAX_STATE_BYTES",
     "Inspection",
+    "NotFiniteError",
     "Params",
     "PlacedModel",
     "Spear",

@@ -16,8 +16,14 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data import Examples, scoring_batches
+from spear_jax.errors import InputError
 from spear_jax.model.members import average_logits, count_members, member_of
 from spear_jax.model.spear import Params, merge
+
+
+class NotFiniteError(InputError):
+    """The model gives scores that are not numbers, although its parameters are."""
+
 
 Compute = Callable[[Any, Params, Params, dict[str, Array]], Array]
 BatchFeatures = tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_ _ hidden"]]
@@ -57,9 +63,13 @@ class PlacedModel:
         frozen: Params,
         embedding: dict[str, object] | None = None,
     ) -> "PlacedModel":
-        """Puts a model on all devices."""
+        """Puts a model on all devices.
+
+        Raises:
+          InputError: a parameter is NaN or infinite.
+        """
         mesh = parallel.make_mesh()
-        trainable, frozen = parallel.place((trainable, frozen), parallel.replicated(mesh))
+        trainable, frozen = _place((trainable, frozen), mesh)
         precision = config.backbone.matmul_precision
         return cls(module, trainable, frozen, mesh, config.score.batch_size, precision, embedding or {})
 
@@ -67,8 +77,11 @@ class PlacedModel:
         """Returns the model with some parts replaced, each in the tree that contains it.
 
         A part that is in both trees (with LoRA, the backbone) is replaced in the trainable one.
+
+        Raises:
+          InputError: a parameter is NaN or infinite.
         """
-        placed = parallel.place(parts, parallel.replicated(self.mesh))
+        placed = _place(parts, self.mesh)
         return dataclasses.replace(
             self,
             trainable={**self.trainable, **{name: placed[name] for name in placed if name in self.trainable}},
@@ -108,10 +121,18 @@ class PlacedModel:
         """Returns P(anomalous) for every time step of every window; scores of padding are meaningless.
 
         `progress` is the label of a progress bar, if there is to be one.
+
+        Raises:
+          NotFiniteError: a score is NaN.
         """
         scores = np.zeros(examples.mask.shape, np.float32)
         for rows, batch_scores in self._map(score_batch, examples, progress):
             scores[rows, : batch_scores.shape[1]] = batch_scores
+        if np.isnan(scores).any():
+            raise NotFiniteError(
+                f"the model's scores are NaN in {np.isnan(scores).any(axis=1).sum():,} of {len(scores):,} windows; try"
+                " config.backbone.dtype=float32"
+            )
         return scores
 
     def features(self, examples: Examples, progress: str = "") -> Iterator[BatchFeatures]:
@@ -164,6 +185,21 @@ class PlacedModel:
             waiting = rows, computed
         if waiting is not None:
             yield _fetch(*waiting)
+
+
+def _place(tree: Any, mesh: Mesh) -> Any:
+    """Puts parameters on all devices, and checks that they are finite."""
+    placed = parallel.place(tree, parallel.replicated(mesh))
+    for name, finite in jax.tree_util.tree_flatten_with_path(_all_finite(placed))[0]:
+        if not finite:
+            keys = ".".join(str(getattr(key, "key", key)) for key in name if hasattr(key, "key"))
+            raise InputError(f"the parameters {keys} of the model are not all finite; a file of weights is damaged")
+    return placed
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
 
 
 def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray, np.ndarray]:

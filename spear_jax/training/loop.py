@@ -15,7 +15,7 @@ from tqdm import tqdm
 from spear_jax import parallel
 from spear_jax.data import Dataset, TrainingCall, stitch, training_calls
 from spear_jax.evaluation import ranking_metrics
-from spear_jax.model import Params, PlacedModel, fit_heads, precompute_states
+from spear_jax.model import NotFiniteError, Params, PlacedModel, fit_heads, precompute_states
 from spear_jax.training.checkpoints import Checkpoints
 from spear_jax.training.log import Log, diagnose, epoch_line
 from spear_jax.training.progress import Progress, Stopwatch
@@ -273,8 +273,9 @@ def _free(tree: Any) -> None:
 def evaluate_validation(model: PlacedModel, dataset: Dataset) -> dict[str, float | None]:
     """Returns loss, AUROC and AUPR over the steps of the validation split, or only a NaN loss if any is not finite."""
     examples = dataset.examples["validation"]
-    scores = model.score(examples, "validation")
-    if not np.isfinite(scores).all():
+    try:
+        scores = model.score(examples, "validation")
+    except NotFiniteError:
         return {"validation_loss": np.nan}
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     loss = -np.where(examples.targets > 0, np.log(p), np.log(1 - p))[examples.mask].mean()
