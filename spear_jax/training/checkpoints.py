@@ -30,6 +30,8 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path) -> None:
         """Opens the folder, and removes checkpoints that a killed run left half-written."""
+        self._quiet = _QuietArrays()
+        self._quiet.__enter__()
         self._manager = ocp.CheckpointManager(
             folder if "://" in str(folder) else folder.resolve(),  # Orbax requires absolute paths
             options=ocp.CheckpointManagerOptions(
@@ -87,10 +89,11 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         # After an exception too: the folder may be removed next, while threads still write to it.
         self.wait()
         self._manager.close()
+        self._quiet.__exit__(*exception)
 
 
 def read_trainable(path: epath.Path) -> Params:
@@ -152,7 +155,7 @@ def _digests(state: Mapping[str, Any]) -> dict[str, str]:
 def _one_line_errors(checkpoint: Any) -> Iterator[None]:
     """Turns any exception inside into one line."""
     reason = ""
-    with _QuietReaders():
+    with _QuietArrays():
         try:
             yield
         except Exception as error:  # Orbax raises plain Exception if an array's data are truncated
@@ -162,10 +165,10 @@ def _one_line_errors(checkpoint: Any) -> Iterator[None]:
             raise InputError(f"checkpoint {checkpoint}: damaged ({reason})")
 
 
-class _QuietReaders:
-    """Silences the array readers that a failed restore leaves behind.
+class _QuietArrays:
+    """Silences the readers and writers of arrays that a failed restore or save leaves behind.
 
-    When one array cannot be read, Orbax gives up on all of them: the readers of the others still report to an event
+    When one array fails, Orbax gives up on all of them: the readers or writers of the others still report to an event
     loop that is closed by then, and print tracebacks that nobody can catch. They have three ways to do so (asyncio's
     log, collected coroutines, threads of their own) and may be late, so the filters stay after a failure; every other
     exception is reported as usual.
