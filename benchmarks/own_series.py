@@ -32,6 +32,7 @@ from spear_jax.methods.unsupervised import DETECTORS
 INCIDENTS = (0, 1, 3, 10)
 FOLDS = 4
 UNLABELLED = 10  # series to fit to without labels
+GROUPS = {"nab": "nab58", "nasa": "nasa81"}  # all series of a data set
 MARGIN = 200  # steps after the last incident that is kept, at most
 REFERENCES = {"1-nearest neighbour": "nearest_neighbours", "isolation forest": "isolation_forest"}
 # Not the five series of NAB on which the defaults were chosen.
@@ -46,7 +47,7 @@ NAB = (
 
 def load(name: str, folder: str) -> list[Series]:
     """Loads the series of nab or nasa that have an anomaly, each with all its steps."""
-    config = load_valid_config(f"configs/{name}.py:minilm", {"data.dir": folder})
+    config = load_valid_config(f"configs/{name}.py:{GROUPS[name]},minilm", {"data.dir": folder})
     return [series for series in load_series(config).series if series.labels.any()]
 
 

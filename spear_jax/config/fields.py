@@ -162,9 +162,9 @@ _SCORE = {
     ),
     "distance_weight": Field(
         0.0,
-        "w in (logit + w * distance) / (1 + w), with the mean distance of `reference_W`, `past_W` and `whole_W` in"
-        " `quantizer.views`; 0: the score of the model alone; -1: chosen on validation among 0, 0.5, 1, 2 and 4, or 16"
-        " if labels are made (`data.labels`), which overrate the model",
+        "w in (logit + w * distance) / (1 + w), with the distance by `reference_W`, `past_W` and `whole_W` in"
+        " `quantizer.views`, at the W where it is largest; 0: the score of the model alone; -1: chosen on validation"
+        " among 0, 0.5, 1, 2 and 4, or 16 if labels are made (`data.labels`), which overrate the model",
         Limits(-1, 1e3),
         carried=True,
         methods=_LEARNING,

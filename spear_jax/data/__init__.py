@@ -35,7 +35,7 @@ from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, 
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
-from spear_jax.data.views import VIEWS, View, ViewStream, look_ahead, mean_distance, quantize_views, view_numbers
+from spear_jax.data.views import VIEWS, View, ViewStream, largest_distance, look_ahead, quantize_views, view_numbers
 from spear_jax.data.windows import Windows, cut_windows
 
 __all__ = [
@@ -79,10 +79,10 @@ __all__ = [
     "interpolate_missing",
     "is_demo",
     "is_list_of_series",
+    "largest_distance",
     "load_series",
     "look_ahead",
     "make_series",
-    "mean_distance",
     "mimic_iv_copy",
     "order_digest",
     "prepare_dataset",

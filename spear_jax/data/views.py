@@ -237,17 +237,24 @@ def quantize_views(
     return Quantizer(bins)((numbers - limits[:, 0]) / (limits[:, 1] - limits[:, 0]))
 
 
-def mean_distance(names: Sequence[str], numbers: Float[np.ndarray, "*rows views"]) -> Float[np.ndarray, "*rows"]:
-    """Returns the mean over the views that measure a distance to what came before; 0, a usual one, if there are none.
+def largest_distance(names: Sequence[str], numbers: Float[np.ndarray, "*rows views"]) -> Float[np.ndarray, "*rows"]:
+    """Returns the distance to what came before at the width at which it is largest; 0, a usual one, without such views.
 
-    A missing distance counts as 0.
+    At each width it is the mean over the kinds of views, of which a missing one counts as 0. Short anomalies stand out
+    at short widths and long ones at long widths, where a mean over the widths would hide both.
 
     Args:
       names: names in `VIEWS`, except 'value'.
       numbers: the numbers of these views.
     """
-    columns = [i for i, view in enumerate(_find(names)) if view.kind in ("reference", "past", "whole")]
-    return np.nan_to_num(numbers[..., columns]).sum(axis=-1) / max(len(columns), 1)
+    columns: dict[int, list[int]] = {}
+    for i, view in enumerate(_find(names)):
+        if view.kind in ("reference", "past", "whole"):
+            columns.setdefault(view.width, []).append(i)
+    if not columns:
+        return np.zeros(numbers.shape[:-1])
+    known = np.nan_to_num(numbers)
+    return np.max([known[..., same].mean(axis=-1) for same in columns.values()], axis=0)
 
 
 def _whole(

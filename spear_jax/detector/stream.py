@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spear_jax.config import view_names
-from spear_jax.data import ScoreSums, TableScaler, mean_distance
+from spear_jax.data import ScoreSums, TableScaler, largest_distance
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.errors import InputError
 from spear_jax.evaluation import ReadoutStream
@@ -150,6 +150,6 @@ class Stream:
         return scored
 
     def _distances(self, end: int) -> Float[np.ndarray, "rows columns"]:
-        """Returns the mean distances of the rows before `end` that the readout has not got yet."""
+        """Returns the largest distances of the rows before `end` that the readout has not got yet."""
         numbers = self._views.windows(np.array([self._read]), end - self._read)[0]
-        return mean_distance(view_names(self._scorer.detector.config)[1:], numbers).T
+        return largest_distance(view_names(self._scorer.detector.config)[1:], numbers).T

@@ -2,8 +2,8 @@
 
 The paper compares P(anomalous) itself. Three fields add to it, in this order; with any of them, a score is still in
 (0, 1), but no probability:
-  1. The logit of P becomes (logit + w * distance) / (1 + w), with w = `score.distance_weight` and the mean distance to
-     the past, `mean_distance`. The division changes no ranking; it keeps scores away from 1, where all look alike.
+  1. The logit of P becomes (logit + w * distance) / (1 + w), with w = `score.distance_weight` and the distance to the
+     past, `largest_distance`. The division changes no ranking; it keeps scores away from 1, where all look alike.
   2. It is averaged over `score.smoothing` steps: as many before a step as after it, and one more after it if the number
      is even. Where a stretch begins or ends, there are fewer.
   3. With l = `score.level`, x becomes (x - l * level) / (1 + l): the level is the median of all such averages before
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from scipy.special import expit, logit
 
 from spear_jax.config import DISTANCES, METHODS, view_names
-from spear_jax.data import Dataset, MethodScores, StepScores, find_equal_runs, mean_distance, stitch_splits
+from spear_jax.data import Dataset, MethodScores, StepScores, find_equal_runs, largest_distance, stitch_splits
 from spear_jax.errors import InputError
 from spear_jax.evaluation.pointwise import average_precision
 
@@ -87,7 +87,7 @@ class Readout:
 
         Args:
           steps: scores of a model.
-          distances: the mean distance of each step.
+          distances: the largest distance of each step.
           probabilities: whether the scores are probabilities.
         """
         if self.keeps_scores:
@@ -224,7 +224,7 @@ def choose_readout(
     Args:
       config: a complete config.
       validation: scores of the validation split.
-      distances: the mean distance of each of its steps.
+      distances: the largest distance of each of its steps.
       probabilities: whether the scores are probabilities.
 
     Returns:
@@ -322,9 +322,9 @@ def _series(steps: StepScores) -> list[slice]:
 
 
 def _distances(config: ConfigDict, dataset: Dataset, scores: MethodScores) -> dict[str, Float[np.ndarray, "_steps"]]:
-    """Returns the mean distance of every step of the scored splits; 0 without a view that measures one."""
+    """Returns the largest distance of every step of the scored splits; 0 without a view that measures one."""
     names = view_names(config)[1:]
-    windows = {split: mean_distance(names, dataset.views[split]) for split in scores.steps}
+    windows = {split: largest_distance(names, dataset.views[split]) for split in scores.steps}
     return {split: steps.score for split, steps in stitch_splits(dataset, windows).items()}
 
 

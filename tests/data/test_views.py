@@ -17,6 +17,7 @@ from spear_jax.data import (
     Series,
     TableViews,
     ViewStream,
+    largest_distance,
     look_ahead,
     own_past,
     view_numbers,
@@ -420,3 +421,10 @@ def test_a_column_without_values_does_not_wait_for_its_first() -> None:
     assert table.final == 0
     table.add(np.full((1, 1), np.nan))
     assert table.final == 128 - max(VIEWS[name].look_ahead for name in SMALL)
+
+
+def test_the_distance_is_that_of_the_width_at_which_it_is_largest() -> None:
+    names = ("deviation", "reference_8", "past_8", "past_32", "whole_128")
+    numbers = np.array([[9, 2, 4, 1, 2], [9, 2, 4, 5, np.nan], [9, np.nan, 4, 1, -3], [9, -1, -3, np.nan, -4.0]])
+    np.testing.assert_allclose(largest_distance(names, numbers), [3, 5, 2, 0])
+    np.testing.assert_array_equal(largest_distance(names[:1], numbers[:, :1]), np.zeros(4))

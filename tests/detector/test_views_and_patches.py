@@ -146,7 +146,8 @@ def test_a_stream_reads_out_what_the_whole_table_gets(
         scores = np.concatenate([part.scores for part in parts])
         for column, (own, views_of_column) in enumerate(zip(model.T, numbers, strict=True)):
             steps = StepScores(np.zeros(rows, int), np.arange(rows), values[:, column], np.zeros(rows, bool), own)
-            distances = np.nan_to_num(views_of_column[:, 2:]).mean(axis=1)
+            by_kind_and_width = np.nan_to_num(views_of_column[:, 2:]).reshape(rows, 2, 2)
+            distances = by_kind_and_width.mean(axis=1).max(axis=1)
             np.testing.assert_allclose(scores[:, column], readout.apply(steps, distances).score, atol=1e-5)
 
 
