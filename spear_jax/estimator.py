@@ -323,6 +323,8 @@ class SpearDetector(BaseEstimator):
         columns = [Column("", name) for name in _training_columns(table, self.detector_)]
         stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
+        for remark in stream.remarks(ended=True):
+            warnings.warn(remark, UserWarning, stacklevel=3)
         # A detector trained on the command line may have config.data.combine='none'.
         return scores.mean(axis=1) if config.data.combine == "mean" else scores.max(axis=1)
 

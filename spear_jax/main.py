@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spear_jax.commands import usage
-from spear_jax.errors import InputError, one_line
+from spear_jax.errors import InputError, one_line, plain
 
 DISTRIBUTED = ("auto", "on", "off")
 _SECONDS_TO_END = 8
@@ -174,6 +174,8 @@ def main(arguments: Sequence[str]) -> int:
     except RuntimeError as error:
         from spear_jax.training import TrainingDivergedError
 
+        if "nable to initialize backend" in str(error):
+            return _report(f"error: the environment variable JAX_PLATFORMS: {one_line(error)}", 2)
         if not isinstance(error, TrainingDivergedError):
             raise
         return _report(f"stopped: {error}", 1)
@@ -192,7 +194,7 @@ def _workdir(arguments: Sequence[str]) -> str:
 
 def _report(line: str, code: int) -> int:
     # One call, since print() writes the line break separately and processes may interleave.
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{plain(line)}\n")
     return code
 
 

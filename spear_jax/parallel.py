@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
-from spear_jax.errors import InputError, one_line
+from spear_jax.errors import InputError, one_line, plain
 
 
 def join_processes(distributed: str) -> None:
@@ -68,10 +68,12 @@ def _cluster_variable() -> str:
     """Returns the environment variable that identifies this as one process of several, or ''."""
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return "JAX_COORDINATOR_ADDRESS"
-    if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1:
-        return "SLURM_NTASKS"
-    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1") or 1) > 1:
-        return "OMPI_COMM_WORLD_SIZE"
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        number = os.environ.get(name) or "1"
+        if not number.isdecimal():
+            raise InputError(f"the environment variable {name}={number} must be a whole number")
+        if int(number) > 1:
+            return name
     if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         return "TPU_WORKER_HOSTNAMES"
     if os.environ.get("JOB_COMPLETION_INDEX") and os.environ.get("KUBERNETES_SERVICE_HOST"):
@@ -147,9 +149,14 @@ def quiet() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Prints a line, in the main process only."""
+    """Prints lines, in the main process only."""
     if is_main() and not _quiet.get():
-        print(text, flush=True)
+        print(plain(text, keep="\n"), flush=True)
+
+
+def warn(text: object) -> None:
+    """Prints a warning as one line, in the main process only."""
+    say(f"WARNING: {plain(str(text))}")
 
 
 def no_bar() -> bool | None:
@@ -170,5 +177,5 @@ def announced(what: str) -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Prints warnings as one plain line each within a with block."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(f"WARNING: {message}")
+        warnings.showwarning = lambda message, *_, **__: warn(message)
         yield

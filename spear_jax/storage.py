@@ -137,14 +137,15 @@ def unfinished(path: Path | epath.Path) -> Path | epath.Path:
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.unfinished"
 
 
-def write_whole(path: Path | epath.Path, content: bytes) -> None:
+def write_whole(path: Path | epath.Path, content: bytes | str) -> None:
     """Writes a file atomically: its previous content stays until the new one is complete.
 
-    If several processes write the same file at the same time, the last one wins.
+    Text is written as UTF-8, with what cannot be (a part of a file's name) escaped. If several processes write the same
+    file at the same time, the last one wins.
     """
     temporary = unfinished(path)
     try:
-        temporary.write_bytes(content)
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -109,9 +109,9 @@ def open_folder(owned: OwnedFolder, config: ConfigDict, loaded: LoadedSeries) ->
     if parallel.is_main():
         folder = owned.path
         owned.begin()
-        write_whole(folder / "config.json", to_json(config).encode())
+        write_whole(folder / "config.json", to_json(config))
         if config.data.name == "files":
-            write_whole(folder / DATA, json.dumps({"sha256": loaded.digest()}).encode())
+            write_whole(folder / DATA, json.dumps({"sha256": loaded.digest()}))
     parallel.barrier("folder")
 
 

@@ -1,5 +1,6 @@
 """--mode=score: scores files, or rows as they arrive, with a trained detector."""
 
+import collections
 import dataclasses
 import os
 import sys
@@ -22,7 +23,7 @@ from spear_jax.detector import (
     score_table,
     write_scores,
 )
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, plain
 from spear_jax.evaluation import AlarmRule
 from spear_jax.methods import load_method_backbone
 from spear_jax.report import counted, describe_rule, shortened
@@ -46,7 +47,7 @@ def score_files(detector_path: str, source: str, owned: OwnedFolder, overrides: 
     scorer, warnings = _place(detector, config, config.score.batch_size)
     stride = scorer.stride_or_window(config.score.stride)
     for warning in warnings:
-        parallel.say(f"WARNING: {warning}")
+        parallel.warn(warning)
     owned.begin()
     totals = write_scores(
         scorer,
@@ -58,7 +59,7 @@ def score_files(detector_path: str, source: str, owned: OwnedFolder, overrides: 
     )
     for file in files:
         for remark in file.remarks:
-            parallel.say(f"WARNING: {file.path}: {remark}")
+            parallel.warn(f"{file.path}: {remark}")
     for line in _describe_scales(detector, files):
         parallel.say(line)
     threshold, rule = detector.threshold, detector.alarm_rule
@@ -99,7 +100,7 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
     )
 
     def warn(warning: str) -> None:
-        print(f"WARNING: {warning}", file=sys.stderr, flush=True)
+        print(f"WARNING: {plain(warning)}", file=sys.stderr, flush=True)
 
     for warning in warnings:
         warn(warning)
@@ -110,13 +111,13 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
         usual=_named_columns(detector.config),
     )
     for line in (*_describe_scales(detector, [table]), _describe_latency(scorer, table, scoring)):
-        print(line, file=sys.stderr)
+        print(plain(line), file=sys.stderr)
     # One window per column at a time: a single shape, compiled once.
     scorer = scorer.with_batch_size(len(table.columns.values))
     header = True
     try:
         with StopSignal(table.end):
-            for frame in score_table(scorer, table, scoring):
+            for frame in score_table(scorer, table, scoring, warn):
                 frame.to_csv(sys.stdout, index=False, header=header, date_format=TIME_FORMAT)
                 sys.stdout.flush()
                 header = False
@@ -155,9 +156,8 @@ def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Sco
 def _open_files(source: str, config: ConfigDict, detector: Detector) -> list[TableFile]:
     named, usual = _named_columns(config), _named_columns(detector.config)
     files = [TableFile(path, name, named=named, usual=usual, labelled=False) for path, name in find_files(source)]
-    series = [name for file in files for name in file.series_names]
-    for name in series:
-        if series.count(name) > 1:
+    for name, count in collections.Counter(name for file in files for name in file.series_names).items():
+        if count > 1:
             raise InputError(f"{source}: two series are named {name!r}")
     return files
 

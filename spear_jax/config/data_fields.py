@@ -11,7 +11,7 @@ _SERIES = {
         affects="nothing",
     ),
     "limit_series": Field(0, "number of series to read; 0: all", Limits(0)),
-    "window": Field(128, "time steps per window; 0: one window per series", Limits(0), carried=True),
+    "window": Field(128, "time steps per window; 0: one window per series", Limits(0, 2**20), carried=True),
     "stride": Field(128, "time steps between the starts of consecutive windows", Limits(1)),
     "split": Field(
         "series",
@@ -82,10 +82,10 @@ _SOURCES = {
     "mimic_iv.resample_hours": Field(0.0, "hours per step of an even grid; 0: times as charted", Limits(0, 1000)),
     "mimic_iv.min_steps": Field(2, "length below which a series is left out", Limits(1)),
     "mimic_iv.prepared_dir": Field("", "folder for the prepared data; `''`: next to the data"),
-    "synthetic.series": Field(240, "number of generated series", Limits(3)),
-    "synthetic.length": Field(1024, "time steps of the longest series", Limits(64)),
+    "synthetic.series": Field(240, "number of generated series", Limits(3, 10**6)),
+    "synthetic.length": Field(1024, "time steps of the longest series", Limits(64, 10**8)),
     "synthetic.shortest": Field(0, "time steps of the shortest series; 0: all have the same length", Limits(0)),
-    "synthetic.past": Field(1024, "time steps of anomaly-free past available for scaling", Limits(0)),
+    "synthetic.past": Field(1024, "time steps of anomaly-free past available for scaling", Limits(0, 10**8)),
     "synthetic.rate": Field(0.1, "share of anomalous time steps", Limits(0.001, 0.5)),
     "synthetic.seed": Field(0, "seed of the generator", Limits(0)),
 }

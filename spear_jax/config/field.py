@@ -17,6 +17,9 @@ TYPE_NAMES = {
 }
 """Type of a value -> its name in messages."""
 
+_LARGEST_INTEGER = 2**32 - 1
+"""Larger numbers overflow in NumPy or JAX; fields that take memory have limits of their own."""
+
 Value = bool | int | float | str | tuple[float, ...]
 
 
@@ -58,6 +61,8 @@ class Field:
 
     def problem(self, value: object) -> str:
         """Returns why a value is invalid, such as 'must be at least 1', or '' if it is valid."""
+        if type(value) is int and abs(value) > _LARGEST_INTEGER:
+            return f"must be at most {_LARGEST_INTEGER}"
         if type(self.default) is float and type(value) is int:
             value = float(value)
         if type(value) is not type(self.default):

@@ -43,7 +43,7 @@ _BACKBONE = {
 }
 
 _PROMPT = {
-    "length": Field(20, "m, the number of prompt vectors; 0: no prompt", Limits(0)),
+    "length": Field(20, "m, the number of prompt vectors; 0: no prompt", Limits(0, 2**16)),
     "init": Field(
         "vocabulary",
         "random rows of the `vocabulary`, the rows of `prompt.words`, `normal` or `uniform` numbers, a .npy file, or an"
@@ -112,8 +112,8 @@ _TRAIN = {
         Limits(0),
     ),
     "epochs": Field(40, "maximum number of epochs", Limits(1), affects="duration"),
-    "batch_size": Field(16, "windows per step, over all devices", Limits(1)),
-    "steps_per_call": Field(16, "optimizer steps per jitted call", Limits(1)),
+    "batch_size": Field(16, "windows per step, over all devices", Limits(1, 2**16)),
+    "steps_per_call": Field(16, "optimizer steps per jitted call", Limits(1, 2**12)),
     "prompt_learning_rate": Field(3e-3, "learning rate of the prompt", _RATE),
     "head_learning_rate": Field(3e-3, "learning rate of the head", _RATE),
     "embedding_learning_rate": Field(1e-3, "learning rate of the bins' vectors (`embedding.kind=trained`)", _RATE),
@@ -139,7 +139,7 @@ _SCORE = {
     "batch_size": Field(
         128,
         "windows scored at a time; for live rows always one per column",
-        Limits(1),
+        Limits(1, 2**16),
         scoring="files",
         affects="nothing",
     ),
@@ -213,9 +213,9 @@ FIELDS: dict[str, Field] = {
     **section("backbone", "model", _BACKBONE, carried=True),
     **section("prompt", "model", _PROMPT, carried=True),
     **section("head", "model", _HEAD, carried=True),
-    "lstm.hidden": Field(64, "units of the LSTM baseline, per direction", Limits(1), "training"),
-    "lstm.layers": Field(2, "layers of the LSTM baseline", Limits(1), "training"),
-    "lora.rank": Field(8, "rank of LoRA", Limits(1), "training"),
+    "lstm.hidden": Field(64, "units of the LSTM baseline, per direction", Limits(1, 2**13), "training"),
+    "lstm.layers": Field(2, "layers of the LSTM baseline", Limits(1, 64), "training"),
+    "lora.rank": Field(8, "rank of LoRA", Limits(1, 2**12), "training"),
     **section("zero_shot", "training", _ZERO_SHOT),
     **section("train", "training", _TRAIN),
     **section("score", "scoring", _SCORE),

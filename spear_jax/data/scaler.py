@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from spear_jax.data.series import Series
 from spear_jax.data.windows import Windows
@@ -143,6 +143,12 @@ class TableScaler:
             elif len(present):
                 scalable = min(scalable, len(values) - len(present))
         return scalable
+
+    def far_outside(self, values: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+        """Returns which values lie more than its width outside the range of their column; none with scale='window'."""
+        if self._scale == "window":
+            return np.zeros(values.shape, bool)
+        return (values < self._low - self._width) | (values > self._low + 2 * self._width)
 
     def __call__(self, windows: Windows) -> Float[np.ndarray, "windows time"]:
         """Scales windows of columns whose range is known."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from spear_jax.config import read_stored, validate
 from spear_jax.data import Dataset, Quantizer, Reference, ScaleRange
 from spear_jax.detector.model_card import render_card, render_peft_section
 from spear_jax.detector.stored import JSON, read_files, seal, write_files
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, plain
 from spear_jax.evaluation import AlarmRule, DecisionRule, Readout, RunRecord, Threshold, versions
 from spear_jax.model import (
     ADAPTER_CONFIG,
@@ -32,6 +31,8 @@ from spear_jax.storage import write_whole
 from spear_jax.training import read_trainable
 
 _BACKBONE_KEYS = ("name", "revision", "sha256", "dtype", "pretrained")
+_LARGEST = 1e300
+_PLACES = ("data.dir", "data.intervals", "data.mimic_iv.prepared_dir", "train.init_from", "zero_shot.cache")
 PROMPT_REPLACED = "its prompt comes from PEFT's files; head, threshold and metrics belong to the prompt it replaces"
 
 
@@ -135,7 +136,7 @@ class Detector:
             raise InputError(f"{folder / JSON}: damaged: {error} is missing") from error
         except InputError as error:
             raise InputError(f"{folder / JSON}: {error}") from error
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{folder / JSON}: damaged ({type(error).__name__}: {error})") from error
         return detector._with_adapter(folder) if has_adapter else detector
 
@@ -162,18 +163,15 @@ class Detector:
             config=config,
             trainable=trainable,
             quantizer=Quantizer(bins, edges),
-            typical_width=_finite("typical_width", content["typical_width"]),
-            ranges={
-                name: ScaleRange(column, *(_finite(f"ranges of {name!r}", limit) for limit in limits))
-                for name, (column, *limits) in content.get("ranges", {}).items()
-            },
+            typical_width=_finite("typical_width", content["typical_width"], low=0),
+            ranges={name: _scale_range(name, *fields) for name, fields in content.get("ranges", {}).items()},
             references={name: Reference.stored(kept[name], fields) for name, fields in described.items()},
             threshold=_threshold(content["threshold"]),
             alarm_rule=_alarm_rule(content.get("alarms", {})),
-            trained_on=content["trained_on"],
+            trained_on=_text("trained_on", content["trained_on"]),
             backbone={key: content["backbone"][key] for key in _BACKBONE_KEYS} | content["backbone"],
             table_sha256=content["table_sha256"],
-            warnings=tuple(content.get("warnings", ())),
+            warnings=tuple(_text("warnings", warning) for warning in content.get("warnings", ())),
             embedding=content.get("embedding", {}),
             test=content.get("test", {}),
             versions=content["versions"],
@@ -228,13 +226,19 @@ class Detector:
             "table_sha256": self.table_sha256,
             "warnings": list(self.warnings),
             "test": self.test,
-            "config": self.config.to_dict(),
+            "config": self._config_to_share().to_dict(),
             "versions": versions,
         }
         content, blob = seal(described, tensors)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "README.md", (render_card(content) + more_card).encode())
+        write_whole(folder / "README.md", render_card(content) + more_card)
         write_files(folder, content, blob)
+
+    def _config_to_share(self) -> ConfigDict:
+        """Returns the config without the places of files on this machine, which scoring does not need."""
+        config = self.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(dict.fromkeys(_PLACES, ""))
+        return config
 
     @property
     def readout(self) -> Readout:
@@ -332,16 +336,30 @@ def _number_format(backbone: Mapping[str, Any]) -> str:
     return str(backbone["dtype"]) + ("" if int8 == "none" else f" and int8 by {int8}")
 
 
-def _finite(name: str, number: object) -> float:
-    if type(number) not in (int, float) or not math.isfinite(number):  # type: ignore[arg-type]
-        raise InputError(f"{name} is {number!r}; expected a finite number")
+def _finite(name: str, number: object, low: float = -_LARGEST) -> float:
+    if type(number) not in (int, float) or not low <= number <= _LARGEST:  # type: ignore[operator]
+        raise InputError(f"{name} is {number!r}; expected a finite number, at least {low:g}")
     return number  # type: ignore[return-value]
+
+
+def _text(name: str, value: object) -> str:
+    """Returns a text of a detector's file, which may come from anywhere, as it can be shown."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; expected text")
+    return plain(value)
+
+
+def _scale_range(name: str, column: object, low: object, high: object) -> ScaleRange:
+    first = _finite(f"ranges of {name!r}", low)
+    if not isinstance(column, str):
+        raise InputError(f"ranges of {name!r}: the column is {column!r}; expected text")
+    return ScaleRange(column, first, _finite(f"ranges of {name!r}", high, low=first))
 
 
 def _threshold(fields: Mapping[str, Any]) -> Threshold:
     threshold = Threshold(**fields)
     _finite("threshold", threshold.value)
-    return threshold
+    return threshold._replace(rule=_text("the rule of the threshold", threshold.rule))
 
 
 def _alarm_rule(fields: Mapping[str, Any]) -> AlarmRule:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.parquet
 from etils import epath
 from tqdm import tqdm
 
+from spear_jax import parallel
 from spear_jax.data import LiveTable, TableFile, TableScaler
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import ScoredRows, Stream
@@ -43,8 +44,13 @@ class Totals(NamedTuple):
     alarms: int
 
 
-def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring) -> Iterator[pd.DataFrame]:
-    """Scores the rows of a table; each of its value columns is a series.
+def score_table(
+    scorer: Scorer,
+    table: TableFile | LiveTable,
+    scoring: Scoring,
+    warn: Callable[[str], object] = lambda remark: None,
+) -> Iterator[pd.DataFrame]:
+    """Scores the rows of a table; each of its value columns is a series. `warn` is called with `Stream.remarks`.
 
     Yields:
       Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
@@ -56,9 +62,13 @@ def score_table(scorer: Scorer, table: TableFile | LiveTable, scoring: Scoring) 
         scored = stream.add(rows.values, rows.times)
         if len(scored.values):
             yield _make_frame(scorer, table, scored, scoring.combine)
+        for remark in stream.remarks(ended=False):
+            warn(remark)
     scored = stream.finish()
     if len(scored.values):
         yield _make_frame(scorer, table, scored, scoring.combine)
+    for remark in stream.remarks(ended=True):
+        warn(remark)
 
 
 def list_columns(table: TableFile | LiveTable) -> list[Column]:
@@ -157,7 +167,7 @@ def write_scores(
         ):
             finished_bytes = 0
             for file in files:
-                for frame in score_table(scorer, file, scoring):
+                for frame in score_table(scorer, file, scoring, parallel.warn):
                     writer.write(frame)
                     alarms.add(frame)
                     envelopes.add(frame)
@@ -170,7 +180,9 @@ def write_scores(
         if not rows:
             raise InputError(f"{', '.join(str(file.path) for file in files)}: no file has any rows")
         alarm_frame = alarms.finish()
-        write_whole(folder / "alarms.csv", alarm_frame.to_csv(index=False, date_format=TIME_FORMAT).encode())
+        # People open it in a spreadsheet, which takes such names for formulas.
+        shown = alarm_frame.assign(series=alarm_frame["series"].str.replace(r"^(?=[=+@\t\r-])", "'", regex=True))
+        write_whole(folder / "alarms.csv", shown.to_csv(index=False, date_format=TIME_FORMAT))
         envelopes.draw(folder / "figures" / "scores.png", scorer.detector.threshold.value, alarm_frame, warnings)
         temporary.replace(path)
     except BaseException:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from spear_jax.backbones import Backbone
-from spear_jax.config import view_names
+from spear_jax.config import check_length, view_names
 from spear_jax.data import Examples, TableScaler, TableViews, Windows, quantize_views
 from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
@@ -38,10 +38,11 @@ class Scorer:
         """Puts a detector on all devices.
 
         Raises:
-          InputError: the backbone is not the one that it was trained with.
+          InputError: the backbone is not the one that it was trained with, or too short for the detector's window.
         """
-        model = detector.assemble(backbone).with_batch_size(batch_size)
         config = detector.config
+        check_length(config, config.data.window, backbone.max_positions)
+        model = detector.assemble(backbone).with_batch_size(batch_size)
         positions = backbone.max_positions - config.prompt.length - 1
         window = config.data.window or positions * config.quantizer.patch
         return cls(detector, model, window)

@@ -28,7 +28,7 @@ def seal(content: Mapping[str, Any], tensors: Tensors) -> tuple[dict[str, Any], 
 def write_files(folder: epath.Path, content: Mapping[str, Any], blob: bytes) -> None:
     """Writes detector.safetensors, and then detector.json, whose existence marks both as complete."""
     write_whole(folder / TENSORS, blob)
-    write_whole(folder / JSON, json.dumps(content, indent=2).encode())
+    write_whole(folder / JSON, json.dumps(content, indent=2))
 
 
 def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np.ndarray, "..."]]]:

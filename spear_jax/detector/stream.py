@@ -12,6 +12,8 @@ from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.errors import InputError
 from spear_jax.evaluation import ReadoutStream
 
+_NO_CHANGE = 1e-6
+
 
 class ScoredRows(NamedTuple):
     """Consecutive rows with their final scores.
@@ -70,6 +72,10 @@ class Stream:
         self._readout = ReadoutStream(scorer.detector.readout, len(columns))
         self._read = 0  # rows passed to the readout
         self._emitted = 0  # rows
+        self._columns = columns
+        self._extremes = np.zeros((0, len(columns)))  # lowest and highest score of each column
+        self._outside = np.zeros(len(columns), int)  # values far outside their range
+        self._remarked: set[str] = set()
 
     @property
     def _end(self) -> int:
@@ -109,6 +115,26 @@ class Stream:
             self._score(np.unique(np.append(starts, last_window)), self._window)
         return self._emit(self._end, ended=True)
 
+    def remarks(self, *, ended: bool) -> list[str]:
+        """Returns new warnings about columns of which the scores say little, after ten windows or at the end."""
+        if not self._emitted or not (ended or self._emitted >= 10 * self._window):
+            return []
+        low, high = self._extremes
+        remarks = []
+        for i, column in enumerate(self._columns):
+            name = column.series or column.name
+            if self._emitted > 1 and high[i] - low[i] < _NO_CHANGE and f"alike {i}" not in self._remarked:
+                self._remarked.add(f"alike {i}")
+                remarks.append(f"all scores of {name!r} so far are alike ({low[i]:.4g}): the detector says nothing")
+            if self._outside[i] > 0.1 * self._emitted and f"outside {i}" not in self._remarked:
+                self._remarked.add(f"outside {i}")
+                share = self._outside[i] / self._emitted
+                remarks.append(
+                    f"{share:.0%} of the values of {name!r} so far lie far outside the range by which they are scaled:"
+                    " their scores say little"
+                )
+        return remarks
+
     def _score(self, starts: Int[np.ndarray, "windows"], length: int) -> None:
         """Scores the windows of `length` rows that begin at `starts`."""
         columns = self._values.shape[1]
@@ -141,6 +167,10 @@ class Stream:
         first, self._read, self._emitted = self._emitted, end, self._emitted + len(scores)
         rows = slice(first - self._buffer_start, self._emitted - self._buffer_start)
         scored = ScoredRows(first, self._times[rows], self._values[rows], scores)
+        if len(scores):
+            both = np.concatenate([self._extremes, scores])
+            self._extremes = np.stack([both.min(axis=0), both.max(axis=0)])
+            self._outside += self._scaler.far_outside(scored.values).sum(axis=0)
         # The last window may start up to a window before the end.
         drop = max(0, min(self._emitted, self._next_window, self._end - self._window) - self._buffer_start)
         self._values, self._times = self._values[drop:], self._times[drop:]

@@ -152,7 +152,7 @@ def write_results(
         digests[name] = write_parquet(workdir / name, frame, warnings=content["warnings"])
     name = content["per_series"]
     digests[name] = write_parquet(workdir / name, series_metrics, warnings=content["warnings"])
-    write_whole(workdir / "results.json", json.dumps(sealed({**content, "files": digests}), indent=2).encode())
+    write_whole(workdir / "results.json", json.dumps(sealed({**content, "files": digests}), indent=2))
 
 
 def read_results(path: Path | epath.Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import openai
@@ -85,7 +85,7 @@ class ChatClient:
             reason = error.__cause__ or error
             raise ConnectionError(
                 f"{self.host}: no answer after {MAX_RETRIES + 1} requests"
-                f" ({type(reason).__name__}: {self._without_key(str(reason))}); earlier answers are kept"
+                f" ({type(reason).__name__}: {self._without_key(reason)}); earlier answers are kept"
             ) from error
         return response.http_response.text
 
@@ -100,7 +100,7 @@ class ChatClient:
         """Returns the exception for an error status that remains after all retries."""
         status, response = error.status_code, error.response
         # A server that rejects a key may quote it, in full or in part.
-        detail = "" if status == 401 else f" ({self._without_key(error.message)})"
+        detail = "" if status == 401 else f" ({self._without_key(error)})"
         if status in (408, 409, 429) or status >= 500:
             return ConnectionError(f"{self.host} answers {status} after retries{detail}; earlier answers are kept")
         if 300 <= status < 400:
@@ -116,9 +116,9 @@ class ChatClient:
         }.get(status, "OPENAI_MODEL, config.zero_shot.template: the endpoint does not accept model or question")
         return InputError(f"{what}; {self.host} answers {status}{detail}")
 
-    def _without_key(self, text: str) -> str:
+    def _without_key(self, error: BaseException) -> str:
         """Returns text from the endpoint as one line, with the key masked."""
-        return " ".join(text.replace(self._client.api_key, "***").split())[:300]
+        return one_line(error).replace(self._client.api_key, "***")
 
 
 def _connect(rate_limiter: _RateLimiter) -> "openai.OpenAI":
@@ -136,7 +136,7 @@ def _connect(rate_limiter: _RateLimiter) -> "openai.OpenAI":
         client = openai.OpenAI(api_key=key, timeout=timeout, max_retries=MAX_RETRIES)
         url = client.base_url
     except Exception as error:  # the HTTP library of each release of openai has its own error for an invalid URL
-        raise InputError(f"OPENAI_BASE_URL: cannot be used ({' '.join(str(error).split())}); {URL_FORMS}") from error
+        raise InputError(f"OPENAI_BASE_URL: cannot be used ({one_line(error)}); {URL_FORMS}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"OPENAI_BASE_URL: names no host; {URL_FORMS}")
     # Data and key go to this host only: redirects are not followed, and local traffic bypasses proxies.

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from spear_jax import parallel
 from spear_jax.data import Dataset, StepScores, stitch_splits
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, plain
 from spear_jax.evaluation import RunRecord
 from spear_jax.methods.chat_client import ChatClient
 from spear_jax.methods.implementations import ScoreFunction
@@ -236,7 +236,7 @@ def _read_completion(body: str, steps: int) -> _Answer | None:
     try:
         completion = json.loads(body)
         content = completion["choices"][0]["message"]["content"]
-        model = " ".join(str(completion.get("model", "")).split())[:100]
+        model = plain(" ".join(str(completion.get("model", "")).split())[:100])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     anomalies = parse_answer(content, steps) if isinstance(content, str) else None
@@ -289,7 +289,7 @@ def _cache(question: _Question, answer: _Answer) -> None:
     content = {"model": answer.model, "anomalies": [anomaly._asdict() for anomaly in answer.anomalies]}
     # A parallel run with the same question may write the same file at the same time.
     with contextlib.suppress(FileNotFoundError):
-        write_whole(question.file, json.dumps(sealed(content)).encode())
+        write_whole(question.file, json.dumps(sealed(content)))
 
 
 def _read_cached(question: _Question) -> _Answer | None:

@@ -67,7 +67,7 @@ def write_adapter(folder: epath.Path, prompt: Float[np.ndarray, "prompt hidden"]
         "token_dim": hidden,
     }
     write_whole(folder / ADAPTER_TENSORS, save({TENSOR: np.ascontiguousarray(prompt)}, {"format": "pt"}))
-    write_whole(folder / ADAPTER_CONFIG, json.dumps(description, indent=2).encode())
+    write_whole(folder / ADAPTER_CONFIG, json.dumps(description, indent=2))
 
 
 def read_adapter(folder: epath.Path, backbone: str) -> Float[np.ndarray, "prompt hidden"]:

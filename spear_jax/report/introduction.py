@@ -34,7 +34,7 @@ def introduce(config: ConfigDict, dataset: Dataset, record: RunRecord, model: Pl
     for line in (*describe_splits(dataset), *describe_notes(record.notes)):
         parallel.say(line)
     for warning in record.warnings:
-        parallel.say(f"WARNING: {warning}")
+        parallel.warn(warning)
     parallel.say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}")
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from spear_jax.config import VIEWS
+from spear_jax.errors import plain
 
 
 def shortened(tokens: Sequence[str | Sequence[str]]) -> str:
     """Abbreviates a list to its first three tokens and its last; joins the tokens of one number with a plus sign."""
     words = [token if isinstance(token, str) else "+".join(token) for token in tokens]
-    return " ".join(words if len(words) <= 4 else [*words[:3], "...", words[-1]])
+    return " ".join(map(plain, words if len(words) <= 4 else [*words[:3], "...", words[-1]]))
 
 
 def counted(number: int, noun: str) -> str:

@@ -86,7 +86,7 @@ def write_report(
         body += [pictures.get(name, "") for name in ("prompt_movement", "attention")]
     body += ["<h2>Reproduce this run</h2>", *_reproduction(config, content)]
     page = _PAGE.substitute(title=html.escape(title), body="\n".join(body))
-    write_whole(workdir / "report.html", page.encode())
+    write_whole(workdir / "report.html", page)
 
 
 def _png(figure: Figure, warnings: Sequence[str]) -> bytes:

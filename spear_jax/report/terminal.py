@@ -5,6 +5,7 @@ from typing import Any
 
 from spear_jax.config import METHODS, VIEWS
 from spear_jax.data import SPLITS
+from spear_jax.errors import plain
 from spear_jax.report.labels import COLUMNS, NAMES, PRINTED, describe_readout, describe_rule, format_number
 
 LEGEND = {
@@ -35,7 +36,7 @@ def results_table(content: Mapping[str, Any]) -> str:
         return f"{name:22}" + "".join(f"{format_number(column, metrics.get(column)):>10}" for column in PRINTED)
 
     method = METHODS[content["method"]].title
-    lines = ["", _headline(content), *(f"WARNING: {warning}" for warning in content["warnings"])]
+    lines = ["", _headline(content), *(f"WARNING: {plain(warning)}" for warning in content["warnings"])]
     for split in SPLITS:
         sizes = content["splits"][split]
         rate = sizes["anomalous_steps"] / sizes["steps"]

@@ -61,7 +61,7 @@ def compare_runs(workdir: Path) -> str:
     page = "\n\n".join(
         _section(str(data), str(split), runs) for (data, split), runs in test.groupby(["dataset", split], sort=False)
     )
-    write_whole(workdir / "compare.md", f"{page}\n".encode())
+    write_whole(workdir / "compare.md", f"{page}\n")
     return f"{page}\n"
 
 

@@ -60,7 +60,7 @@ def run_study(study: Study, overrides: Mapping[str, str], workdir: Path, publish
     write_table(workdir / f"{study.name}.parquet", table)
     if by_series is not None:
         write_series(workdir, study.name, study.path, by_series)
-    write_whole(workdir / f"{study.name}.md", page.encode())
+    write_whole(workdir / f"{study.name}.md", page)
     write_whole(workdir / f"{study.name}.png", draw_study(study, planned, table))
     return page
 

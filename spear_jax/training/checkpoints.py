@@ -71,7 +71,7 @@ class Checkpoints:
                 state, progress = _restore(self._manager, step, like, folder / str(step))
             except InputError as error:
                 aside = folder / f"damaged_{step}_{time.time():.0f}"
-                parallel.say(f"WARNING: {error}; it is now {aside.name}, and training goes on from the one before it")
+                parallel.warn(f"{error}; it is now {aside.name}, and training goes on from the one before it")
                 parallel.barrier("damaged")
                 if parallel.is_main():
                     (folder / str(step)).rename(aside)

@@ -25,8 +25,8 @@ class Log:
             before = [line for line, content in read_log(path) if content["step"] <= step]
             self._sha256.update("".join(before).encode())
             if digest and digest != self.digest:
-                parallel.say(f"WARNING: {path}: damaged or edited: it is not what was written up to step {step}")
-            write_whole(path, "".join(before).encode())
+                parallel.warn(f"{path}: damaged or edited: it is not what was written up to step {step}")
+            write_whole(path, "".join(before))
 
     @property
     def digest(self) -> str:

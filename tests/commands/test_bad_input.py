@@ -348,3 +348,8 @@ def test_full_disk_is_reported_and_the_same_command_resumes(
     check_log(run, epochs=1)
     check_scores(run)
     assert not list(run.rglob("*.tmp"))
+
+
+def test_a_cluster_of_no_number_of_processes(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "abc")
+    refuse_untouched(spear, quick(tmp_path / "run"), "the environment variable SLURM_NTASKS=abc must be a whole number")

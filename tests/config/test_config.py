@@ -336,3 +336,10 @@ def test_prompt_and_window_may_fill_every_position(position: str, taken: int) ->
     config.prompt.length += 1
     with refused(f"config.prompt.length={511 - taken}", f"at most {510 - taken}:"):
         checks.check_length(config, config.data.window, 512)
+
+
+@pytest.mark.parametrize("value", [2**33, 2**63, 10**400])
+def test_no_field_takes_a_number_that_overflows(value: int) -> None:
+    for name, field in FIELDS.items():
+        if type(field.default) in (int, float):
+            assert field.problem(value).startswith("must be "), name

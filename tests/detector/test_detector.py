@@ -31,6 +31,8 @@ from etils import epath
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.config.arguments import MINILM
 from spear_jax.detector.artifact import Detector
+from spear_jax.detector.scorer import Scorer
+from spear_jax.errors import InputError
 from spear_jax.model.embedding import bin_table
 from spear_jax.storage import content_sha256
 
@@ -132,6 +134,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no config": (change("config.prompt", None), ["'prompt' is missing"]),
     "no such position": (change("config.prompt.position", "middle"), ["json: config.prompt.position='middle'"]),
     "a field of another version": (change("config.prompt.colour", "red"), ["config.prompt.colour does not exist"]),
+    "a negative width": (change("typical_width", -1.0), ["typical_width is -1.0; expected a finite", "at least 0"]),
+    "a reversed range": (change("ranges", {"s": ["s", 2.0, 1.0]}), ["ranges of 's' is 1.0", "at least 2"]),
+    "a range of no column": (change("ranges", {"s": [3, 1.0, 2.0]}), ["ranges of 's': the column is 3"]),
+    "a width beyond floats": (change("typical_width", 10**400), ["typical_width is 1000"]),
+    "a window beyond all": (change("config.data.window", 10**9), ["config.data.window=1000000000 must be 0 to"]),
+    "a number beyond floats": (change("config.quantizer.margin", 10**400), ["too large"]),
+    "warnings of numbers": (change("warnings", [1]), ["warnings is 1; expected text"]),
     "a number for a section": (change("config.quantizer", 3), ["detector.json"]),
     "a list for a number": (change("config.quantizer.bins", [1]), ["detector.json"]),
     "threshold in words": (change("threshold.value", "high"), ["detector.json"]),
@@ -366,3 +375,25 @@ def test_other_pythons_give_the_same_scores(spear: Spear, finished: Run, table: 
         apart = np.abs(in_a_process(python, finished.workdir, table, tmp_path / version, 1) - here).max()
         print(f"Python {version}: scores at most {apart:.1e} apart")
         assert apart <= 1e-5
+
+
+def test_a_detector_whose_window_the_backbone_cannot_read_is_refused(finished: Run) -> None:
+    detector = Detector.load(epath.Path(finished.workdir))
+    detector.config.data.window = 2**20
+    with pytest.raises(InputError, match=r"config\.data\.window=1048576 must be at most"):
+        Scorer.place(detector, load_backbone("random:tiny"), 8)
+
+
+def test_a_detectors_warnings_are_shown_as_one_short_line(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    shutil.copytree(finished.workdir / "detector", tmp_path / "detector")
+    change("warnings", ["\x1b]0;owned\x07\r\nok " + "x" * 10**6])(tmp_path / "detector")
+    (tmp_path / "t.csv").write_text("a\n" + "1\n2\n" * 50)
+    outcome = spear(
+        "--mode=score",
+        f"--detector={tmp_path / 'detector'}",
+        f"--input={tmp_path / 't.csv'}",
+        f"--workdir={tmp_path / 'scored'}",
+    )
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.out.split("\n") if "owned" in line]
+    assert line.startswith("WARNING: the detector: \\x1b]0;owned\\x07\\r\\nok xxx") and len(line) < 400

@@ -1,7 +1,8 @@
 """Reads the user's CSV and Parquet files as recorded series."""
 
+import collections
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -12,9 +13,12 @@ from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, st
 from spear_jax.data.tables.label_intervals import label_by_intervals
 from spear_jax.errors import InputError
 
+_REMARKS = 20
+"""Remarks on files that a run repeats in all that it writes."""
+
 
 def find_files(path: str) -> list[tuple[epath.Path, str]]:
-    """Finds the files at a path, each with the name of its table.
+    """Finds the files at a path, each with the name of its table; bytes that are not UTF-8 are escaped in it.
 
     Args:
       path: a CSV or Parquet file, or a folder of them, local or gs://.
@@ -36,9 +40,9 @@ def find_files(path: str) -> list[tuple[epath.Path, str]]:
         raise InputError(f"{root}: not a CSV or Parquet file by its name; allowed: {ALLOWED_SUFFIXES}")
     else:
         named = [(root, strip_suffixes(root.name))]
-    names = [name for _, name in named]
-    for name in names:
-        if names.count(name) > 1:  # their rows would be confused
+    named = [(file, os.fsencode(name).decode(errors="backslashreplace")) for file, name in named]
+    for name, count in collections.Counter(name for _, name in named).items():
+        if count > 1:  # their rows would be confused
             raise InputError(f"{path}: two files are named {name!r} and differ only in their suffix; rename one")
     return named
 
@@ -77,7 +81,7 @@ def load_files(
       InputError: a file cannot be used; names file, row or column, what was found and what is allowed.
     """
     recorded: list[Series] = []
-    warnings: list[str] = []
+    remarks: dict[str, list[str]] = {}
     for file_path, name in find_files(path):
         file = TableFile(file_path, name, named=Columns(timestamp_column, tuple(value_columns), label_column))
         if labels == "column" and not file.columns.label:
@@ -87,13 +91,26 @@ def load_files(
                 " made with data.labels=rules or data.labels=injected"
             )
         recorded += _read_series(file)
-        warnings += [f"{file_path}: {remark}" for remark in file.remarks]
+        for remark in file.remarks:  # without the folder, since warnings travel with detectors
+            remarks.setdefault(remark, []).append(os.path.relpath(file_path, epath.Path(path).expanduser().parent))
     if not recorded:
         raise InputError(f"{path}: no file has any rows")
+    warnings = _shorten(remarks)
     if labels == "intervals":
-        recorded, remarks = label_by_intervals(recorded, intervals)
-        warnings += remarks
+        recorded, about_labels = label_by_intervals(recorded, intervals)
+        warnings += about_labels
     return LoadedSeries("files", recorded[:limit] if limit else recorded, tuple(warnings))
+
+
+def _shorten(remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a line for each of the first remarks, with the number of files that it is about."""
+    lines = []
+    for remark, files in list(remarks.items())[:_REMARKS]:
+        more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
+        lines.append(f"{files[0]}{more}: {remark}")
+    if len(remarks) > _REMARKS:
+        lines.append(f"{len(remarks) - _REMARKS:,} more remarks on files: --mode=preview shows them file by file")
+    return lines
 
 
 def _read_series(file: TableFile) -> list[Series]:
