@@ -4,7 +4,7 @@ from spear_jax.backbones.attention import Selection, take
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.pretrained import BackboneShape, describe_backbone, load_backbone
-from spear_jax.backbones.weights.checkpoint import Params, param_shapes
+from spear_jax.backbones.weights.checkpoint import Params, check_finite, param_shapes
 
 __all__ = [
     "Backbone",
@@ -12,6 +12,7 @@ __all__ = [
     "Decoder",
     "Params",
     "Selection",
+    "check_finite",
     "describe_backbone",
     "load_backbone",
     "param_shapes",

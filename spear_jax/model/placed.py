@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from spear_jax import parallel
+from spear_jax.backbones import check_finite
 from spear_jax.data import Examples, scoring_batches
 from spear_jax.errors import InputError
 from spear_jax.model.members import average_logits, count_members, member_of
@@ -188,18 +189,11 @@ class PlacedModel:
 
 
 def _place(tree: Any, mesh: Mesh) -> Any:
-    """Puts parameters on all devices, and checks that they are finite."""
-    placed = parallel.place(tree, parallel.replicated(mesh))
-    for name, finite in jax.tree_util.tree_flatten_with_path(_all_finite(placed))[0]:
-        if not finite:
-            keys = ".".join(str(getattr(key, "key", key)) for key in name if hasattr(key, "key"))
-            raise InputError(f"the parameters {keys} of the model are not all finite; a file of weights is damaged")
-    return placed
-
-
-@jax.jit
-def _all_finite(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+    """Puts parameters on all devices, and checks that those that come from the host are finite."""
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, np.ndarray):
+            check_finite(".".join(key.key for key in keys if isinstance(key, jax.tree_util.DictKey)), leaf)
+    return parallel.place(tree, parallel.replicated(mesh))
 
 
 def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray, np.ndarray]:

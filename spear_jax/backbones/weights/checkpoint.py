@@ -91,6 +91,7 @@ def map_checkpoint(
                 values[where], scales[where] = to_int8(part, int8)
             else:
                 values[where] = part
+        check_finite(f"backbone.{path}", values if scales is None else scales)
         params[path] = put(values)
         if scales is not None:
             params[f"{path}_scale"] = put(scales)
@@ -207,3 +208,10 @@ def random_params(
         if scales is not None:
             params[f"{path}_scale"] = put(scales)
     return traverse_util.unflatten_dict(params, sep="/"), digest.hexdigest()
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Checks that parameters are finite numbers, part by part, since a stack of layers may take gigabytes."""
+    flat, part = array.reshape(-1), 2**22
+    if not all(np.isfinite(flat[first : first + part]).all() for first in range(0, len(flat), part)):
+        raise InputError(f"the parameters {name} of the model are not all finite; a file of weights is damaged")
