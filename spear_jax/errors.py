@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 SHOWN = 300
 """Characters of a text from outside that a message shows at most."""
@@ -10,6 +11,8 @@ SHOWN = 300
 _LONG = re.compile(rf"(?<!\w)(?P<quote>['\"])(?:(?!(?P=quote))[^\n]){{{SHOWN},}}(?P=quote)|\S{{{SHOWN + 1},}}")
 _PASSWORD = re.compile(r"(\w://)[^\s/@'\"]*@")
 _SECRET_NAMES = ("_API_KEY", "_TOKEN", "PASSWORD", "SECRET")
+
+_LONGEST = 40  # characters of a name in a list
 
 
 class InputError(ValueError):
@@ -44,3 +47,11 @@ def plain(text: str, keep: str = "") -> str:
 def one_line(error: BaseException) -> str:
     """Returns an exception's message as one line of at most 300 characters."""
     return plain(" ".join(str(error).split()))[:SHOWN]
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Joins names with commas; of many, the first ones and the number of the others. Long names are cut."""
+    names = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names]
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"

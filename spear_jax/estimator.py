@@ -5,7 +5,7 @@ import dataclasses
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from spear_jax import parallel
 from spear_jax.config import MINILM, OWN_PAST, VIEW_EMBEDDINGS, flatten, own_data_config, validate
 from spear_jax.data import (
+    Columns,
     Dataset,
     LoadedSeries,
-    Series,
+    OutsideRange,
     Table,
     build_dataset,
+    check_order,
     hold_out,
     is_list_of_series,
-    make_series,
     read_arrays,
-    read_table_labels,
+    read_labelled,
+    read_table_options,
 )
 from spear_jax.detector import AlarmTable, Column, Detector, Scorer, Stream
 from spear_jax.errors import InputError
@@ -79,6 +81,9 @@ class SpearDetector(BaseEstimator):
       head: 'step' or 'window'.
       threshold_rule: 'best_f1', 'false_positive_rate' or 'precision', on validation data.
       combine: 'max' or 'mean' over the scores of the columns.
+      value_columns: columns of frames that are values, separated by commas; '' leaves out times, indices, ids, labels
+        and columns that never change, as for files, with a warning.
+      missing_values: numbers that stand for missing values, separated by commas, such as '-9999'.
       dtype: dtype of the backbone, 'float32' or 'bfloat16'.
       seed: seed of all random numbers.
       verbose: whether to print a line per epoch, and a progress bar on a terminal.
@@ -109,6 +114,8 @@ class SpearDetector(BaseEstimator):
     combine: str = _parameter("data.combine", "max")
     views: str = _parameter("quantizer.views", "")
     patch: int = _parameter("quantizer.patch", 0)
+    value_columns: str = _parameter("data.value_columns", "")
+    missing_values: str = _parameter("data.missing_values", "")
     dtype: str = _parameter("backbone.dtype", "float32")
     seed: int = _parameter("seed", 0)
     verbose: bool = True
@@ -137,18 +144,20 @@ class SpearDetector(BaseEstimator):
           InputError: a ValueError, for data or a parameter that cannot be used.
         """
         config = self._config(labels is not None)
-        tables = read_arrays(series, "series")
-        for column in dict.fromkeys(name for table in tables for name in table.left_out):
-            message = f"series: column {column!r} is left out, since its name says that it contains labels"
-            warnings.warn(message, UserWarning, stacklevel=2)
-        recorded = _labelled_series(tables, labels)
+        with _parameters_in_errors():
+            train = read_labelled(series, labels, read_table_options(config.data))
+        _warn(train.remarks)
+        recorded = train.series
         if validation is None:
             parts = hold_out(recorded, HELD_OUT, gap=0, seed=self.seed)
         else:
             _check_validation(labels, validation)
-            held_out = _labelled_series(read_arrays(validation[0], "validation series"), validation[1], "validation ")
-            parts = {"train": recorded, "validation": held_out}
-            recorded = [*recorded, *held_out]
+            with _parameters_in_errors():
+                held_out = read_labelled(
+                    *validation, read_table_options(config.data, usual=train.columns), "validation "
+                )
+            parts = {"train": recorded, "validation": held_out.series}
+            recorded = [*recorded, *held_out.series]
         with _parameters_in_errors(), contextlib.nullcontext() if self.verbose else parallel.quiet():
             dataset = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
             # Nothing reads scores of the training part: `decision_function` scores whole series.
@@ -158,9 +167,10 @@ class SpearDetector(BaseEstimator):
         for attribute in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(attribute, None)
         if not is_list_of_series(series) and np.ndim(series) == 2:
-            validate_data(self, _features(tables[0]), skip_check_array=True)
+            validate_data(self, _features(train.tables[0]), skip_check_array=True)
         self.threshold_ = self.detector_.threshold.value
-        self.decision_scores_ = self.decision_function(series)
+        scores = [self._score(table) for table in train.tables]
+        self.decision_scores_ = scores if is_list_of_series(series) else scores[0]
         self.labels_ = self._predicted(self.decision_scores_)
         return self
 
@@ -284,7 +294,12 @@ class SpearDetector(BaseEstimator):
 
     def _tables(self, series: Any) -> list[Table]:
         """Reads the series to score; a single frame or array must have the columns seen in `fit`."""
-        tables = read_arrays(series, "series")
+        trained = self.detector_
+        features = getattr(self, "feature_names_in_", trained.trained_columns)
+        usual = Columns(values=tuple(features))
+        with _parameters_in_errors():
+            tables = read_arrays(series, "series", read_table_options(trained.config.data, usual=usual, labelled=False))
+        _warn([remark for table in tables for remark in table.remarks])
         if not is_list_of_series(series) and np.ndim(series) == 2 and hasattr(self, "n_features_in_"):
             validate_data(self, _features(tables[0]), reset=False, skip_check_array=True)
         return tables
@@ -316,11 +331,15 @@ class SpearDetector(BaseEstimator):
 
     def _score(self, table: Table) -> Float[np.ndarray, "time"]:
         """Scores the rows of a table."""
+        check_order("series", table.times.view("datetime64[ns]"))
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
             backbone = load_method_backbone(config)
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _training_columns(table, self.detector_)]
+        outside = OutsideRange(table.columns, [self.detector_.range_of(*column) for column in columns])
+        outside.add(table.values)
+        _warn([outside.remark] if outside.remark else [])
         stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
         for remark in stream.remarks(ended=True):
@@ -346,10 +365,16 @@ def _parameters_in_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        message = str(error)
-        for name, field in _config_fields().items():
-            message = message.replace(f"config.{field}", name)
-        raise InputError(message) from error
+        raise InputError(_with_parameters(str(error))) from error
+
+
+def _with_parameters(message: str) -> str:
+    """Returns a message with the detector's parameters in place of config fields."""
+    for name, field in _config_fields().items():
+        message = message.replace(f"config.{field}", name)
+        if field.startswith("data."):
+            message = message.replace(field, name)
+    return message
 
 
 def _check_validation(labels: Any, validation: Any) -> None:
@@ -365,10 +390,10 @@ def _check_validation(labels: Any, validation: Any) -> None:
         raise InputError("validation=(series, None): with labels, validation needs them too: (series, labels)")
 
 
-def _labelled_series(tables: list[Table], labels: Any, prefix: str = "") -> list[Series]:
-    """Returns a series per column of the tables, with the labels of its rows if there are any."""
-    row_labels = None if labels is None else read_table_labels(labels, tables, f"{prefix}labels")
-    return make_series(tables, row_labels, prefix)
+def _warn(remarks: Sequence[str]) -> None:
+    """Warns about the data that a method of the detector was called with."""
+    for remark in dict.fromkeys(remarks):
+        warnings.warn(_with_parameters(remark), UserWarning, stacklevel=4)
 
 
 def _features(table: Table) -> Any:

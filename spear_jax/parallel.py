@@ -28,10 +28,11 @@ def join_processes(distributed: str) -> None:
         in such an environment and 'off' elsewhere.
 
     Raises:
-      InputError: 'on', but there is no cluster, or the environment variables are incomplete.
+      InputError: 'on', but there is no cluster; or the environment variables are incomplete, or name no device here.
     """
     cluster = _cluster_variable()
     if distributed == "off" or (distributed == "auto" and not cluster):
+        check_devices()
         return
     explicit: dict[str, Any] = {}
     if cluster == "JAX_COORDINATOR_ADDRESS":
@@ -52,7 +53,18 @@ def join_processes(distributed: str) -> None:
             f"--distributed={distributed} needs a cluster, and none was found ({one_line(error)}); set"
             " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or use --distributed=off"
         ) from error
+    check_devices()
     logging.info("process %d of %d (%s)", jax.process_index(), jax.process_count(), cluster or "detected by JAX")
+
+
+def check_devices() -> None:
+    """Checks that JAX finds a device; the environment variable JAX_PLATFORMS may name one that is not there."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # JAX asserts that its CUDA plugin is installed
+        asked = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: " if os.environ.get("JAX_PLATFORMS") else ""
+        reason = f" ({one_line(error)[:160]})" if str(error) else ""
+        raise InputError(f"{asked}JAX finds no such device here{reason}; unset it, or install JAX for it") from error
 
 
 def check_alone(mode: str) -> None:
@@ -83,6 +95,7 @@ def _cluster_variable() -> str:
 
 def make_mesh() -> Mesh:
     """Returns a mesh of all devices of all processes with one axis, 'data'."""
+    check_devices()
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 

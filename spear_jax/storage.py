@@ -21,6 +21,7 @@ from etils import epath
 
 from spear_jax.errors import InputError, one_line
 
+_LFS = b"version https://git-lfs.github.com/spec/"
 LOCK = ".spear_jax.lock"
 _MARK = ".spear_jax.began."
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.unfinished")
@@ -150,6 +151,13 @@ def write_whole(path: Path | epath.Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_no_pointer(path: Path | epath.Path) -> None:
+    """Checks that a file that exists is not a pointer of Git LFS, which a clone without Git LFS has in its place."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise InputError(f"{path}: is a Git LFS pointer, not the file: git lfs pull")
 
 
 def read_json(path: Path | epath.Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Shows how a data set is read and split, before anything is trained."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,11 +8,14 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.data import Series, build_dataset, load_series
+from spear_jax.data import ColumnRole, Series, build_dataset, find_extremes, find_runs, fullest_part, load_series
+from spear_jax.errors import listed
 from spear_jax.parallel import plain_warnings
-from spear_jax.report import describe_notes, describe_splits
+from spear_jax.report import counted, describe_notes, describe_splits
 
 MAX_ROWS = 30
+MAX_TABLES = 5
+MAX_INTERVALS = 5
 
 
 def preview_data(config: ConfigDict) -> None:
@@ -24,7 +28,10 @@ def preview_data(config: ConfigDict) -> None:
     if config.data.labels == "column":  # a file without labels is shown before it is refused
         as_recorded.data.labels = "injected"
     loaded = load_series(as_recorded)
-    parallel.say(f"{loaded.name}: {summarize(loaded.series)}\n\n{series_table(loaded.series)}\n")
+    parallel.say(f"{loaded.name}: {summarize(loaded.series)}\n")
+    for part in (roles_table(loaded.roles), series_table(loaded.series), *label_lines(loaded.series)):
+        if part:
+            parallel.say(f"{part}\n")
     for warning in loaded.warnings:  # before the split, which may fail for the reason they give
         parallel.say(f"WARNING: {warning}")
     if not all(series.labelled for series in loaded.series):
@@ -37,8 +44,49 @@ def preview_data(config: ConfigDict) -> None:
         parallel.say(f"WARNING: {warning}")
 
 
+def roles_table(roles: Sequence[ColumnRole]) -> str:
+    """Returns a table of the columns of own files: role, and why; files with the same columns count once."""
+    columns: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for table, group in itertools.groupby(roles, key=lambda role: role.table):
+        columns.setdefault(tuple(role[1:] for role in group), []).append(table)
+    parts = []
+    for rows, tables in columns.items():
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        lines = [f"  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows[:MAX_ROWS]]
+        hidden = [f"  ... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
+        parts.append("\n".join([f"columns of {listed(tables, 3)}:", *lines, *hidden]))
+    return "\n".join(parts[:MAX_TABLES])
+
+
+def label_lines(recorded: Sequence[Series]) -> list[str]:
+    """Returns a line with the first anomaly intervals of the first series that have any."""
+    lines = []
+    for series in recorded:
+        if not (series.labelled and series.labels.any()):
+            continue
+        starts, ends = find_runs(series.labels)
+        shown = [_interval(series, int(first), int(end) - 1) for first, end in zip(starts, ends, strict=True)]
+        lines.append(
+            f"anomalies of {series.name}: {counted(len(shown), 'interval')}: {', '.join(shown[:MAX_INTERVALS])}"
+        )
+        lines[-1] += ", ..." if len(shown) > MAX_INTERVALS else ""
+    return ["\n".join(lines[:MAX_TABLES])] if lines else []
+
+
+def _interval(series: Series, first: int, last: int) -> str:
+    rows = f"rows {first} to {last}"
+    if not len(series.timestamps):
+        return rows
+    times = [str(series.timestamps[row])[:19].replace("T", " ") for row in (first, last)]
+    return f"{rows} ({times[0]} to {times[1]})"
+
+
 def series_table(recorded: Sequence[Series]) -> str:
-    """Returns a table of the first series: length, missing values, range, anomalous share and times."""
+    """Returns a table of the first series: length, missing values, range, anomalous share and times.
+
+    'extremes' are values that stretch the range, such as -9999; 'fullest' is the share of values in the fullest of 100
+    equal parts of the range.
+    """
     table = pd.DataFrame([_row(series) for series in recorded[:MAX_ROWS]]).fillna("").to_string(index=False)
     hidden = len(recorded) - MAX_ROWS
     return table + (f"\n... and {hidden} more" if hidden > 0 else "")
@@ -69,6 +117,8 @@ def _row(series: Series) -> dict[str, object]:
         "min": f"{finite.min():.4g}" if len(finite) else "",
         "median": f"{np.median(finite):.4g}" if len(finite) else "",
         "max": f"{finite.max():.4g}" if len(finite) else "",
+        "extremes": " ".join(f"{value:g}" for value in find_extremes(series.values)),
+        "fullest": f"{fullest_part(series.values):.0%}" if len(finite) else "",
         "anomalous": f"{series.labels.mean():.4f}" if series.labelled and len(series) else "no labels",
     }
     if len(series.timestamps):

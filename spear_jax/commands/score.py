@@ -12,7 +12,16 @@ from ml_collections import ConfigDict
 from spear_jax import parallel
 from spear_jax.commands.run_folder import check_new_folder
 from spear_jax.config import carry, check_score_override, default_config, override, validate, view_names
-from spear_jax.data import LOOKS_AHEAD, Columns, LiveTable, TableFile, find_files, look_ahead, split_names
+from spear_jax.data import (
+    LOOKS_AHEAD,
+    Columns,
+    LiveTable,
+    TableFile,
+    TableOptions,
+    look_ahead,
+    open_files,
+    read_table_options,
+)
 from spear_jax.detector import (
     TIME_FORMAT,
     Detector,
@@ -43,10 +52,10 @@ def score_files(detector_path: str, source: str, owned: OwnedFolder, overrides: 
     folder = owned.path
     check_new_folder(owned, "score")
     detector, config = _load(detector_path, overrides, live=False)
-    files = _open_files(source, config, detector)
+    files, remarks = _open_files(source, config, detector)
     scorer, warnings = _place(detector, config, config.score.batch_size)
     stride = scorer.stride_or_window(config.score.stride)
-    for warning in warnings:
+    for warning in (*warnings, *remarks):
         parallel.warn(warning)
     owned.begin()
     totals = write_scores(
@@ -107,8 +116,7 @@ def score_live(detector_path: str, overrides: Mapping[str, str]) -> None:
     table = LiveTable(
         sys.stdin.buffer.raw,  # type: ignore[union-attr]  # unbuffered, so that select() sees every byte that has arrived
         lambda remark: warn(f"standard input: {remark}"),
-        named=_named_columns(config),
-        usual=_named_columns(detector.config),
+        _table_options(config, detector),
     )
     for line in (*_describe_scales(detector, [table]), _describe_latency(scorer, table, scoring)):
         print(plain(line), file=sys.stderr)
@@ -135,6 +143,8 @@ def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
     config.data.name = "files"
     carry(detector.config, config)
     config.data.labels, config.data.combine = "column", detector.config.data.combine
+    for name in ("value_columns", "missing_values"):  # those of the training, unless named again
+        config.data[name] = detector.config.data[name]
     config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
         check_score_override(field, live=live)
@@ -153,19 +163,20 @@ def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Sco
     return Scorer.place(detector, backbone, batch_size), [*detector.remarks(backbone), *looks_ahead]
 
 
-def _open_files(source: str, config: ConfigDict, detector: Detector) -> list[TableFile]:
-    named, usual = _named_columns(config), _named_columns(detector.config)
-    files = [TableFile(path, name, named=named, usual=usual, labelled=False) for path, name in find_files(source)]
+def _open_files(source: str, config: ConfigDict, detector: Detector) -> tuple[list[TableFile], list[str]]:
+    """Opens the files to score; returns them with remarks on those that are left out."""
+    files, remarks = open_files(source, _table_options(config, detector))
     for name, count in collections.Counter(name for file in files for name in file.series_names).items():
         if count > 1:
             raise InputError(f"{source}: two series are named {name!r}")
-    return files
+    return files, remarks
 
 
-def _named_columns(config: ConfigDict) -> Columns:
-    """Returns the columns that a config names."""
-    data = config.data
-    return Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column)
+def _table_options(config: ConfigDict, detector: Detector) -> TableOptions:
+    """Returns how tables are read: by what the config names, else as in training."""
+    trained = detector.config.data
+    usual = Columns(trained.timestamp_column, detector.trained_columns, trained.label_column)
+    return read_table_options(config.data, usual=usual, labelled=False)
 
 
 def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]) -> list[str]:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from spear_jax.config.data_fields import DISTANCES, VIEW_EMBEDDINGS, VIEWS
 from spear_jax.config.fields import FIELDS, PROMPT_INITS
 from spear_jax.config.methods import METHODS
-from spear_jax.config.reading import flatten, load_config, override, suggest, view_names
+from spear_jax.config.reading import flatten, load_config, missing_values, override, suggest, view_names
 from spear_jax.config.reuse import RETIRED, check_retired
 from spear_jax.errors import InputError
 
@@ -150,6 +150,7 @@ def _fold_conflicts(config: ConfigDict) -> Iterator[str]:
 
 def _label_conflicts(config: ConfigDict) -> Iterator[str]:
     data, own = config.data, config.data.name == "files"
+    missing_values(data)
     if own and data.labels == "recorded":
         yield (
             "config.data.labels='recorded' must be one of column, intervals, rules, injected with"

@@ -40,9 +40,18 @@ _SERIES = {
     ),
     "timestamp_column": Field("", "your files: column of timestamps; `''`: detected", scoring="always"),
     "value_columns": Field(
-        "", "your files: columns of values, separated by commas; `''`: all numeric columns", scoring="always"
+        "",
+        "your files: columns of values, separated by commas; `''`: all numeric columns but times, indices, ids, labels"
+        " and those that never change",
+        scoring="always",
     ),
     "label_column": Field("", "your files: column of labels; `''`: detected by its name", scoring="always"),
+    "missing_values": Field(
+        "", "your files: numbers that stand for missing values, separated by commas, such as -9999", scoring="always"
+    ),
+    "decimal_sign": Field(
+        "", "your files: decimal sign of numbers in text; `''`: told by the numbers", ("", ".", ","), scoring="always"
+    ),
     "intervals": Field("", "your files: CSV with start, end and, for several files, series (`data.labels=intervals`)"),
     "combine": Field(
         "none",

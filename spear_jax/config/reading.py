@@ -1,6 +1,7 @@
 """Reads config files and overrides of their fields."""
 
 import ast
+import csv
 import difflib
 import importlib.util
 import json
@@ -138,6 +139,25 @@ def to_json(config: ConfigDict) -> str:
 def view_names(config: ConfigDict) -> tuple[str, ...]:
     """Returns the names of the numbers that each step has: 'value', then any others."""
     return tuple(config.quantizer.views.split(","))
+
+
+def split_names(text: str) -> list[str]:
+    """Splits a config field that lists names separated by commas; a name in double quotes may contain commas."""
+    names = next(csv.reader([text]), [])
+    return [name.strip() for name in names if name.strip()]
+
+
+def missing_values(data: ConfigDict) -> tuple[float, ...]:
+    """Returns the numbers that stand for missing values in the section `data`.
+
+    Raises:
+      InputError: one of them is no number.
+    """
+    text = data.missing_values
+    try:
+        return tuple(map(float, split_names(text)))
+    except ValueError:
+        raise InputError(f"config.data.missing_values={text!r} must be numbers separated by commas") from None
 
 
 def stored_values(config: ConfigDict) -> dict[str, Any]:

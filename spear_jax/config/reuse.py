@@ -28,6 +28,8 @@ RETIRED: dict[str, Any] = {"data.synthetic.kinds": "", "train.decay_to": 0.1, "c
 ADDED: dict[str, Any] = {
     "data.folds": 0,
     "data.fold": 0,
+    "data.missing_values": "",
+    "data.decimal_sign": "",
     "train.normal_windows": 0,
     "prompt.members": 1,
     "quantizer.patch": 1,

@@ -16,7 +16,7 @@ from spear_jax.data.own_past import Reference
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
-from spear_jax.data.series import LoadedSeries, ScaleRange, Series, series_offsets
+from spear_jax.data.series import ColumnRole, LoadedSeries, ScaleRange, Series, check_order, series_offsets
 from spear_jax.data.sources import (
     dataset_title,
     find_files,
@@ -24,17 +24,19 @@ from spear_jax.data.sources import (
     is_demo,
     load_series,
     mimic_iv_copy,
+    open_files,
     prepare_dataset,
-    split_names,
 )
 from spear_jax.data.splits import SPLITS, hold_out
 from spear_jax.data.step_scores import MethodScores, StepScores, combine_columns, scores_by_split, stitch, stitch_splits
 from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.table_views import TableViews
-from spear_jax.data.tables.arrays import Table, is_list_of_series, make_series, read_arrays, read_table_labels
+from spear_jax.data.tables.arrays import Table, is_list_of_series, read_arrays, read_labelled
 from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.extremes import OutsideRange, find_extremes, fullest_part
 from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
+from spear_jax.data.tables.table_options import TableOptions, read_table_options
 from spear_jax.data.views import VIEWS, View, ViewStream, largest_distance, look_ahead, quantize_views, view_numbers
 from spear_jax.data.windows import Windows, cut_windows
 
@@ -42,12 +44,14 @@ __all__ = [
     "LOOKS_AHEAD",
     "SPLITS",
     "VIEWS",
+    "ColumnRole",
     "Columns",
     "Dataset",
     "Examples",
     "LiveTable",
     "LoadedSeries",
     "MethodScores",
+    "OutsideRange",
     "Quantizer",
     "Reference",
     "ScaleRange",
@@ -57,6 +61,7 @@ __all__ = [
     "StepScores",
     "Table",
     "TableFile",
+    "TableOptions",
     "TableScaler",
     "TableViews",
     "TrainingCall",
@@ -67,13 +72,16 @@ __all__ = [
     "apply_rules",
     "blocks",
     "build_dataset",
+    "check_order",
     "combine_columns",
     "cut_windows",
     "dataset_title",
     "distances_to_nearest",
     "find_equal_runs",
+    "find_extremes",
     "find_files",
     "find_runs",
+    "fullest_part",
     "generate_series",
     "hold_out",
     "interpolate_missing",
@@ -82,19 +90,19 @@ __all__ = [
     "largest_distance",
     "load_series",
     "look_ahead",
-    "make_series",
     "mimic_iv_copy",
+    "open_files",
     "order_digest",
     "prepare_dataset",
     "quantize_views",
     "read_arrays",
-    "read_table_labels",
+    "read_labelled",
+    "read_table_options",
     "relative_to_mean",
     "sample_windows",
     "scores_by_split",
     "scoring_batches",
     "series_offsets",
-    "split_names",
     "step_means",
     "stitch",
     "stitch_splits",

@@ -14,7 +14,7 @@ from spear_jax.data.batches import Examples, padded_lengths
 from spear_jax.data.own_past import Reference
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, Stretches, choose_references
-from spear_jax.data.series import LoadedSeries, ScaleRange, Series
+from spear_jax.data.series import LoadedSeries, ScaleRange, Series, check_order
 from spear_jax.data.splits import LEAKS, assign_folds, split_fold, split_series
 from spear_jax.data.views import look_ahead, quantize_views, view_numbers
 from spear_jax.data.windows import Windows, cut_views, cut_windows
@@ -177,12 +177,13 @@ def _count_kept(windows: Windows, kept: Bool[np.ndarray, "windows"]) -> dict[str
 
 
 def _check_series(data: ConfigDict, loaded: LoadedSeries) -> None:
-    """Checks that names are unique, and that labels were recorded if the config uses recorded labels."""
+    """Checks names, the order of rows, and that labels were recorded if the config uses recorded labels."""
     names: set[str] = set()
     for series in loaded.series:
         if series.name in names:
             raise InputError(f"two series are named {series.name!r}; rename one")
         names.add(series.name)
+        check_order(f"series {series.name!r}", series.timestamps)
     if data.labels in ("recorded", "column", "intervals") and not all(series.labelled for series in loaded.series):
         raise InputError(
             f"config.data.labels={data.labels!r}: {loaded.name} has no recorded labels; allowed: rules (the context"

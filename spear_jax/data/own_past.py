@@ -37,7 +37,7 @@ RECOGNIZED_BY = 128  # rows among which these begin, if the first ones are missi
 
 _FARTHEST = 1e12  # larger standardized values are clipped: float32 holds sums of their squares
 _EQUAL = 1e-4  # larger differences of standardized values are more than rounding errors of float32
-_NO_CHANGE = 1e-9  # a smaller range, relative to its values, is rounding error
+_NO_CHANGE = 1e-13  # a smaller range, relative to its values, is rounding error
 _NOWHERE = 2 * PAST  # place of the gap between two stretches of a reference
 _TILE_ROWS = 256  # windows compared at a time: two times 6 MB, which fit into the cache
 

@@ -15,7 +15,7 @@ LOOKS_AHEAD = (
 )
 
 _FARTHEST = 1e30  # scaled values are clipped to it, since float32 would overflow
-_NO_CHANGE = 1e-9  # a smaller range, relative to its values, is rounding error
+_NO_CHANGE = 1e-13  # a smaller range, relative to its values, is rounding error
 
 
 @dataclasses.dataclass(frozen=True)

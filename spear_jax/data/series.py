@@ -12,6 +12,9 @@ from spear_jax.errors import InputError
 
 LARGEST = 1e100  # squares of larger values overflow; some files contain them in place of missing values
 
+_JUDGED_STEPS = 20  # fewer say little about the order of rows
+_LATE_SHARE = 0.1  # of rows that may come late
+
 
 @dataclasses.dataclass(frozen=True)
 class Series:
@@ -66,9 +69,28 @@ class Series:
         )
 
 
+def check_order(name: str, timestamps: Shaped[np.ndarray, "stamps"]) -> None:
+    """Checks that rows stand in an order of time, forward or backward, but for a few late ones."""
+    steps = np.diff(timestamps.astype("datetime64[ns]").astype(np.int64))
+    backward = int((steps < 0).sum())
+    if len(steps) >= _JUDGED_STEPS and _LATE_SHARE < backward / len(steps) < 1 - _LATE_SHARE:
+        raise InputError(
+            f"{name}: rows stand in no order of time ({backward} of {len(steps)} steps go back); sort them by time"
+        )
+
+
 def series_offsets(series: Sequence[Series]) -> Int[np.ndarray, "bounds"]:
     """Returns the offset of each series in the concatenation of all, and the total length."""
     return np.concatenate([[0], np.cumsum([len(item) for item in series], dtype=int)])
+
+
+class ColumnRole(NamedTuple):
+    """The role of a table's column, and why it has it."""
+
+    table: str
+    column: str
+    role: str
+    reason: str
 
 
 class LoadedSeries(NamedTuple):
@@ -80,12 +102,14 @@ class LoadedSeries(NamedTuple):
       warnings: warnings that every output repeats.
       groups: groups of all series of the data set, including those that `data.limit_series` left out, which decide the
         folds; () means those of `series`.
+      roles: the roles of all columns of own files.
     """
 
     name: str
     series: list[Series]
     warnings: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    roles: tuple[ColumnRole, ...] = ()
 
     def digest(self) -> str:
         """Returns the sha256 of all values, labels and times, in order; names do not count, so files may be moved."""

@@ -255,6 +255,17 @@ class Detector:
         name = self._known(series, column)
         return self.references.get(name) if name is not None else None
 
+    @property
+    def trained_columns(self) -> tuple[str, ...]:
+        """Returns the columns of each table that it was trained on; none if tables had different ones, or no names."""
+        tables: dict[str, list[str]] = {}
+        for name, limits in self.ranges.items():
+            tables.setdefault(name.removesuffix(f"/{limits.column}"), []).append(limits.column)
+        columns, *others = list(tables.values()) or [[]]
+        if any(set(other) != set(columns) for other in others) or columns == [str(i) for i in range(len(columns))]:
+            return ()
+        return tuple(filter(None, columns))
+
     def _known(self, series: str, column: str) -> str | None:
         """Returns the training series that a series is; None for a new one.
 

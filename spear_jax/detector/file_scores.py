@@ -13,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data import LiveTable, TableFile, TableScaler
+from spear_jax.data import LiveTable, TableFile, TableScaler, check_order
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import ScoredRows, Stream
 from spear_jax.errors import InputError
@@ -56,9 +56,14 @@ def score_table(
       Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
     """
     columns = list_columns(table)
+    if scorer.detector.config.quantizer.scale == "train":
+        table.ranges = [scorer.detector.range_of(*column) for column in columns]
     scaler = _fit_ahead(scorer, table, columns) if scorer.detector.config.quantizer.scale == "series" else None
     stream = Stream(scorer, columns, stride=scoring.stride, overlap=scoring.overlap, scaler=scaler)
     for rows in table.chunks():
+        check_order(
+            f"{table.path}, rows {rows.first + 1} to {rows.first + len(rows)}", rows.times.view("datetime64[ns]")
+        )
         scored = stream.add(rows.values, rows.times)
         if len(scored.values):
             yield _make_frame(scorer, table, scored, scoring.combine)

@@ -23,7 +23,9 @@ from spear_jax.data.batches import Examples
 from spear_jax.data.scaler import Scaler
 from spear_jax.data.series import Series
 from spear_jax.data.step_scores import stitch
+from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
+from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.data.windows import cut_windows
 from spear_jax.detector.artifact import Detector
 from spear_jax.detector.file_scores import Scoring, score_table
@@ -115,7 +117,9 @@ def test_scores_do_not_depend_on_the_chunks(
     config = scorer.detector.config.copy_and_resolve_references()
     config.quantizer.scale, config.quantizer.reference_steps = scale, 64
     scorer = dataclasses.replace(scorer, detector=dataclasses.replace(scorer.detector, config=config))
-    file = TableFile(epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t")
+    file = TableFile(
+        epath.Path(write(tmp_path / "t.csv", rows, late=late)), "t", TableOptions(Columns(values=("a", "b")))
+    )
     expected = score_all_at_once(scorer, file, stride, overlap)
     chunks = file.chunks
     file.chunks = lambda rows=chunk: chunks(chunk)  # type: ignore[method-assign]
@@ -179,7 +183,7 @@ def test_remarks_on_files_are_printed(spear: Spear, finished: Run, tmp_path: Pat
     )
     assert outcome.code == 0
     for remark in (
-        "t.csv: columns that are left out (no numbers, or another label): note",
+        "t.csv: columns that are left out: note (text, such as 'x')",
         "t.csv: 2 infinite values (beyond 1e100) are taken as missing",
         "t.csv: column 'level' is constant (1.5)",
         "t.csv: 1 gap, where the usual step is 1 s",

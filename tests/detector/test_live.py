@@ -276,7 +276,7 @@ def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_pa
         ("", "standard input: is empty"),
         ("t1,t2\n", "standard input: has a header but no rows"),
         ("1,2\n3,4\n", "standard input: row 1 is '1,2'; expected a header line"),
-        ("a,b\nx,y\n", "standard input: no column of numbers"),
+        ("a,b\nx,y\n", "standard input: no column of values"),
     ):
         come(text)
         outcome = spear(*common)
@@ -316,7 +316,7 @@ def test_what_is_odd_about_live_rows_is_said_once_and_at_the_end_if_there_was_mo
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-")
     assert outcome.code == 0, outcome.err
     assert warnings(outcome) == [
-        "up to row 1: columns that are left out (no numbers, or another label): note",
+        "up to row 1: columns that are left out: note (text, such as 'x')",
         "up to row 8: 1 infinite value (beyond 1e100) is taken as missing",
         "up to row 101: 1 gap, where the usual step is 1 s",
         "up to row 251: 1 time stamp comes twice",

@@ -80,7 +80,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
         for file, label in (("labelled.csv", "is_anomaly"), ("unlabelled.csv", "none")):
             printed, pictures = run(of_own, file)
             assert pictures == 1
-            assert f"{file}: columns that are left out (no numbers, or another label): room" in printed
+            assert f"{file}: columns that are left out: room (text, such as" in printed
             assert f"{file}: 800 rows, labels: {label}" in printed
             assert "series scored" in printed
             assert ("of injected anomalies" in printed) == (label == "none")

@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from spear_jax.config import split_names
 from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources.files import load_files
 from spear_jax.data.sources.mimic_iv import load_mimic_iv, prepare_mimic_iv
 from spear_jax.data.sources.nab import NAB, load_nab
 from spear_jax.data.sources.nasa import NASA, load_nasa
 from spear_jax.data.sources.synthetic import generate_series
+from spear_jax.data.tables.table_options import read_table_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +61,6 @@ def dataset_title(name: str, *, full: bool = False) -> str:
     return entry.full_title if full else entry.title
 
 
-def split_names(text: str) -> list[str]:
-    """Splits a config field that lists names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _load_nasa(data: ConfigDict) -> LoadedSeries:
     return LoadedSeries("nasa", load_nasa(data.dir, **data.nasa, limit=data.limit_series))
 
@@ -85,13 +82,7 @@ def _prepare_mimic_iv(data: ConfigDict) -> str:
 
 def _load_files(data: ConfigDict) -> LoadedSeries:
     return load_files(
-        data.dir,
-        timestamp_column=data.timestamp_column,
-        value_columns=split_names(data.value_columns),
-        label_column=data.label_column,
-        intervals=data.intervals,
-        labels=data.labels,
-        limit=data.limit_series,
+        data.dir, read_table_options(data), intervals=data.intervals, labels=data.labels, limit=data.limit_series
     )
 
 

@@ -8,10 +8,13 @@ import numpy as np
 from etils import epath
 
 from spear_jax.data.series import LoadedSeries, Series
-from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.answers import leave_out_answers
+from spear_jax.data.tables.columns import IntervalsError
+from spear_jax.data.tables.extremes import remark_on_extremes
 from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, strip_suffixes
-from spear_jax.data.tables.label_intervals import label_by_intervals
-from spear_jax.errors import InputError
+from spear_jax.data.tables.label_intervals import TimeForm, label_by_intervals
+from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.errors import InputError, listed
 
 _REMARKS = 20
 """Remarks on files that a run repeats in all that it writes."""
@@ -60,17 +63,38 @@ def _find_below(folder: epath.Path, above: tuple[str, ...] = ()) -> Iterator[epa
             yield path
 
 
+def open_files(path: str, options: TableOptions, intervals: str = "") -> tuple[list[TableFile], list[str]]:
+    """Opens the file, or all files of a folder that have values, see `find_files` and `choose_columns`.
+
+    Returns:
+      The files, and remarks on those that are left out since they have intervals: `intervals`, and others like it.
+
+    Raises:
+      InputError: a file cannot be used, two columns would have the same name, or no file is left.
+    """
+    found = find_files(path)
+    other = os.path.realpath(epath.Path(intervals).expanduser()) if intervals and len(found) > 1 else ""
+    files: list[TableFile] = []
+    remarks: list[str] = []
+    for file_path, name in found:
+        if os.path.realpath(file_path) == other:
+            remarks.append(f"{file_path}: left out, since it is data.intervals")
+            continue
+        try:
+            files.append(TableFile(file_path, name, options))
+        except IntervalsError as error:
+            if len(found) == 1:
+                raise
+            remarks.append(f"{error}: left out")
+    if not files:
+        raise InputError(f"{path}: no file has values")
+    return files, remarks
+
+
 def load_files(
-    path: str,
-    *,
-    timestamp_column: str = "",
-    value_columns: Sequence[str] = (),
-    label_column: str = "",
-    intervals: str = "",
-    labels: str = "column",
-    limit: int = 0,
+    path: str, options: TableOptions, *, intervals: str = "", labels: str = "column", limit: int = 0
 ) -> LoadedSeries:
-    """Reads the series in a file, or in all files of a folder, see `find_files` and `choose_columns`.
+    """Reads the series in a file, or in all files of a folder, see `open_files`.
 
     `labels` is 'column', 'intervals', or the way labels will be made; a `limit` of 0 keeps all series.
 
@@ -82,24 +106,29 @@ def load_files(
     """
     recorded: list[Series] = []
     remarks: dict[str, list[str]] = {}
-    for file_path, name in find_files(path):
-        file = TableFile(file_path, name, named=Columns(timestamp_column, tuple(value_columns), label_column))
+    forms: dict[str, TimeForm] = {}
+    files, warnings = open_files(path, options, intervals)
+    for file in files:
         if labels == "column" and not file.columns.label:
             raise InputError(
-                f"{file_path}: no label column; found {', '.join((*file.columns.values, *file.columns.left_out))}; name"
+                f"{file.path}: no label column; found {listed([*file.columns.values, *file.columns.left_out])}; name"
                 " one with --config.data.label_column, give data.intervals with data.labels=intervals, or have labels"
                 " made with data.labels=rules or data.labels=injected"
             )
         recorded += _read_series(file)
         for remark in file.remarks:  # without the folder, since warnings travel with detectors
-            remarks.setdefault(remark, []).append(os.path.relpath(file_path, epath.Path(path).expanduser().parent))
+            remarks.setdefault(remark, []).append(os.path.relpath(file.path, epath.Path(path).expanduser().parent))
+        forms[file.name] = TimeForm(file.time_format, file.has_offsets)
     if not recorded:
         raise InputError(f"{path}: no file has any rows")
-    warnings = _shorten(remarks)
+    warnings += _shorten(remarks)
     if labels == "intervals":
-        recorded, about_labels = label_by_intervals(recorded, intervals)
+        recorded, about_labels = label_by_intervals(recorded, intervals, forms)
         warnings += about_labels
-    return LoadedSeries("files", recorded[:limit] if limit else recorded, tuple(warnings))
+    recorded, answers = leave_out_answers(recorded, options.named)
+    warnings += [*answers, *remark_on_extremes(recorded)]
+    roles = tuple(role for file in files for role in file.roles)
+    return LoadedSeries("files", recorded[:limit] if limit else recorded, tuple(warnings), roles=roles)
 
 
 def _shorten(remarks: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Reads series in memory: arrays, lists, and pandas or polars frames."""
+"""Reads series in memory: arrays, lists, and pandas or polars frames, the latter by the same rules as files."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,15 @@ from jaxtyping import Bool, Float, Int
 from sklearn.utils import check_array
 
 from spear_jax.data.series import LARGEST, Series
-from spear_jax.data.tables.cells import is_number, looks_like_times
-from spear_jax.data.tables.columns import LABEL_NAMES
+from spear_jax.data.tables.answers import leave_out_answers
+from spear_jax.data.tables.columns import ANSWER, UNNAMED, Columns
+from spear_jax.data.tables.extremes import remark_on_extremes
+from spear_jax.data.tables.remarks import Remarks
+from spear_jax.data.tables.rows import RowParser, Rows
+from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.errors import InputError
+
+_INDEX = "index"  # the name of an index of times without a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +30,14 @@ class Table:
       times: time of each row in nanoseconds since 1970; empty if the rows have no times.
       columns: the names of the columns, or their numbers if they have none.
       named: whether the columns have names.
-      left_out: columns that are labels by their name, and so no values, as in files.
+      remarks: sentences about what is unusual, as for files.
     """
 
     values: Float[np.ndarray, "rows columns"]
     times: Int[np.ndarray, "stamps"]
     columns: tuple[str, ...]
     named: bool
-    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def is_list_of_series(data: Any) -> bool:
@@ -41,21 +47,19 @@ def is_list_of_series(data: Any) -> bool:
     return any(hasattr(item, "__len__") and not isinstance(item, str) for item in data)
 
 
-def read_array(data: Any, name: str) -> Table:
+def read_array(data: Any, name: str, options: TableOptions) -> Table:
     """Reads an array [time] or [time, columns], a list of numbers, or a frame.
 
-    The columns of a frame are values, except those named like labels; times come from its datetime column or index.
+    The columns of a frame have the roles that they have in a file; an index of times is a column of times.
 
     Raises:
-      ValueError: the data are empty, not numbers, or infinite, or have more than two axes or several columns of times.
+      ValueError: the data are empty, not numbers, or infinite, or have more than two axes; or a frame cannot be used.
     """
     data = data.to_pandas() if type(data).__module__.split(".")[0] == "polars" else data
-    times, data = _split_times(data, name)
-    left_out: list[Any] = []
-    if isinstance(data, pd.DataFrame):
-        left_out = [column for column in data if str(column).lower() in LABEL_NAMES]
-        data = data[[column for column in data if column not in left_out]]
-        _check_columns(data, name, left_out)
+    if isinstance(data, pd.Series):
+        data = data.to_frame()
+    if isinstance(data, pd.DataFrame) and (isinstance(data.index, pd.DatetimeIndex) or _has_names(data)):
+        return _read_frame(data, name, options)
     values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=name)
     if values.ndim > 2 or not values.ndim:
         raise InputError(f"{name}: its shape is {values.shape}; allowed: [time] and [time, columns]")
@@ -63,52 +67,52 @@ def read_array(data: Any, name: str) -> Table:
         row = np.argwhere(too_large)[0][0]
         raise InputError(f"{name}: row {row} is infinite, or beyond 1e100; a missing value is NaN")
     values = values.reshape(len(values), -1)
-    names: list[Any] = list(data) if isinstance(data, pd.DataFrame) else [getattr(data, "name", None)]
-    named = all(isinstance(column, str) for column in names)
-    columns = tuple(names) if named else tuple(map(str, range(values.shape[1])))
-    return Table(values, times, columns, named, tuple(left_out))
+    for number in options.missing:
+        values = np.where(values == number, np.nan, values)
+    columns = tuple(map(str, range(values.shape[1])))
+    remarks = Remarks(Columns(values=columns))
+    remarks.add(Rows(0, np.zeros(0, np.int64), values, None, 0), [])
+    return Table(values, np.zeros(0, np.int64), columns, named=False, remarks=_prefixed(name, remarks))
 
 
-def _check_columns(frame: pd.DataFrame, name: str, left_out: Sequence[Any]) -> None:
-    """Checks that a frame has columns of values, and that they contain numbers only."""
-    if left_out and not len(frame.columns):
-        raise InputError(f"{name}: has no values; rename {left_out[0]!r} if it contains values and not labels")
-    for column in frame:
-        if pd.api.types.is_numeric_dtype(frame[column]):
-            continue
-        filled = frame[column].dropna()
-        text = [cell for cell in filled.astype(str) if not is_number(cell)]
-        if not text:
-            continue
-        advice = f"make it times with pd.to_datetime(frame[{column!r}])"
-        if not looks_like_times(filled):
-            advice = "leave it out; series of several sensors are a list of frames, one for each"
-        raise InputError(f"{name}: column {column!r} contains text, such as {text[0][:60]!r}; {advice}")
+def _has_names(frame: pd.DataFrame) -> bool:
+    return all(isinstance(name, str) for name in frame)
 
 
-def _split_times(data: Any, name: str) -> tuple[Int[np.ndarray, "stamps"], Any]:
-    """Splits data into times, in nanoseconds, and the rest."""
-    stamps = []
-    if isinstance(data, pd.DataFrame | pd.Series) and isinstance(data.index, pd.DatetimeIndex):
-        stamps.append(data.index.to_series())
-    if isinstance(data, pd.DataFrame):
-        time_columns = [column for column in data if pd.api.types.is_datetime64_any_dtype(data[column])]
-        stamps += [data[column] for column in time_columns]
-        data = data[[column for column in data if column not in time_columns]]
-    if len(stamps) > 1:
-        raise InputError(f"{name}: has {len(stamps)} columns of times; at most one is allowed")
-    return _nanoseconds(stamps[0], name) if stamps else np.zeros(0, np.int64), data
+def _read_frame(frame: pd.DataFrame, name: str, options: TableOptions) -> Table:
+    """Reads a frame as a file is read."""
+    named = _has_names(frame)
+    if not len(frame) or not len(frame.columns):
+        raise InputError(f"{name}: has no rows or no columns")
+    if isinstance(frame.index, pd.DatetimeIndex):
+        times = frame.index.to_series(name=frame.index.name or _INDEX)
+        frame = pd.concat([times, frame], axis=1)
+        if not options.named.time:
+            named_columns = dataclasses.replace(options.named, time=str(times.name))
+            options = dataclasses.replace(options, named=named_columns)
+    frame = frame.reset_index(drop=True).rename(columns=str)
+    if not named:  # by their places, as the columns of an array
+        values = tuple(column for column in frame if column != options.named.time)
+        options = dataclasses.replace(options, named=dataclasses.replace(options.named, values=values), usual=UNNAMED)
+    try:
+        parser = RowParser(frame, None, dataclasses.replace(options, labelled=False))
+        rows = parser.parse(frame, 0)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    roles = parser.columns
+    if roles.label:  # labels are given beside the frame
+        roles = dataclasses.replace(
+            roles, left_out=(*roles.left_out, roles.label), reasons={**roles.reasons, roles.label: ANSWER}
+        )
+    remarks = Remarks(roles)
+    remarks.add(rows, [*parser.remarks, parser.time_remark])
+    idle = remarks.leave_out_idle()
+    columns = tuple(column for column, out in zip(parser.columns.values, idle, strict=True) if not out)
+    return Table(rows.without(idle).values, rows.times, columns, named, _prefixed(name, remarks))
 
 
-def _nanoseconds(times: pd.Series, name: str) -> Int[np.ndarray, "stamps"]:
-    if times.isna().any():
-        raise InputError(f"{name}: row {int(times.isna().to_numpy().argmax())} has no time")
-    beyond = (times.dt.year < 1678) | (times.dt.year > 2261)  # the years that nanoseconds in int64 cover
-    if beyond.any():
-        row = int(beyond.to_numpy().argmax())
-        raise InputError(f"{name}: row {row} has the time {times.iloc[row]}; allowed: the years 1678 to 2261")
-    in_utc = times.dt.tz_convert(None) if times.dt.tz is not None else times
-    return in_utc.to_numpy("datetime64[ns]").astype(np.int64)
+def _prefixed(name: str, remarks: Remarks) -> tuple[str, ...]:
+    return tuple(f"{name}: {remark}" for remark in remarks)
 
 
 def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
@@ -127,11 +131,11 @@ def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     return labels.astype(bool)
 
 
-def read_arrays(data: Any, name: str) -> list[Table]:
+def read_arrays(data: Any, name: str, options: TableOptions) -> list[Table]:
     """Reads one array or frame, or a list of them; see `read_array`."""
     if is_list_of_series(data):
-        return [read_array(item, f"{name} {number}") for number, item in enumerate(data)]
-    return [read_array(data, name)]
+        return [read_array(item, f"{name} {number}", options) for number, item in enumerate(data)]
+    return [read_array(data, name, options)]
 
 
 def read_table_labels(data: Any, tables: Sequence[Table], name: str) -> list[Bool[np.ndarray, "_rows"]]:
@@ -150,8 +154,50 @@ def read_table_labels(data: Any, tables: Sequence[Table], name: str) -> list[Boo
     ]
 
 
-def make_series(
-    tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str = ""
+class LabelledTables(NamedTuple):
+    """Tables with their series, one per column, and remarks on them."""
+
+    tables: list[Table]
+    series: list[Series]
+    remarks: list[str]
+
+    @property
+    def columns(self) -> Columns:
+        """Returns the columns that all tables have in common, if they have the same, as those of further tables."""
+        names = {table.columns if table.named else () for table in self.tables}
+        return Columns(values=names.pop()) if len(names) == 1 else UNNAMED
+
+
+def read_labelled(data: Any, labels: Any, options: TableOptions, prefix: str = "") -> LabelledTables:
+    """Reads one array or frame, or a list of them, and their labels if they are not None, see `read_array`.
+
+    Columns whose values are those of the labels are left out.
+
+    Raises:
+      ValueError: see `read_array`; or such a column has no name, and so cannot be left out of further arrays.
+    """
+    tables = read_arrays(data, f"{prefix}series", options)
+    row_labels = None if labels is None else read_table_labels(labels, tables, f"{prefix}labels")
+    series, answers = leave_out_answers(_make_series(tables, row_labels, prefix), options.named)
+    if answers and not all(table.named for table in tables):
+        raise InputError(f"{answers[0]}; it has no name and must be taken out of the array")
+    names = {item.name for item in series}
+    kept = [
+        _select(table, [f"{prefix}{number}/{column}" in names for column in table.columns])
+        for number, table in enumerate(tables)
+    ]
+    return LabelledTables(
+        kept, series, [*(remark for table in tables for remark in table.remarks), *answers, *remark_on_extremes(series)]
+    )
+
+
+def _select(table: Table, kept: Sequence[bool]) -> Table:
+    columns = tuple(column for column, keep in zip(table.columns, kept, strict=True) if keep)
+    return dataclasses.replace(table, values=table.values[:, np.array(kept, bool)], columns=columns)
+
+
+def _make_series(
+    tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str
 ) -> list[Series]:
     """Makes a series of each column; the columns of a table form a group."""
     return [

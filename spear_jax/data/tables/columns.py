@@ -1,17 +1,39 @@
-"""Decides which columns of a table are times, values and labels."""
+"""Decides on the role of each column of a table: time, value, label or left out, with the reason."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from spear_jax.data.tables.cells import looks_like_dates_and_times, looks_like_times, parse_numbers
-from spear_jax.errors import InputError
+from spear_jax.data.tables.names import (
+    is_answer_name,
+    is_id_name,
+    is_index_name,
+    is_label_name,
+    is_time_name,
+    is_unnamed,
+    may_be_answer_name,
+)
+from spear_jax.data.tables.numbers import parse_numbers
+from spear_jax.data.tables.times import (
+    find_time_formats,
+    in_our_time,
+    looks_like_clock_counts,
+    looks_like_dates_and_times,
+    looks_like_times,
+    parse_times,
+    rises,
+)
+from spear_jax.errors import InputError, listed
 
-_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts")
 _DATE_NAMES, _CLOCK_NAMES = ("date", "day"), ("time", "clock")  # of a pair of columns
-LABEL_NAMES = ("label", "labels", "is_anomaly", "anomaly", "anomalous")
+_JUDGED_ROWS = 20  # fewer rows say little about what a column of numbers counts
+_FEW = 20  # codes and classes have at most so many values
+
+_COUNTS_ROWS = "counts the rows"
+ANSWER = "named like labels, scores or flags"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +46,9 @@ class Columns:
       label: the column of labels.
       left_out: all other columns.
       clock: the column of times of day if `time` contains dates only.
+      reasons: why each column has its role.
+      series: columns that are left out and may tell which series a row belongs to.
+      missing: columns of the training that the table lacks, although it has others of them.
     """
 
     time: str = ""
@@ -31,49 +56,85 @@ class Columns:
     label: str = ""
     left_out: tuple[str, ...] = ()
     clock: str = ""
+    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    series: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def without(self, reasons: Mapping[str, str]) -> "Columns":
+        """Returns the roles with further value columns left out, for the given reasons."""
+        values = tuple(name for name in self.values if name not in reasons)
+        return dataclasses.replace(
+            self, values=values, left_out=(*self.left_out, *reasons), reasons={**self.reasons, **reasons}
+        )
+
+    @property
+    def remark(self) -> str:
+        """Returns a sentence about the columns that are left out, or missing; '' for none."""
+        out = f"columns that are left out: {_with_reasons(self.left_out, self.reasons)}" if self.left_out else ""
+        missing = f"columns of the training that are missing: {listed(self.missing)}" if self.missing else ""
+        return "; ".join(filter(None, (missing, out)))
 
 
 UNNAMED = Columns()
 
 
-def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns, decimal: str) -> Columns:
-    """Chooses the roles of a table's columns.
+class IntervalsError(InputError):
+    """The table has intervals, not values."""
 
-    The time column is the one the user named, else the first with a usual name, else the first that looks like times;
-    the label column is the one the user named, else the first with a usual name; the value columns are those the user
-    named, else all other numeric columns.
+
+def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Columns:
+    """Decides on the roles of a table's columns, from their names and first rows.
+
+    Roles that the user named come first, then those of `usual`, then what names and contents say. A column whose name
+    is that of a label, score, flag, index or id is no value unless the user names it, since it would give the answer
+    away or say nothing.
 
     Args:
       head: the first rows.
       named: columns that the user named.
-      usual: columns to prefer, if they exist, for roles the user did not name.
-      decimal: the decimal sign.
+      usual: the columns of the training; if all its columns of values are there, no others are values.
 
     Raises:
-      InputError: a named column does not exist, or there is no numeric column.
+      InputError: a named column does not exist, or no column has values.
     """
-    names = [str(name) for name in head.columns]
-    _check_named(names, named)
-    time, values, label = named.time, named.values, named.label
-    if set(usual.values) <= set(names):
-        values = values or tuple(name for name in usual.values if name not in (time, label))
-    free = [name for name in names if name not in (label, *values)]
-    time = time or _first(name for name in free if name == usual.time)
-    clock = ""
-    if not time:
-        time = _first(name for name in free if name.lower() in _TIME_NAMES)
-        time = time or _first(name for name in free if looks_like_times(head[name]))
-        time, clock = _find_clock(head, free, time)
+    columns = [str(name) for name in head.columns]
+    named = dataclasses.replace(named, values=_match(named.values, columns))
+    _check_named(columns, named)
+    absent = tuple(name for name in usual.values if name not in columns)
+    values = named.values or (() if absent else tuple(name for name in columns if name in usual.values))
+    time, label = named.time, named.label
+    chosen, others = "as in training", "not in training"
+    if named.values:
+        chosen, others = "named in data.value_columns", "not in data.value_columns"
+    reasons = dict.fromkeys(values, chosen)
+    free = [name for name in columns if name not in (time, label, *values)]
     label = label or _first(name for name in free if name == usual.label)
-    label = label or _first(name for name in free if name.lower() in LABEL_NAMES)
+    label = label or _first(name for name in free if is_label_name(name))
+    free = [name for name in free if name != label]
+    clock = ""
+    if time:
+        reasons[time] = "named in data.timestamp_column"
+    else:
+        time, clock, reasons_of_times = _choose_time(head, free, usual.time)
+        reasons |= reasons_of_times
+    if label:
+        reasons[label] = "named in data.label_column" if named.label else "by its name"
+    for name in columns:
+        if name not in reasons:
+            reasons[name] = others if values else _reason_against(head[name], name)
     if not values:
-        # A column named like a label is never read as a value, since it would leak the labels.
-        taken = (time, clock, label, *(name for name in names if name.lower() in LABEL_NAMES))
-        values = tuple(name for name in names if name not in taken and _is_numeric(head[name], decimal))
+        values = tuple(name for name in columns if not reasons[name]) or _fall_back(columns, reasons)
+        reasons |= {name: reasons[name] or "numbers" for name in values}
+    if not named.values and {"start", "end"} <= {name.lower() for name in columns}:
+        values = tuple(name for name in values if name.lower() not in ("start", "end"))
+        if not values:
+            raise IntervalsError("has intervals (start, end) and no values; data.intervals names such a file")
     if not values:
-        raise InputError(f"no column of numbers; found {', '.join(names)}")
-    left_out = tuple(name for name in names if name not in (time, clock, label, *values))
-    return Columns(time, values, label, left_out, clock)
+        raise InputError(f"no column of values; {_with_reasons(columns, reasons)}; data.value_columns can name them")
+    left_out = tuple(name for name in columns if name not in (time, clock, label, *values))
+    series = tuple(name for name in left_out if _may_name_series(head[name], name))
+    missing = absent if not named.values and len(absent) < len(usual.values) else ()
+    return Columns(time, values, label, left_out, clock, reasons, series, missing)
 
 
 def check_unique(names: Sequence[str]) -> None:
@@ -81,6 +142,21 @@ def check_unique(names: Sequence[str]) -> None:
     for name in names:
         if list(names).count(name) > 1:
             raise InputError(f"two columns are named {name!r}")
+
+
+def _match(names: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """Returns names as columns have them; those of columns with commas were cut into several names."""
+    known = {"".join(column.split()): column for column in columns}
+    matched: list[str] = []
+    first = 0
+    while first < len(names):
+        for last in range(len(names), first, -1):
+            whole = "".join(",".join(names[first:last]).split())
+            if whole in known or last == first + 1:
+                matched.append(known.get(whole, names[first]))
+                first = last
+                break
+    return tuple(matched)
 
 
 def _check_named(names: Sequence[str], named: Columns) -> None:
@@ -92,11 +168,32 @@ def _check_named(names: Sequence[str], named: Columns) -> None:
     fields += [("value_columns", name) for name in named.values]
     for field, name in fields:
         if name and name not in names:
-            raise InputError(f"no column {name!r} (data.{field}); found {', '.join(names)}")
+            raise InputError(f"no column {name!r} (data.{field}); found {listed(names)}")
 
 
 def _first(names: Iterable[str]) -> str:
     return next(iter(names), "")
+
+
+def _choose_time(head: pd.DataFrame, free: Sequence[str], usual: str) -> tuple[str, str, dict[str, str]]:
+    """Returns the columns of times and of times of day, or '', and why they or others are what they are."""
+    if usual in free:
+        return usual, "", {usual: "as in training"}
+    named = [name for name in free if is_time_name(name)]
+    reasons = {name: _reason_against_time(head[name]) for name in named}
+    candidates = [name for name in named if not reasons[name]]
+    candidates += [name for name in free if name not in named and looks_like_times(head[name])]
+    # A date that never changes may have the time of day beside it; otherwise, another column is preferred.
+    candidates.sort(key=lambda name: _is_constant(head[name]))
+    for time in (*candidates[:1], ""):
+        date, clock = _find_clock(head, free, time)
+        if clock:
+            return date, clock, dict.fromkeys((date, clock), "date and time of day")
+    if not candidates:
+        return "", "", reasons
+    time = candidates[0]
+    further = {name: reasons[name] or "further times" for name in named}
+    return time, "", {**further, time: "times, by its name" if time in named else "its cells are times"}
 
 
 def _find_clock(head: pd.DataFrame, free: Sequence[str], time: str) -> tuple[str, str]:
@@ -109,10 +206,76 @@ def _find_clock(head: pd.DataFrame, free: Sequence[str], time: str) -> tuple[str
     return time, ""
 
 
-def _is_numeric(column: pd.Series, decimal: str) -> bool:
+def _reason_against_time(column: pd.Series) -> str:
+    """Returns why a column with the name of times is none; '' if it is one."""
+    filled = column.dropna()
+    if not len(filled):
+        return "empty" if len(column) else ""
+    if not _is_numeric(column):
+        stamps = parse_times(filled, next(iter(find_time_formats(filled)), ""))
+        return "" if stamps.notna().mean() > 0.5 else f"named like times, but {str(filled.iloc[0])[:30]!r} is none"
+    numbers = parse_numbers(filled, ".")
+    if len(numbers) < 2 or rises(numbers) or in_our_time(numbers):
+        return ""
+    return "named like times, but does not rise; data.timestamp_column or data.value_columns can name it"
+
+
+def _reason_against(column: pd.Series, name: str) -> str:
+    """Returns why a column is left out; '' if it has values."""
+    if is_answer_name(name):
+        return ANSWER
+    if not len(column):
+        return ""
+    if not column.notna().any():
+        return "without a name, and empty" if is_unnamed(name) else "empty"
+    if looks_like_times(column):
+        return "further times"
+    if not _is_numeric(column):
+        return f"text, such as {str(column.dropna().iloc[0]).strip()[:30]!r}"
+    numbers = parse_numbers(column, ".").dropna()
+    whole = len(numbers) > 0 and bool((numbers % 1 == 0).all())
+    if is_time_name(name):
+        return "named like times"
+    if whole and may_be_answer_name(name) and numbers.nunique() <= _FEW:
+        return ANSWER
+    if whole and is_index_name(name):
+        return "an index"
+    if whole and is_id_name(name):
+        return "an id"
+    if len(numbers) >= _JUDGED_ROWS and whole and (np.diff(numbers) == 1).all():
+        return _COUNTS_ROWS
+    if len(numbers) >= _JUDGED_ROWS and whole and looks_like_clock_counts(numbers):
+        return "like times since 1970"
+    return ""
+
+
+def _fall_back(columns: Sequence[str], reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the columns that are values if no other is: those that only their contents speak against."""
+    return tuple(name for name in columns if reasons[name] == _COUNTS_ROWS)
+
+
+def _may_name_series(column: pd.Series, name: str) -> bool:
+    """Returns whether a column may tell which series each row belongs to: an id that comes more than once."""
+    return is_id_name(name) and 1 <= column.nunique() <= max(1, len(column) // 2)
+
+
+def _is_constant(column: pd.Series) -> bool:
+    return column.nunique() < 2 and len(column) > 1
+
+
+def _is_numeric(column: pd.Series) -> bool:
     """Returns whether most cells of a column are numbers; other cells are rejected later, by row."""
-    if pd.api.types.is_numeric_dtype(column) or not column.notna().any():  # an empty column may be numeric
+    if pd.api.types.is_numeric_dtype(column):
         return True
     if pd.api.types.is_datetime64_any_dtype(column):
         return False
-    return bool(parse_numbers(column.dropna(), decimal).notna().mean() > 0.5)
+    filled = column.dropna()
+    return any(parse_numbers(filled, sign).notna().mean() > 0.5 for sign in ".,")
+
+
+def _with_reasons(names: Sequence[str], reasons: Mapping[str, str]) -> str:
+    """Lists columns by reason: 'a, b (an index); c (empty)'."""
+    by_reason: dict[str, list[str]] = {}
+    for name in names:
+        by_reason.setdefault(reasons[name], []).append(name)
+    return "; ".join(f"{listed(group)} ({reason})" for reason, group in by_reason.items())

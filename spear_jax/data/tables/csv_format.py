@@ -4,17 +4,27 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
+import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from spear_jax.data.tables.cells import find_decimal_sign, find_delimiter, is_number, split_line, starts_with_date
 from spear_jax.data.tables.columns import check_unique
+from spear_jax.data.tables.names import is_unnamed
+from spear_jax.data.tables.numbers import is_number, revealed_sign
+from spear_jax.data.tables.times import starts_with_date
 from spear_jax.errors import InputError, one_line
 
 SNIFFED_BYTES = 1 << 16
+_SNIFFED_LINES = 100  # that decide on delimiter and header
+_DELIMITERS = ",;\t|"
+_COMMENT = "#"
+_MEASURED = re.compile(r"[-+\d\s.,:;/TZ]*")  # no name, but numbers and times, with any decimal sign
+_SHOWN = 60  # characters of a line in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,57 +33,80 @@ class CsvFormat:
 
     Attributes:
       delimiter: the sign between two cells.
-      decimal: the decimal sign; '' if no number seen so far reveals it.
-      remark: a remark if the decimal sign is a guess, else ''.
+      decimal: the decimal sign that the first rows tell; '' if none does.
+      skipped: the number of lines before the header: comments, titles, and the directive sep= of Excel.
+      remark: a sentence if such lines are left out, else ''.
     """
 
     delimiter: str
     decimal: str
-    remark: str
+    skipped: int = 0
+    remark: str = ""
 
     @classmethod
-    def sniff(cls, start: bytes) -> "CsvFormat":
+    def sniff(cls, start: bytes, decimal: str = "") -> "CsvFormat":
         """Detects the format from the first bytes of a CSV, at most `SNIFFED_BYTES`.
+
+        Args:
+          start: the first bytes.
+          decimal: the decimal sign if the user named it, else ''.
 
         Raises:
           InputError: it is not a CSV in UTF-8 with a header line.
         """
-        lines = [line for line in _decode(start).splitlines() if line.strip()]
-        if not lines:
+        numbered = [(number, line) for number, line in enumerate(io.StringIO(_decode(start))) if line.strip()]
+        if len(start) == SNIFFED_BYTES and len(numbered) > 1:  # the last line, or a number in it, may be cut
+            numbered.pop()
+        if not numbered:
             raise InputError("is empty; expected a CSV with a header line")
-        delimiter = find_delimiter(lines[0])
-        names = [name.strip() for name in split_line(lines[0], delimiter)]
-        if lines[0].lower().startswith("sep="):
-            raise InputError(f"row 1 is {lines[0]!r}, an Excel directive; expected a header line")
-        if all(is_number(name) or starts_with_date(name) for name in names):
-            raise InputError(f"row 1 is {lines[0][:60]!r}; expected a header line")
-        check_unique(names)
-        rows = lines[1:-1] if len(start) == SNIFFED_BYTES else lines[1:]  # the last line, or a number in it, may be cut
-        decimal, remark = find_decimal_sign(list(csv.reader(rows, delimiter=delimiter)), delimiter)
-        if delimiter == ",":  # decimal commas would be quoted, and would have been found
-            decimal = decimal or "."
-        return cls(delimiter, decimal, remark)
+        delimiter = ""
+        if numbered[0][1].lower().startswith("sep=") and len(numbered[0][1].strip()) <= 5:
+            delimiter = numbered.pop(0)[1][4:5].strip("\r\n") or "\t"
+        before = len(numbered)
+        while numbered[0][1].lstrip().startswith(_COMMENT) and len(numbered) > 1:
+            numbered.pop(0)
+        lines = [line for _, line in numbered]
+        delimiter = delimiter or find_delimiter(lines)
+        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+        header = _find_header(rows[:_SNIFFED_LINES]) if len(rows) == len(lines) else 0
+        names = [name.strip() for name in rows[header]]
+        if all(all(map(is_number, name.split())) or starts_with_date(name) for name in names):
+            raise InputError(_without_header(lines[header]))
+        check_unique([name for name in names if not is_unnamed(name)])
+        columns = itertools.zip_longest(*rows[header + 1 :], fillvalue="")
+        decimal = decimal or revealed_sign([[cell or "" for cell in column] for column in columns])
+        titles = before - len(numbered) + header
+        remark = f"lines before the header that are left out: {titles}" if titles else ""
+        return cls(delimiter, decimal, numbered[header][0], remark)
 
-    def read(self, file: io.BufferedIOBase, rows: int) -> Iterator[pd.DataFrame]:
+    def read(self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Reads frames of `rows` rows, as text if the decimal sign is not known.
+
+        Args:
+          file: the file, open at its beginning.
+          rows: rows in a frame; the last one may have fewer.
+          columns: names of the columns to read; None for all.
 
         Raises:
           ValueError: a row has more cells than there are column names.
         """
         # Cells that pandas leaves as text are parsed later; if the decimal sign is also the delimiter, these are all
-        # cells.
-        decimal = self.decimal if self.decimal != self.delimiter else "."
-        numbers: dict[str, Any] = {"decimal": decimal} if self.decimal else {"dtype": str}
+        # cells. A comma is the decimal sign of a CSV that is divided by commas only where cells are quoted.
+        known = self.decimal or ("." if self.delimiter == "," else "")
+        options: dict[str, Any] = {"decimal": known if known != self.delimiter else "."} if known else {"dtype": str}
+        if columns is not None:
+            options["usecols"] = lambda name: str(name).strip() in columns
         with refuse_extra_cells():
             frames = pd.read_csv(
                 file,
                 sep=self.delimiter,
                 skipinitialspace=True,
+                skiprows=self.skipped,
                 index_col=False,
                 chunksize=rows,
                 encoding="utf-8-sig",
                 low_memory=False,
-                **numbers,
+                **options,
             )
         while True:
             with refuse_extra_cells():
@@ -81,6 +114,65 @@ class CsvFormat:
             if frame is None:
                 return
             yield frame.rename(columns=str.strip)
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """Splits a line of a CSV into its cells."""
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+
+
+def find_delimiter(lines: Sequence[str]) -> str:
+    """Returns the delimiter of a CSV, given its first lines, header first; a comma if there is one column.
+
+    It divides most lines into the same number of cells, and into more than any other such delimiter: signs inside the
+    header alone, as in the legend of a figure, do not count.
+    """
+    cells = {}
+    for sign in _DELIMITERS:
+        rows = [split_line(line, sign) for line in lines[:_SNIFFED_LINES]]
+        usual, agreeing = Counter(map(len, rows)).most_common(1)[0]
+        header = next(row for row in rows if len(row) >= usual)
+        if 2 * agreeing > len(rows) and not all(_MEASURED.fullmatch(cell) for cell in header):
+            cells[sign] = usual
+    if max(cells.values(), default=0) < 2:
+        cells = {sign: len(split_line(lines[0], sign)) for sign in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda sign: cells.get(sign, 0))
+
+
+def _find_header(rows: Sequence[Sequence[str]]) -> int:
+    """Returns the number of the header among the first rows: the first that is as long as most rows are.
+
+    Earlier ones are titles. A row that leaves most of its names out is one of groups, above the header proper.
+    """
+    if len(rows) < 3:
+        return 0
+    cells = Counter(map(len, rows)).most_common(1)[0][0]
+    if cells < 2:
+        return 0
+    header = next((number for number, row in enumerate(rows) if len(row) >= cells), 0)
+    if header and any(map(is_number, rows[header])):  # a row of numbers: the header is one of the shorter lines
+        return 0
+    groups, below = rows[header], rows[header + 1] if header + 1 < len(rows) else []
+    named = [cell for cell in groups if cell.strip()]
+    if len(below) == len(groups) and len(set(named)) < len(groups) - 1 and _are_names(below):
+        return header + 1
+    return header
+
+
+def _are_names(row: Sequence[str]) -> bool:
+    filled = [cell.strip() for cell in row]
+    return len(set(filled)) == len(filled) and not any(is_number(cell) or starts_with_date(cell) for cell in filled)
+
+
+def _without_header(line: str) -> str:
+    """Returns the message about a first row of numbers."""
+    shown = line.strip()
+    if len(shown.split()) > 3 and all(map(is_number, shown.split())):
+        return (
+            "has numbers between spaces and no header line; write one number per line, below a line with the name of"
+            " the column (the archive of UCR: the file's name ends with the last training row and the anomaly's rows)"
+        )
+    return f"row 1 is {shown[:_SHOWN]!r}; expected a header line"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Reads CSV and Parquet files.
 
-Every numeric column is a series. Time and label columns, delimiter, decimal sign and compression are detected or named
-by the user. Rows keep the file's order; gaps, repeated and backward time stamps are reported, not repaired.
+Roles of columns, delimiter, decimal sign and compression are detected or named by the user. Rows keep the file's order;
+gaps, repeated and backward time stamps are reported, not repaired.
 """
 
 import bz2
@@ -10,7 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,12 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
 
-from spear_jax.data.tables.cells import parse_times
-from spear_jax.data.tables.columns import UNNAMED, Columns
+from spear_jax.data.series import ColumnRole
+from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
+from spear_jax.data.tables.names import is_unnamed
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows
+from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.times import parse_times
 from spear_jax.errors import InputError, one_line
+from spear_jax.storage import check_no_pointer
 
 CHUNK_ROWS = 1 << 16
 _HEAD_ROWS = 1000  # rows from which columns are chosen
@@ -60,21 +64,12 @@ class TableFile:
       bytes_read: bytes read up to the current chunk, for a progress bar.
       columns: the roles of the columns.
       series_names: a name per value column.
+      ranges: the range of each value column in the training, None for a new one; empty if there was no training.
       remarks: remarks on the rows that the last call of `chunks` has yielded so far.
     """
 
-    def __init__(
-        self,
-        path: epath.Path,
-        name: str,
-        *,
-        named: Columns = UNNAMED,
-        usual: Columns = UNNAMED,
-        labelled: bool = True,
-    ) -> None:
-        """Examines the beginning of a file, and all its times if days and months cannot be told apart there.
-
-        For `named` and `usual`, see `choose_columns`; a column of labels may contain anything unless `labelled`.
+    def __init__(self, path: epath.Path, name: str, options: TableOptions) -> None:
+        """Examines the beginning of a file, and more if that leaves open what columns or times are.
 
         Raises:
           InputError: it is neither CSV nor Parquet, or lacks a column.
@@ -83,17 +78,42 @@ class TableFile:
         self._is_parquet = path.suffix.lower() in _PARQUET
         with self._errors("cannot be read"):
             self.size = path.stat().length  # fails for a symbolic link to nothing
-            self._csv = None if self._is_parquet else self._sniff()
+        check_no_pointer(path)
+        with self._errors("cannot be read"):
+            self._csv = None if self._is_parquet else self._sniff(options.decimal)
         kind = "Parquet" if self._is_parquet else "CSV"
         self._unreadable = f"cannot be read as {kind}"
         with self._errors(self._unreadable):
-            head = next(self._frames(_HEAD_ROWS), pd.DataFrame())
-            self._parser = RowParser(head, self._csv, named=named, usual=usual, labelled=labelled)
+            head = self._with_late_cells(next(self._frames(_HEAD_ROWS), pd.DataFrame()), options)
+            self._parser = RowParser(head, self._csv, options)
         if len(self._parser.time_formats) > 1:
             self._parser.time_formats = self._narrow_down(self._parser.time_formats)
         self.columns = self._parser.columns
+        self.ranges: Sequence[tuple[float, float] | None] = ()
         self.series_names = name_series(name, self.columns)
         self.remarks = Remarks(self.columns)
+
+    @property
+    def time_format(self) -> str:
+        """Returns the format of the times, see `find_time_formats`; '' without times."""
+        return next(iter(self._parser.time_formats), "")
+
+    @property
+    def roles(self) -> list[ColumnRole]:
+        """Returns the role of each column, with the reason."""
+        columns = self.columns
+        zone = "UTC, or with an offset from it" if self.has_offsets else "without a zone"
+        named = {columns.time: "time", columns.clock: "time of day", columns.label: "label"}
+        roles = dict.fromkeys(columns.values, "value") | dict.fromkeys(columns.left_out, "left out") | named
+        reasons = {**columns.reasons, columns.time: f"{columns.reasons.get(columns.time)}; {self.time_format}, {zone}"}
+        return [
+            ColumnRole(self.path.name, name, roles[name], reasons[name]) for name in columns.reasons if name in roles
+        ]
+
+    @property
+    def has_offsets(self) -> bool:
+        """Returns whether times are given with their offset from UTC, or count from an instant in UTC."""
+        return self._parser.offset
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Rows]:
         """Yields the file's rows, in order.
@@ -102,7 +122,7 @@ class TableFile:
           InputError: a row cannot be parsed; names it.
         """
         first = 0
-        self.remarks = Remarks(self.columns)
+        self.remarks = Remarks(self.columns, self.ranges)
         frames = self._frames(rows)
         while True:
             with self._errors(f"{self._unreadable} after row {first}"):
@@ -110,22 +130,28 @@ class TableFile:
                 if frame is None:
                     return
                 chunk = self._parser.parse(frame, first)
-            self.remarks.add(chunk, [self._parser.decimal_remark, self._parser.time_remark])
+            self.remarks.add(chunk, [*self._parser.remarks, self._parser.time_remark])
             yield chunk
             first += len(chunk)
 
     def read(self) -> Rows:
-        """Reads all rows at once."""
+        """Reads all rows at once, and leaves out columns that never change, if others do."""
         empty = Rows(0, np.zeros(0, np.int64), np.zeros((0, len(self.columns.values))), None, 0)
         chunks = list(self.chunks()) or [empty]
         labels = [chunk.labels for chunk in chunks if chunk.labels is not None]
-        return Rows(
+        rows = Rows(
             first=0,
             times=np.concatenate([chunk.times for chunk in chunks]),
             values=np.concatenate([chunk.values for chunk in chunks]),
             labels=np.concatenate(labels) if labels else None,
             infinite=sum(chunk.infinite for chunk in chunks),
         )
+        idle = self.remarks.leave_out_idle()
+        self.series_names = [name for name, out in zip(self.series_names, idle, strict=True) if not out]
+        self.columns = self.columns.without(
+            {name: "constant or empty" for name, out in zip(self.columns.values, idle, strict=True) if out}
+        )
+        return rows.without(idle)
 
     @contextmanager
     def _errors(self, problem: str) -> Iterator[None]:
@@ -133,7 +159,7 @@ class TableFile:
         try:
             yield
         except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
+            raise type(error)(f"{self.path}: {error}") from error
         except UNREADABLE as error:
             raise InputError(f"{self.path}: {problem} ({one_line(error)})") from error
 
@@ -141,19 +167,35 @@ class TableFile:
         suffix = self.path.suffix.lower()
         return _OPENERS[suffix](raw) if suffix in _OPENERS else raw
 
-    def _sniff(self) -> CsvFormat:
+    def _sniff(self, decimal: str) -> CsvFormat:
         with self.path.open("rb") as raw, self._open(raw) as file:
-            return CsvFormat.sniff(file.read(SNIFFED_BYTES))
+            return CsvFormat.sniff(file.read(SNIFFED_BYTES), decimal)
 
-    def _frames(self, rows: int) -> Iterator[pd.DataFrame]:
+    def _with_late_cells(self, head: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
+        """Returns the first rows, and in columns that are empty there, later cells, which tell what the column is."""
+        chosen = (*options.named.values, *options.usual.values, options.named.time, options.named.label)
+        empty = [name for name in head if not (head[name].notna().any() or is_unnamed(str(name)) or name in chosen)]
+        if len(head) < _HEAD_ROWS:
+            return head
+        head = head.copy()
+        with suppress(*UNREADABLE):  # `chunks` reports these errors
+            for frame in self._frames(CHUNK_ROWS, empty) if empty else ():
+                for name in [name for name in empty if frame[name].notna().any()]:
+                    head[name] = frame[name].dropna().head(_HEAD_ROWS).reset_index(drop=True).reindex(head.index)
+                    empty.remove(name)
+                if not empty:
+                    break
+        return head
+
+    def _frames(self, rows: int, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
         with self.path.open("rb") as raw:
             if self._csv:
                 with self._open(raw) as file:
-                    for frame in self._csv.read(file, rows):
+                    for frame in self._csv.read(file, rows, columns):
                         self.bytes_read = raw.tell()
                         yield frame
                 return
-            for batch in pa.parquet.ParquetFile(raw).iter_batches(batch_size=rows):
+            for batch in pa.parquet.ParquetFile(raw).iter_batches(batch_size=rows, columns=columns):
                 self.bytes_read = raw.tell()
                 # Without pandas metadata, an index is an ordinary column.
                 frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)

@@ -3,17 +3,17 @@
 import io
 import itertools
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.tables.cells import parse_times
-from spear_jax.data.tables.columns import UNNAMED, Columns
 from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
 from spear_jax.data.tables.file import UNREADABLE, name_series
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows, first_cell
+from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.times import parse_times
 from spear_jax.errors import InputError, one_line
 
 _WAKE_SECONDS = 1.0
@@ -30,20 +30,14 @@ class LiveTable:
       name: name of the table, used in the names of its series.
       columns: the roles of the columns.
       series_names: a name per value column.
+      ranges: the range of each value column in the training, None for a new one; empty if there was no training.
       error: the error that ended `chunks` before the end of the input, if any.
     """
 
-    def __init__(
-        self,
-        raw: io.RawIOBase,
-        report: Callable[[str], None],
-        *,
-        named: Columns = UNNAMED,
-        usual: Columns = UNNAMED,
-    ) -> None:
-        """Waits for the header line and the first row of an input with a file descriptor.
+    def __init__(self, raw: io.RawIOBase, report: Callable[[str], None], options: TableOptions) -> None:
+        """Waits for the header line and the first row of an input with a file descriptor; lines of comments precede it.
 
-        `report` is called with each remark as soon as it comes up; for `named` and `usual`, see `choose_columns`.
+        `report` is called with each remark as soon as it comes up.
 
         Raises:
           InputError: it is not a CSV, or lacks a column.
@@ -53,17 +47,18 @@ class LiveTable:
         self._raw, self._report, self._ended = raw, report, False
         self._header, self._first_row = _read_line(raw), _read_line(raw)
         try:
-            self._csv = CsvFormat.sniff(self._header + self._first_row)
+            self._csv = CsvFormat.sniff(self._header + self._first_row, options.decimal)
             if not self._first_row:
                 raise InputError("has a header but no rows")
             head = self._frame(self._first_row)
-            self._parser = _LiveRowParser(head, self._csv, named=named, usual=usual, labelled=False)
+            self._parser = _LiveRowParser(head, self._csv, options)
             self._parser.report = report
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
         except UNREADABLE as error:
             raise InputError(f"{self.path}: cannot be read as CSV ({one_line(error)})") from error
         self.columns = self._parser.columns
+        self.ranges: Sequence[tuple[float, float] | None] = ()
         self.series_names = name_series(self.name, self.columns)
 
     def chunks(self) -> Iterator[Rows]:
@@ -76,10 +71,10 @@ class LiveTable:
             self._report(
                 f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)"
             )
-        remarks = Remarks(self.columns)
+        remarks = Remarks(self.columns, self.ranges)
         reported: list[str] = []
         for chunk in self._parsed():
-            remarks.add(chunk, [self._parser.decimal_remark])
+            remarks.add(chunk, self._parser.remarks)
             for remark in remarks.news():
                 self._report(f"up to row {chunk.first + len(chunk)}: {remark}")
                 reported.append(remark)
@@ -167,7 +162,7 @@ class _LiveRowParser(RowParser):
 
 
 def _read_line(raw: io.RawIOBase) -> bytes:
-    """Reads the next non-blank line; returns nothing at the end of the input."""
-    while (line := raw.readline()) and not line.strip():
+    """Reads the next line that is neither blank nor a comment; returns nothing at the end of the input."""
+    while (line := raw.readline()) and (not line.strip() or line.lstrip().startswith(b"#")):
         pass
     return line

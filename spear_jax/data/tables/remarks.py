@@ -7,24 +7,22 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.extremes import OutsideRange
 from spear_jax.data.tables.rows import Rows
+from spear_jax.data.tables.times import EARLIEST, latest
 
 _COUNTER_ROWS = 20  # number of rows from which a column that rises by whole numbers counts as a counter
 _USUAL_STEPS = 100  # number of time steps whose median is the usual step
-_EARLIEST = pd.Timestamp("1980-01-01").value
-
-_LONG_TABLE = (
-    "if another column names the sensor of each row, this is a long table: write a column or a file per sensor (see"
-    " docs/data_formats.md)"
-)
+_MOST_SECONDS = 10 * 366 * 86_400  # times since the start of a recording, which count from 0
 
 
 class Remarks:
     """Remarks on the rows of a table, collected chunk by chunk; iterating yields sentences."""
 
-    def __init__(self, columns: Columns) -> None:
-        """Starts without rows."""
+    def __init__(self, columns: Columns, ranges: Sequence[tuple[float, float] | None] = ()) -> None:
+        """Starts without rows; `ranges` are those of the training, see `OutsideRange`."""
         self._columns = columns
+        self._outside = OutsideRange(columns.values[: len(ranges)], ranges)
         self._guesses: list[str] = []
         width = len(columns.values)
         self._rows = self._infinite = 0
@@ -35,7 +33,9 @@ class Remarks:
         self._first_steps = np.zeros(0, np.int64)  # nanoseconds
         self._usual_step = 0.0
         self._repeated = self._backward = self._gaps = 0
+        self._earliest, self._latest = np.iinfo(np.int64).max, np.iinfo(np.int64).min
         self._reported: set[int] = set()
+        self._left_out: list[str] = []
 
     def add(self, rows: Rows, guesses: Sequence[str]) -> None:
         """Examines the next rows.
@@ -48,6 +48,7 @@ class Remarks:
         self._rows += len(rows)
         self._infinite += rows.infinite
         self._add_values(rows.values)
+        self._outside.add(rows.values)
         self._add_times(rows.times)
 
     def _add_values(self, values: Float[np.ndarray, "rows columns"]) -> None:
@@ -65,13 +66,16 @@ class Remarks:
         if len(forward) and len(self._first_steps) < _USUAL_STEPS:
             self._first_steps = np.concatenate([self._first_steps, forward])
             self._usual_step = float(np.median(self._first_steps))
+        if len(times):
+            self._earliest = min(self._earliest, int(times.min()))
+            self._latest = max(self._latest, int(times.max()))
         self._repeated += int((steps == 0).sum())
         self._backward += int((steps < 0).sum())
         self._gaps += int((steps > 1.5 * self._usual_step).sum()) if self._usual_step else 0
 
     def _at_any_row(self) -> list[str]:
         """Returns the remarks that any row may cause, one per kind; '' for no remark."""
-        columns, left_out = self._columns, ", ".join(self._columns.left_out)
+        columns = self._columns
         order = "rows keep the file's order, which should be that of time"
         usual = f"where the usual step is {self._usual_step / 1e9:g} s"
         counts = (
@@ -83,13 +87,31 @@ class Remarks:
         return [
             *self._guesses,
             f"times are those of {columns.time!r} and {columns.clock!r} together" if columns.clock else "",
-            f"columns that are left out (no numbers, or another label): {left_out}" if left_out else "",
+            columns.remark,
             *(
                 f"{count} {noun}{f's{many}' if count > 1 else one}{rest}" if count else ""
                 for count, noun, one, many, rest in counts
             ),
-            _LONG_TABLE if self._repeated and columns.left_out and len(columns.values) == 1 else "",
+            self._unlikely_times(),
+            self._outside.remark,
         ]
+
+    def _unlikely_times(self) -> str:
+        """Returns a sentence about times long ago or in the future; '' if there are none."""
+        if self._latest < self._earliest:
+            return ""
+        first, last = pd.Timestamp(self._earliest), pd.Timestamp(self._latest)
+        if self._latest >= latest():
+            year_1904 = last - pd.Timedelta(days=24_107)
+            return (
+                f"times lie in the future ({last}); numbers are read as counts since 1970, and {year_1904.year} if they"
+                " count from 1904, as in LabVIEW"
+            )
+        if self._earliest >= EARLIEST:
+            return ""
+        if self._earliest >= 0 and self._latest < _MOST_SECONDS * 10**9:
+            return f"the times end in {last.year}: are they seconds since 1970, or since the start of a recording?"
+        return f"times lie long ago ({first}); numbers are read as counts since 1970"
 
     def news(self) -> Iterator[str]:
         """Yields a sentence for each kind of remark that is new since the last call."""
@@ -103,16 +125,29 @@ class Remarks:
             yield "no rows: left out"
             return
         yield from filter(None, self._at_any_row())
-        if len(self._last_time) and 0 <= self._last_time[0] < _EARLIEST:
-            yield f"the times end in {pd.Timestamp(self._last_time[0]).year}: are they seconds since 1970?"
-        for name, smallest, largest in zip(self._columns.values, self._smallest, self._largest, strict=True):
-            if smallest > largest:
-                yield f"column {name!r} has no value at all"
-            elif smallest == largest:
-                yield f"column {name!r} is constant ({smallest:g})"
+        for name, problem in self._idle().items():
+            yield f"column {name!r} {problem}{': left out' if name in self._left_out else ''}"
         for name, counter in zip(self._columns.values, self._counter, strict=True):
-            if counter and self._rows >= _COUNTER_ROWS:
+            if counter and self._rows >= _COUNTER_ROWS and name not in self._left_out:
                 yield (
                     f"column {name!r} only rises, by whole numbers: a counter, or times? data.value_columns names the"
                     " columns of values"
                 )
+
+    def leave_out_idle(self) -> list[bool]:
+        """Returns which columns are left out since they never change in any row, unless the user named them."""
+        idle = self._idle()
+        idle_values = [name in idle and self._columns.reasons.get(name) == "numbers" for name in self._columns.values]
+        few = self._rows < _COUNTER_ROWS  # too few to tell
+        left_out = [False] * len(idle_values) if few or all(idle_values) else idle_values
+        self._left_out = [name for name, out in zip(self._columns.values, left_out, strict=True) if out]
+        return left_out
+
+    def _idle(self) -> dict[str, str]:
+        """Returns what is wrong with columns of one value, or none."""
+        extremes = zip(self._columns.values, self._smallest, self._largest, strict=True)
+        return {
+            name: "has no value at all" if smallest > largest else f"is constant ({smallest:g})"
+            for name, smallest, largest in extremes
+            if smallest >= largest
+        }

@@ -1,24 +1,23 @@
 """Parses frames of raw cells into rows of numbers, times and labels."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from spear_jax.data.series import LARGEST
-from spear_jax.data.tables.cells import (
-    find_decimal_sign,
-    find_time_formats,
-    join_dates_and_times,
-    parse_numbers,
-    parse_times,
-)
-from spear_jax.data.tables.columns import Columns, choose_columns
+from spear_jax.data.tables.columns import choose_columns
 from spear_jax.data.tables.csv_format import CsvFormat
-from spear_jax.errors import InputError
+from spear_jax.data.tables.names import time_unit
+from spear_jax.data.tables.numbers import DecimalSign, parse_numbers
+from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.times import TICKS, find_time_formats, join_dates_and_times, parse_stamps
+from spear_jax.errors import InputError, listed
 
-_LABELS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+NORMAL = frozenset(("0", "0.0", "false", "normal", "ok", "no", "n", "nominal", "healthy", "benign", "good"))
+_ANOMALOUS = frozenset(("1", "1.0", "true", "anomaly", "anomalous", "abnormal", "attack", "outlier", "yes", "y"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,36 +41,47 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
+    def without(self, dropped: Sequence[bool]) -> "Rows":
+        """Returns the rows without some columns of values."""
+        return dataclasses.replace(self, values=self.values[:, ~np.array(dropped, bool)])
+
 
 class RowParser:
-    """Parses the frames of one table.
+    """Parses the frames of one table, in order.
 
     Attributes:
       columns: the roles of the table's columns.
       time_formats: the possible formats of the times: two as long as days and months cannot be told apart, of which the
         first is used.
-      decimal_remark: a sentence if the decimal sign is a guess, else ''.
+      offset: whether times are given with their offset from UTC, or count from an instant in UTC.
     """
 
-    def __init__(
-        self,
-        head: pd.DataFrame,
-        csv_format: CsvFormat | None,
-        *,
-        named: Columns,
-        usual: Columns,
-        labelled: bool,
-    ) -> None:
-        """Chooses columns and time format from the first rows; the format of Parquet is None.
-
-        For `named` and `usual`, see `choose_columns`; a column of labels may contain anything unless `labelled`.
-        """
-        self._csv, self._labelled = csv_format, labelled
-        self._decimal = csv_format.decimal if csv_format else "."
-        self.decimal_remark = csv_format.remark if csv_format else ""
-        self.columns = choose_columns(head, named, usual, self._decimal or ".")
+    def __init__(self, head: pd.DataFrame, csv_format: CsvFormat | None, options: TableOptions) -> None:
+        """Chooses columns and time format from the first rows; the format of other tables than CSV is None."""
+        self._reading, self._csv = options, csv_format
+        self._sign = DecimalSign(options.decimal or (csv_format.decimal if csv_format else ""), self._delimiter)
+        self.columns = choose_columns(head, options.named, options.usual)
         # One format for all rows: parsed cell by cell, 12/01 and 13/01 would be months apart.
-        self.time_formats = find_time_formats(self.stamps(head)) if self.columns.time else []
+        self.time_formats: list[str] = []
+        self.offset = False
+        if self.columns.time:
+            self.time_formats = find_time_formats(self.stamps(head), time_unit(self.columns.time))
+            self.offset = bool(parse_stamps(self.stamps(head), next(iter(self.time_formats), ""))[1])
+        self._last: tuple[pd.DataFrame, Int[np.ndarray, stamps]] | None = None  # ids and time of the last row
+
+    @property
+    def _delimiter(self) -> str:
+        return self._csv.delimiter if self._csv else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Returns a sentence for each guess but that of days and months, always in the same order; '' for none."""
+        time_format = next(iter(self.time_formats), "")
+        return [
+            self._csv.remark if self._csv else "",
+            self._sign.remark,
+            f"times are read as {TICKS} (100 ns since the year 1)" if time_format == TICKS else "",
+        ]
 
     @property
     def time_remark(self) -> str:
@@ -95,33 +105,33 @@ class RowParser:
         """Parses a frame.
 
         Raises:
-          InputError: a cell cannot be parsed; names row and column.
+          InputError: a cell cannot be parsed, or rows belong to several series; names row and column.
         """
         columns = self.columns
-        if not self._decimal:
-            self._find_decimal_sign(frame)
+        if not self._sign.revealed:
+            self._sign.add({name: frame[name] for name in columns.values})
         values = np.stack([self._parse_values(frame[name], first) for name in columns.values], axis=1)
+        for number in self._reading.missing:
+            values[values == number] = np.nan
+        times = self._parse_times(self.stamps(frame), first) if columns.time else np.zeros(0, np.int64)
+        if columns.series:
+            self._check_one_series(frame[list(columns.series)], times)
         infinite = np.abs(values) > LARGEST
+        labelled = columns.label and self._reading.labelled
         return Rows(
             first=first,
-            times=self._parse_times(self.stamps(frame), first) if columns.time else np.zeros(0, np.int64),
+            times=times,
             values=np.where(infinite, np.nan, values),
-            labels=_parse_labels(frame[columns.label], first) if columns.label and self._labelled else None,
+            labels=_parse_labels(frame[columns.label], first) if labelled else None,
             infinite=int(infinite.sum()),
         )
 
-    def _find_decimal_sign(self, frame: pd.DataFrame) -> None:
-        """Sets the decimal sign if a number in these rows reveals it."""
-        assert self._csv  # a CSV of which all cells are text
-        cells = frame[list(self.columns.values)].fillna("").to_numpy().tolist()
-        self._decimal, remark = find_decimal_sign(cells, self._csv.delimiter)
-        if self._decimal:
-            self.decimal_remark = remark
-
     def _parse_values(self, column: pd.Series, first: int) -> Float[np.ndarray, "rows"]:
-        decimal = self._decimal or "."
+        decimal = self._sign.sign or "."
         numbers = parse_numbers(column, decimal)
-        wrong = numbers.isna() & column.notna() & (column.astype(str).str.strip().str.lower() != "nan")
+        wrong = numbers.isna() & column.notna()
+        if wrong.any():
+            wrong &= column.astype(str).str.strip().str.lower() != "nan"
         if wrong.any():
             row, cell = first_cell(column, wrong, first)
             hint = f" (the decimal sign is {decimal!r})" if self._csv else ""
@@ -131,21 +141,46 @@ class RowParser:
     def _parse_times(self, column: pd.Series, first: int) -> Int[np.ndarray, "rows"]:
         self.settle_time_format(column, first)
         time_format = next(iter(self.time_formats), "")
-        times = parse_times(column, time_format)
+        times, offset = parse_stamps(column, time_format)
+        time, clock = self.columns.time, self.columns.clock
+        names = f"{time!r} with {clock!r}" if clock else repr(time)
         if times.isna().any():
             row, cell = first_cell(column, times.isna(), first)
-            time, clock = self.columns.time, self.columns.clock
-            names = f"{time!r} with {clock!r}" if clock else repr(time)
             hint = f" of the form {time_format}, as in the first rows" if "%" in time_format else ""
             hint += f"; data.timestamp_column={time} takes the dates alone" if clock else ""
             raise InputError(f"row {row}, column {names}: {cell} is not a time{hint}")
+        if len(column) and offset is not self.offset:
+            raise InputError(
+                f"rows {first + 1} to {first + len(column)}, column {names}: some times have an offset from UTC, as in"
+                " 12:00+02:00, and some have none; allowed: all or none"
+            )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
+
+    def _check_one_series(self, names: pd.DataFrame, times: Int[np.ndarray, "stamps"]) -> None:
+        """Checks that no other series begins: an id changes where the time does not rise, or there is no time."""
+        if self._last is not None:
+            names = pd.concat([self._last[0], names])
+            times = np.concatenate([self._last[1], times])
+        self._last = names.iloc[-1:], times[-1:]
+        before = names.shift(1)
+        changed = (names != before) & names.notna() & before.notna()
+        if len(times):
+            changed = changed[np.diff(times, prepend=times[:1] - 1) <= 0]
+        if not changed.to_numpy().any():
+            return
+        name = next(name for name in names if changed[name].any())
+        raise InputError(
+            f"column {name!r} tells series apart ({listed([str(cell) for cell in names[name].unique()], 3)}) whose rows"
+            " lie below one another; write a column or a file for each (docs/data_formats.md, long tables)"
+        )
 
 
 def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:
-    labels = column.astype(str).str.strip().str.lower().map(_LABELS)
-    if labels.isna().any():
-        row, cell = first_cell(column, labels.isna(), first)
+    words = column.astype(str).str.lower().str.replace(" ", "")  # SWaT has 'A ttack'
+    labels = words.isin(_ANOMALOUS)
+    wrong = ~labels & ~words.isin(NORMAL)
+    if wrong.any():
+        row, cell = first_cell(column, wrong, first)
         raise InputError(f"row {row}, column {column.name!r}: label is {cell}; allowed: 0 and 1")
     return labels.to_numpy(bool)
 

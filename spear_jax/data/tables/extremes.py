@@ -1,0 +1,111 @@
+"""Finds values that lie far outside of the others, or of the range of the training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from spear_jax.data.series import Series
+
+PARTS = 100  # of the range, of equal width, as by default the bins
+_MOST = 0.95  # of the values
+_FEW_PARTS = 5
+_NARROWER = 10  # times, without the extreme values
+_EXTREMES = 3  # different values that may stretch a range
+_SENTINELS = (999.0, 9999.0, 99999.0, 32767.0, 32768.0, 65535.0, 2147483647.0, 2147483648.0, 4294967295.0)
+_JUDGED = 20  # fewer values say little
+_OUTSIDE_SHARE = 0.1
+_ROUNDING = 1e-6  # of a range
+
+
+def fullest_part(values: Float[np.ndarray, "rows"]) -> float:
+    """Returns the share of values in the fullest of `PARTS` equal parts of their range; NaN without values."""
+    counts = _count_parts(values[np.isfinite(values)])
+    return float(counts.max() / counts.sum()) if counts.sum() else np.nan
+
+
+def find_extremes(values: Float[np.ndarray, "rows"]) -> list[float]:
+    """Returns values, such as -9999, that stretch the range until most others share few parts of it.
+
+    A few of them, without which the range is much narrower and takes more than two values; or the numbers that programs
+    write for missing values, if they lie far outside.
+    """
+    finite = np.sort(values[np.isfinite(values)])
+    if len(finite) < _JUDGED or finite[0] == finite[-1]:
+        return []
+    parts = np.sort(_count_parts(finite))[::-1]
+    crowded = int(np.searchsorted(np.cumsum(parts), _MOST * len(finite))) + 1 <= _FEW_PARTS
+    median, rest = finite[len(finite) // 2], finite
+    extremes: list[float] = []
+    for _ in range(_EXTREMES):
+        extreme = rest[0] if median - rest[0] > rest[-1] - median else rest[-1]
+        extremes.append(float(extreme))
+        rest = rest[rest != extreme]
+        if 2 * len(rest) <= len(finite) or len(np.unique(rest[:: max(1, len(rest) // 1000)])) <= 2:
+            return []
+        width, narrow = np.ptp(finite / 2), np.ptp(rest / 2)  # halves, whose range cannot overflow
+        if crowded and width > _NARROWER * narrow:
+            return sorted(extremes)
+        if width > 3 * narrow and all(abs(value) in _SENTINELS for value in extremes):
+            return sorted(extremes)
+    return []
+
+
+def remark_on_extremes(recorded: Sequence[Series]) -> list[str]:
+    """Returns a sentence for each series whose range is stretched by a few values."""
+    remarks = []
+    for series in recorded:
+        extremes = find_extremes(series.values)
+        if not extremes:
+            continue
+        counts = [f"{value:g} ({int((series.values == value).sum())})" for value in extremes]
+        share = fullest_part(series.values)
+        remarks.append(
+            f"series {series.name!r}: {share:.1%} of values lie in one of {PARTS} equal parts of the range, which"
+            f" {' and '.join(counts)} stretch; if they stand for missing values:"
+            f" data.missing_values={','.join(map(_text, extremes))}"
+        )
+    return remarks
+
+
+def _text(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _count_parts(finite: Float[np.ndarray, "values"]) -> np.ndarray:
+    if not len(finite):
+        return np.zeros(PARTS, int)
+    low, width = finite.min() / 2, np.ptp(finite / 2)
+    places = (finite / 2 - low) / width if width else np.zeros(len(finite))
+    return np.bincount(np.minimum((places * PARTS).astype(int), PARTS - 1), minlength=PARTS)
+
+
+class OutsideRange:
+    """Counts the values of columns that lie outside the range of the training."""
+
+    def __init__(self, names: Sequence[str], ranges: Sequence[tuple[float, float] | None]) -> None:
+        """Starts without values; the range of a column that was not in the training is None."""
+        self._names, self._ranges = names, ranges
+        self._outside, self._values = np.zeros(len(ranges), int), np.zeros(len(ranges), int)
+
+    def add(self, values: Float[np.ndarray, "rows columns"]) -> None:
+        """Examines the next rows."""
+        for i, limits in enumerate(self._ranges):
+            if limits:
+                low, high = limits
+                slack = _ROUNDING * (high - low)
+                column = values[:, i]
+                self._outside[i] += int(((column < low - slack) | (column > high + slack)).sum())
+                self._values[i] += int(np.isfinite(column).sum())
+
+    @property
+    def remark(self) -> str:
+        """Returns a sentence about columns that lie outside in many rows; '' for none."""
+        many = [
+            f"{name!r} ({outside / values:.1%} of values, trained from {limits[0]:g} to {limits[1]:g})"
+            for name, limits, outside, values in zip(
+                self._names, self._ranges, self._outside, self._values, strict=True
+            )
+            if limits and values >= _JUDGED and outside > _OUTSIDE_SHARE * values
+        ]
+        return f"outside the range of the training: {', '.join(many)}; their scores say little" if many else ""
