@@ -73,14 +73,18 @@ def check_same_data(config: ConfigDict, folder: epath.Path, loaded: LoadedSeries
     if config.data.name != "files" or not (folder / "config.json").exists():
         return
     there, here = read_json(folder / "config.json")["data"], config.data
+    changed = "values, labels or times"
     if (folder / DATA).exists():
-        same = read_json(folder / DATA).get("sha256") == loaded.digest()
+        stored, fingerprint = read_json(folder / DATA), loaded.fingerprint()
+        same = stored.get("sha256") == fingerprint["sha256"]
+        parts = [name for name in ("values", "labels", "times") if name in stored and stored[name] != fingerprint[name]]
+        changed = " and ".join(parts) or changed
     else:  # a run of an earlier version
         same = (there["dir"], there["intervals"]) == (here.dir, here.intervals)
     if not same:
         raise InputError(
             f"--workdir={folder}: contains a run on other data (config.data.dir={there['dir']!r} there, {here.dir!r}"
-            " here, with different values, labels or times); use a new folder"
+            f" here, with different {changed}); use a new folder"
         )
 
 
@@ -111,7 +115,7 @@ def open_folder(owned: OwnedFolder, config: ConfigDict, loaded: LoadedSeries) ->
         owned.begin()
         write_whole(folder / "config.json", to_json(config))
         if config.data.name == "files":
-            write_whole(folder / DATA, json.dumps({"sha256": loaded.digest()}))
+            write_whole(folder / DATA, json.dumps(loaded.fingerprint()))
     parallel.barrier("folder")
 
 

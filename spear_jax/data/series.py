@@ -119,6 +119,14 @@ class LoadedSeries(NamedTuple):
                 sha256.update(f"{array.dtype} {len(array)} ".encode() + array.tobytes())
         return sha256.hexdigest()
 
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the digest of everything, and one each of values, labels and times, which tell what has changed."""
+        digests = {name: hashlib.sha256() for name in ("values", "labels", "times")}
+        for item in self.series:
+            for digest, array in zip(digests.values(), (item.values, item.labels, item.timestamps), strict=True):
+                digest.update(array.tobytes())
+        return {"sha256": self.digest(), **{name: digest.hexdigest() for name, digest in digests.items()}}
+
 
 class ScaleRange(NamedTuple):
     """The values that are scaled to 0 and to 1 in a series, and the table column that it comes from."""

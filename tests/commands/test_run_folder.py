@@ -50,8 +50,11 @@ def test_a_finished_run_on_own_files_is_only_that_of_the_same_data(spear: Spear,
 def test_a_file_that_was_changed_in_its_place_is_other_data(spear: Spear, tmp_path: Path) -> None:
     run, table = tmp_path / "run", write_table(tmp_path / "a.csv")
     assert spear(*train(table, run)).code == 0
+    before = pd.read_csv(table)
     write_table(table, seed=1)
-    check_refusal(spear(*train(table, run)), "with different values, labels or times")
+    check_refusal(spear(*train(table, run)), "with different values)")
+    before.assign(label=before["label"][::-1].to_numpy()).to_csv(table, index=False)
+    check_refusal(spear(*train(table, run)), "with different labels)")
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_the_same_path_only(spear: Spear, tmp_path: Path) -> None:

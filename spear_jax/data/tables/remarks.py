@@ -13,7 +13,7 @@ from spear_jax.data.tables.times import EARLIEST, latest
 
 _COUNTER_ROWS = 20  # number of rows from which a column that rises by whole numbers counts as a counter
 _USUAL_STEPS = 100  # number of time steps whose median is the usual step
-_MOST_SECONDS = 10 * 366 * 86_400  # times since the start of a recording, which count from 0
+_MOST_SECONDS = 366 * 86_400  # times since the start of a recording, which count from 0
 
 
 class Remarks:

@@ -3,7 +3,7 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Spear, check_refusal, check_scores, command, results
+from own_files import load_files
 
-from spear_jax.data.series import LoadedSeries, Series
-from spear_jax.data.sources import files
-from spear_jax.data.tables.columns import Columns
-from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.series import Series
 from spear_jax.errors import InputError
 
 ROWS = 40
-
-
-def load_files(
-    path: str,
-    *,
-    timestamp_column: str = "",
-    value_columns: Sequence[str] = (),
-    label_column: str = "",
-    missing: tuple[float, ...] = (),
-    decimal: str = "",
-    **options: Any,
-) -> LoadedSeries:
-    named = Columns(timestamp_column, tuple(value_columns), label_column)
-    return files.load_files(path, TableOptions(named, decimal=decimal, missing=missing), **options)
 
 
 def frame() -> pd.DataFrame:
