@@ -15,7 +15,7 @@ import pandas as pd
 
 from spear_jax.data.tables.columns import check_unique
 from spear_jax.data.tables.names import is_unnamed
-from spear_jax.data.tables.numbers import is_number, revealed_sign
+from spear_jax.data.tables.numbers import has_ambiguous_point, is_number, revealed_sign
 from spear_jax.data.tables.times import starts_with_date
 from spear_jax.errors import InputError, one_line
 
@@ -34,12 +34,14 @@ class CsvFormat:
     Attributes:
       delimiter: the sign between two cells.
       decimal: the decimal sign that the first rows tell; '' if none does.
+      as_text: whether cells are read as text, since the first rows leave open what the signs in numbers mean.
       skipped: the number of lines before the header: comments, titles, and the directive sep= of Excel.
       remark: a sentence if such lines are left out, else ''.
     """
 
     delimiter: str
     decimal: str
+    as_text: bool
     skipped: int = 0
     remark: str = ""
 
@@ -73,11 +75,13 @@ class CsvFormat:
         if all(all(map(is_number, name.split())) or starts_with_date(name) for name in names):
             raise InputError(_without_header(lines[header]))
         check_unique([name for name in names if not is_unnamed(name)])
-        columns = itertools.zip_longest(*rows[header + 1 :], fillvalue="")
-        decimal = decimal or revealed_sign([[cell or "" for cell in column] for column in columns])
+        columns = list(itertools.zip_longest(*rows[header + 1 :], fillvalue=""))
+        decimal = decimal or revealed_sign(columns)
+        as_text = not decimal and (delimiter != "," or has_ambiguous_point(columns))
+        as_text |= decimal == delimiter  # numbers with a decimal comma are quoted, others would be read with a point
         titles = before - len(numbered) + header
         remark = f"lines before the header that are left out: {titles}" if titles else ""
-        return cls(delimiter, decimal, numbered[header][0], remark)
+        return cls(delimiter, decimal, as_text, numbered[header][0], remark)
 
     def read(self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Reads frames of `rows` rows, as text if the decimal sign is not known.
@@ -90,10 +94,8 @@ class CsvFormat:
         Raises:
           ValueError: a row has more cells than there are column names.
         """
-        # Cells that pandas leaves as text are parsed later; if the decimal sign is also the delimiter, these are all
-        # cells. A comma is the decimal sign of a CSV that is divided by commas only where cells are quoted.
-        known = self.decimal or ("." if self.delimiter == "," else "")
-        options: dict[str, Any] = {"decimal": known if known != self.delimiter else "."} if known else {"dtype": str}
+        # Cells that pandas leaves as text are parsed later.
+        options: dict[str, Any] = {"dtype": str} if self.as_text else {"decimal": self.decimal or "."}
         if columns is not None:
             options["usecols"] = lambda name: str(name).strip() in columns
         with refuse_extra_cells():

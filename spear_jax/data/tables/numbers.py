@@ -56,6 +56,11 @@ def revealed_sign(columns: Iterable[Sequence[str]]) -> str:
     return ""
 
 
+def has_ambiguous_point(columns: Iterable[Sequence[str]]) -> bool:
+    """Returns whether a number such as 1.250 may be a fraction or thousands."""
+    return any(_AMBIGUOUS["."].fullmatch(cell) for column in columns for cell in number_cells(column))
+
+
 def number_cells(column: Sequence[str]) -> list[str]:
     """Returns the non-empty cells of a column if most of them are numbers, else none."""
     filled = [cell.strip() for cell in column if cell.strip()]
@@ -104,19 +109,27 @@ class DecimalSign:
             if self.revealed:
                 return
             if pd.api.types.is_numeric_dtype(column):
-                self._add_numbers(name, column)
+                if self._delimiter:  # other tables' numbers were never text
+                    self._add_numbers(name, column)
             else:
                 self._add_text(name, column)
         if not self.revealed and self._ambiguous:
             self._guess()
 
     def _add_numbers(self, name: str, column: pd.Series) -> None:
+        """Examines numbers that were parsed with a decimal point; 1.250 has lost its last digit."""
         numbers = column.dropna().to_numpy()
-        numbers = numbers[np.isfinite(numbers.astype(np.float64))]
-        if len(numbers) and (numbers % 1 != 0).any():
-            self._reveal(".", str(numbers[numbers % 1 != 0][0]))
-        elif len(numbers):
-            largest = str(int(np.abs(numbers).max()))
+        numbers = np.abs(numbers[np.isfinite(numbers.astype(np.float64))])
+        fractions = numbers[numbers % 1 != 0] if numbers.dtype.kind == "f" else numbers[:0]
+        if len(fractions):
+            thousandths = 1000 * fractions
+            certain = (np.abs(np.round(thousandths) - thousandths) > 1e-6 * thousandths) | (fractions < 1)
+            if certain.any() or 2 * (np.round(thousandths) % 10 == 0).sum() > len(fractions):
+                self._reveal(".", f"{fractions[np.argmax(certain)]:g}")
+                return
+            self._ambiguous.setdefault(name, f"{fractions[0]:.3f}")
+        if len(numbers) > len(fractions):
+            largest = str(int(numbers[numbers % 1 == 0].max()))
             self._whole[name] = max(self._whole.get(name, ""), largest, key=len)
 
     def _add_text(self, name: str, column: pd.Series) -> None:
@@ -132,9 +145,6 @@ class DecimalSign:
     def _guess(self) -> None:
         """Chooses a sign although every number with one can be read in two ways."""
         examples = {sign: cell for cell in self._ambiguous.values() for sign in ",." if sign in cell}
-        if "." in examples and self._delimiter == ",":  # programs that divide cells by commas write decimal points
-            self._reveal(".", examples["."])
-            return
         if len(examples) > 1:
             raise InputError(_doubt(examples[","], f"{examples['.']} has the other sign"))
         ((between, example),) = examples.items()

@@ -78,9 +78,9 @@ def tables(draw: st.DrawFn) -> Drawn:
     time_form = draw(st.sampled_from((*TIME_FORMATS, "seconds", "milliseconds", "none")))
     times, time_name = None, draw(st.sampled_from(("time", "Timestamp", "Zeit", "when seen")))
     if time_form in TIME_FORMATS:
+        if "%S" not in TIME_FORMATS[time_form] and step == "10s":
+            meant = pd.date_range(meant[0], periods=rows, freq="min")
         texts = [stamp.strftime(TIME_FORMATS[time_form]) for stamp in meant]
-        if "%S" not in TIME_FORMATS[time_form]:
-            meant = meant.floor("min")
     elif time_form != "none":
         time_name = "timestamp" if time_name == "when seen" else time_name
         factor = {"seconds": 10**9, "milliseconds": 10**6}[time_form]
