@@ -39,6 +39,8 @@ def find_files(path: str) -> list[tuple[epath.Path, str]]:
         named = [(file, strip_suffixes(str(file.relative_to(root)))) for file in files]
     elif not root.exists():
         raise InputError(f"{root}: no such file or folder")
+    elif root.name.lower().endswith((".xlsx", ".xls", ".ods")):
+        raise InputError(f"{root}: is a workbook; save the sheet as CSV UTF-8, with the names of the columns in row 1")
     elif not root.name.lower().endswith(SUFFIXES):
         raise InputError(f"{root}: not a CSV or Parquet file by its name; allowed: {ALLOWED_SUFFIXES}")
     else:

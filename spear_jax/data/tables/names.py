@@ -9,7 +9,8 @@ def _names(*lines: str) -> frozenset[str]:
 
 
 _TIME_NAMES = _names(
-    "timestamp|time|datetime|date|ds|ts|date time|time stamp|zeit|datum|zeitstempel|zeitpunkt|datum uhrzeit|uhrzeit",
+    "timestamp|timestamps|time|datetime|date|ds|ts|date time|time stamp",
+    "zeit|datum|zeitstempel|zeitpunkt|datum uhrzeit|uhrzeit",
     "epoch|epoch time|unix|unix time|unix timestamp|unixtime|utc|time utc|utc time|timestamp utc|datetime utc|elapsed",
     "elapsed time|event time|last changed|last updated|period start time",
 )
