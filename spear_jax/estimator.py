@@ -23,7 +23,6 @@ from spear_jax.data import (
     Columns,
     Dataset,
     LoadedSeries,
-    OutsideRange,
     Table,
     build_dataset,
     check_order,
@@ -337,9 +336,6 @@ class SpearDetector(BaseEstimator):
             backbone = load_method_backbone(config)
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
         columns = [Column("", name) for name in _training_columns(table, self.detector_)]
-        outside = OutsideRange(table.columns, [self.detector_.range_of(*column) for column in columns])
-        outside.add(table.values)
-        _warn([outside.remark] if outside.remark else [])
         stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
         for remark in stream.remarks(ended=True):

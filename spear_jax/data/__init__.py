@@ -33,7 +33,7 @@ from spear_jax.data.stitching import ScoreSums
 from spear_jax.data.table_views import TableViews
 from spear_jax.data.tables.arrays import Table, is_list_of_series, read_arrays, read_labelled
 from spear_jax.data.tables.columns import Columns
-from spear_jax.data.tables.extremes import OutsideRange, find_extremes, fullest_part
+from spear_jax.data.tables.extremes import find_extremes, fullest_part
 from spear_jax.data.tables.file import TableFile
 from spear_jax.data.tables.live import LiveTable
 from spear_jax.data.tables.table_options import TableOptions, read_table_options
@@ -51,7 +51,6 @@ __all__ = [
     "LiveTable",
     "LoadedSeries",
     "MethodScores",
-    "OutsideRange",
     "Quantizer",
     "Reference",
     "ScaleRange",

@@ -144,6 +144,10 @@ class TableScaler:
                 scalable = min(scalable, len(values) - len(present))
         return scalable
 
+    def range_of(self, column: int) -> tuple[float, float]:
+        """Returns the values of a column that are mapped to 0 and 1, before the margin is added."""
+        return float(self._low[column]), float(self._low[column] + self._width[column])
+
     def far_outside(self, values: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
         """Returns which values lie more than its width outside the range of their column; none with scale='window'."""
         if self._scale == "window":

@@ -56,8 +56,6 @@ def score_table(
       Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
     """
     columns = list_columns(table)
-    if scorer.detector.config.quantizer.scale == "train":
-        table.ranges = [scorer.detector.range_of(*column) for column in columns]
     scaler = _fit_ahead(scorer, table, columns) if scorer.detector.config.quantizer.scale == "series" else None
     stream = Stream(scorer, columns, stride=scoring.stride, overlap=scoring.overlap, scaler=scaler)
     for rows in table.chunks():

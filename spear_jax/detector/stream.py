@@ -129,9 +129,10 @@ class Stream:
             if self._outside[i] > 0.1 * self._emitted and f"outside {i}" not in self._remarked:
                 self._remarked.add(f"outside {i}")
                 share = self._outside[i] / self._emitted
+                bottom, top = self._scaler.range_of(i)
                 remarks.append(
-                    f"{share:.0%} of the values of {name!r} so far lie far outside the range by which they are scaled:"
-                    " their scores say little"
+                    f"{share:.0%} of the values of {name!r} so far lie far outside the range by which they are scaled,"
+                    f" {bottom:g} to {top:g}: their scores say little"
                 )
         return remarks
 

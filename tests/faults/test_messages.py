@@ -79,6 +79,6 @@ def test_equal_remarks_are_one_and_their_number_is_bounded(tmp_path: Path) -> No
         frame = pd.DataFrame({"a": range(50), "level": 1.0, f"flat_{number}": 2.0})
         frame.to_csv(tmp_path / f"{number:02d}.csv", index=False)
     warnings = load_files(str(tmp_path), labels="injected").warnings
-    assert f"{tmp_path.name}/00.csv and 29 more files: column 'level' is constant (1)" in warnings[0]
+    assert f"{tmp_path.name}/00.csv and 29 more files: column 'level' is constant (1)" in " ".join(warnings)
     assert len(warnings) == 21 and "more remarks on files" in warnings[-1]
     assert str(tmp_path.parent) not in "".join(warnings)

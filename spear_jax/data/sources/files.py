@@ -13,7 +13,7 @@ from spear_jax.data.tables.columns import IntervalsError
 from spear_jax.data.tables.extremes import remark_on_extremes
 from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, strip_suffixes
 from spear_jax.data.tables.label_intervals import TimeForm, label_by_intervals
-from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
 from spear_jax.errors import InputError, listed
 
 _REMARKS = 20
@@ -80,7 +80,7 @@ def open_files(path: str, options: TableOptions, intervals: str = "") -> tuple[l
     remarks: list[str] = []
     for file_path, name in found:
         if os.path.realpath(file_path) == other:
-            remarks.append(f"{file_path}: left out, since it is data.intervals")
+            remarks.append(f"{file_path.name}: left out, since it is data.intervals")
             continue
         try:
             files.append(TableFile(file_path, name, options))
@@ -94,7 +94,7 @@ def open_files(path: str, options: TableOptions, intervals: str = "") -> tuple[l
 
 
 def load_files(
-    path: str, options: TableOptions, *, intervals: str = "", labels: str = "column", limit: int = 0
+    path: str, options: TableOptions = NO_OPTIONS, *, intervals: str = "", labels: str = "column", limit: int = 0
 ) -> LoadedSeries:
     """Reads the series in a file, or in all files of a folder, see `open_files`.
 

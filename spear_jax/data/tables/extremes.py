@@ -1,4 +1,4 @@
-"""Finds values that lie far outside of the others, or of the range of the training."""
+"""Finds values, such as -9999, that lie far outside of the others."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,6 @@ _NARROWER = 10  # times, without the extreme values
 _EXTREMES = 3  # different values that may stretch a range
 _SENTINELS = (999.0, 9999.0, 99999.0, 32767.0, 32768.0, 65535.0, 2147483647.0, 2147483648.0, 4294967295.0)
 _JUDGED = 20  # fewer values say little
-_OUTSIDE_SHARE = 0.1
-_ROUNDING = 1e-6  # of a range
 
 
 def fullest_part(values: Float[np.ndarray, "rows"]) -> float:
@@ -78,34 +76,3 @@ def _count_parts(finite: Float[np.ndarray, "values"]) -> np.ndarray:
     low, width = finite.min() / 2, np.ptp(finite / 2)
     places = (finite / 2 - low) / width if width else np.zeros(len(finite))
     return np.bincount(np.minimum((places * PARTS).astype(int), PARTS - 1), minlength=PARTS)
-
-
-class OutsideRange:
-    """Counts the values of columns that lie outside the range of the training."""
-
-    def __init__(self, names: Sequence[str], ranges: Sequence[tuple[float, float] | None]) -> None:
-        """Starts without values; the range of a column that was not in the training is None."""
-        self._names, self._ranges = names, ranges
-        self._outside, self._values = np.zeros(len(ranges), int), np.zeros(len(ranges), int)
-
-    def add(self, values: Float[np.ndarray, "rows columns"]) -> None:
-        """Examines the next rows."""
-        for i, limits in enumerate(self._ranges):
-            if limits:
-                low, high = limits
-                slack = _ROUNDING * (high - low)
-                column = values[:, i]
-                self._outside[i] += int(((column < low - slack) | (column > high + slack)).sum())
-                self._values[i] += int(np.isfinite(column).sum())
-
-    @property
-    def remark(self) -> str:
-        """Returns a sentence about columns that lie outside in many rows; '' for none."""
-        many = [
-            f"{name!r} ({outside / values:.1%} of values, trained from {limits[0]:g} to {limits[1]:g})"
-            for name, limits, outside, values in zip(
-                self._names, self._ranges, self._outside, self._values, strict=True
-            )
-            if limits and values >= _JUDGED and outside > _OUTSIDE_SHARE * values
-        ]
-        return f"outside the range of the training: {', '.join(many)}; their scores say little" if many else ""

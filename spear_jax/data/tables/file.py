@@ -10,7 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -64,7 +64,6 @@ class TableFile:
       bytes_read: bytes read up to the current chunk, for a progress bar.
       columns: the roles of the columns.
       series_names: a name per value column.
-      ranges: the range of each value column in the training, None for a new one; empty if there was no training.
       remarks: remarks on the rows that the last call of `chunks` has yielded so far.
     """
 
@@ -89,7 +88,6 @@ class TableFile:
         if len(self._parser.time_formats) > 1:
             self._parser.time_formats = self._narrow_down(self._parser.time_formats)
         self.columns = self._parser.columns
-        self.ranges: Sequence[tuple[float, float] | None] = ()
         self.series_names = name_series(name, self.columns)
         self.remarks = Remarks(self.columns)
 
@@ -122,7 +120,7 @@ class TableFile:
           InputError: a row cannot be parsed; names it.
         """
         first = 0
-        self.remarks = Remarks(self.columns, self.ranges)
+        self.remarks = Remarks(self.columns)
         frames = self._frames(rows)
         while True:
             with self._errors(f"{self._unreadable} after row {first}"):

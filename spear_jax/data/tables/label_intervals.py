@@ -91,7 +91,7 @@ def label_by_intervals(
         raise InputError(f"{file}: {error}") from error
     if ambiguous:
         remarks.append("dates are read day first; month first would fit as well")
-    return labelled, [f"{file}: {remark}" for remark in [*remarks, *more]]
+    return labelled, [f"{file.name}: {remark}" for remark in [*remarks, *more]]
 
 
 def _read(file: epath.Path) -> pd.DataFrame:

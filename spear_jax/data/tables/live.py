@@ -3,7 +3,7 @@
 import io
 import itertools
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 from etils import epath
@@ -30,7 +30,6 @@ class LiveTable:
       name: name of the table, used in the names of its series.
       columns: the roles of the columns.
       series_names: a name per value column.
-      ranges: the range of each value column in the training, None for a new one; empty if there was no training.
       error: the error that ended `chunks` before the end of the input, if any.
     """
 
@@ -58,7 +57,6 @@ class LiveTable:
         except UNREADABLE as error:
             raise InputError(f"{self.path}: cannot be read as CSV ({one_line(error)})") from error
         self.columns = self._parser.columns
-        self.ranges: Sequence[tuple[float, float] | None] = ()
         self.series_names = name_series(self.name, self.columns)
 
     def chunks(self) -> Iterator[Rows]:
@@ -71,7 +69,7 @@ class LiveTable:
             self._report(
                 f"times are read as {used}; the first row could be {other} as well (ISO 8601 is never mistaken)"
             )
-        remarks = Remarks(self.columns, self.ranges)
+        remarks = Remarks(self.columns)
         reported: list[str] = []
         for chunk in self._parsed():
             remarks.add(chunk, self._parser.remarks)

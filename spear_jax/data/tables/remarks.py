@@ -7,7 +7,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from spear_jax.data.tables.columns import Columns
-from spear_jax.data.tables.extremes import OutsideRange
 from spear_jax.data.tables.rows import Rows
 from spear_jax.data.tables.times import EARLIEST, latest
 
@@ -19,10 +18,9 @@ _MOST_SECONDS = 366 * 86_400  # times since the start of a recording, which coun
 class Remarks:
     """Remarks on the rows of a table, collected chunk by chunk; iterating yields sentences."""
 
-    def __init__(self, columns: Columns, ranges: Sequence[tuple[float, float] | None] = ()) -> None:
-        """Starts without rows; `ranges` are those of the training, see `OutsideRange`."""
+    def __init__(self, columns: Columns) -> None:
+        """Starts without rows."""
         self._columns = columns
-        self._outside = OutsideRange(columns.values[: len(ranges)], ranges)
         self._guesses: list[str] = []
         width = len(columns.values)
         self._rows = self._infinite = 0
@@ -48,7 +46,6 @@ class Remarks:
         self._rows += len(rows)
         self._infinite += rows.infinite
         self._add_values(rows.values)
-        self._outside.add(rows.values)
         self._add_times(rows.times)
 
     def _add_values(self, values: Float[np.ndarray, "rows columns"]) -> None:
@@ -93,7 +90,6 @@ class Remarks:
                 for count, noun, one, many, rest in counts
             ),
             self._unlikely_times(),
-            self._outside.remark,
         ]
 
     def _unlikely_times(self) -> str:

@@ -27,6 +27,9 @@ class TableOptions:
     labelled: bool = True
 
 
+NO_OPTIONS = TableOptions()
+
+
 def read_table_options(data: ConfigDict, *, usual: Columns = UNNAMED, labelled: bool = True) -> TableOptions:
     """Returns what the section `data` of a config says about own tables; for the rest, see `TableOptions`."""
     named = Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column)
