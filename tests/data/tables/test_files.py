@@ -140,8 +140,8 @@ def test_any_row_can_distinguish_days_from_months(tmp_path: Path, last: str, day
     loaded = load_files(str(path), labels="rules")
     (series,) = loaded.series
     assert pd.Timestamp(series.timestamps[0]).day == day
-    message = f"{path.name}: times are read as %d/%m/%Y %H:%M; they could be %m/%d/%Y %H:%M as well (ISO 8601 is never mistaken)"
-    assert (message in loaded.warnings) == ambiguous
+    reading = "times are read as %d/%m/%Y %H:%M; they could be %m/%d/%Y %H:%M as well (ISO 8601 is never mistaken)"
+    assert (f"{path.name}: {reading}" in loaded.warnings) == ambiguous
 
 
 @pytest.mark.parametrize(
