@@ -103,7 +103,7 @@ class SpearDetector(BaseEstimator):
     window: int = _parameter("data.window", 512)
     stride: int = _parameter("data.stride", 0)
     epochs: int = _parameter("train.epochs", 40)
-    batch_size: int = _parameter("train.batch_size", 32)
+    batch_size: int = _parameter("train.batch_size", 16)
     prompt_learning_rate: float = _parameter("train.prompt_learning_rate", 3e-3)
     head_learning_rate: float = _parameter("train.head_learning_rate", 1e-3)
     scale: str = _parameter("quantizer.scale", "train")

@@ -166,7 +166,7 @@ DETECTOR_PARAMETERS = {
     "window": 512,
     "stride": 0,
     "epochs": 40,
-    "batch_size": 32,
+    "batch_size": 16,
     "prompt_learning_rate": 3e-3,
     "head_learning_rate": 1e-3,
     "scale": "train",

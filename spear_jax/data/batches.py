@@ -142,8 +142,12 @@ def training_calls(
 
 
 def scoring_batches(lengths: Int[np.ndarray, "windows"], batch_size: int) -> list[Batch]:
-    """Returns batches with every window once, longest first; the last batch is filled up with -1."""
-    return _fill_batches(np.argsort(-lengths, kind="stable"), lengths, batch_size)
+    """Returns batches with every window once, longest first; the last batch is filled up with -1.
+
+    Few windows make a smaller batch, whose size is a power of two, since each size is compiled.
+    """
+    size = min(batch_size, 1 << (len(lengths) - 1).bit_length())
+    return _fill_batches(np.argsort(-lengths, kind="stable"), lengths, size)
 
 
 def _fill_batches(

@@ -104,6 +104,4 @@ class Scorer:
             targets=np.zeros(values.shape, np.float32),
             lengths=np.full(len(values), values.shape[1]),
         )
-        # Few windows are scored in a smaller batch; sizes are powers of two, since each size is compiled.
-        size = min(self.model.batch_size, 1 << (len(values) - 1).bit_length())
-        return self.model.with_batch_size(size).score(examples)
+        return self.model.score(examples)
