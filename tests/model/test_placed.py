@@ -68,7 +68,7 @@ def test_every_computation_follows_the_precision(
 
     def compute(function: object, *inputs: object) -> jax.Array:
         precisions.append(jax.config.jax_default_matmul_precision)
-        return jnp.zeros((4, T) if function is placed._scores else (4, T, T))
+        return jnp.zeros((4, T) if function is placed.score_batch else (4, T, T))
 
     monkeypatch.setattr(placed, "_apply", compute)
     model = dataclasses.replace(model, matmul_precision="highest")
