@@ -261,7 +261,7 @@ def _ranges(
     config: ConfigDict, recorded: Sequence[Series], train: Sequence[Series], scaler: Scaler
 ) -> dict[str, ScaleRange]:
     """Returns the ranges of the user's own series; those of public data sets never continue, or have a reference."""
-    if config.data.name != "files" or config.quantizer.scale != "train":
+    if config.data.name != "files" or config.quantizer.scale == "series":
         return {}
     trained = {stretch.name for stretch in train}
     return {

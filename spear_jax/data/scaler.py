@@ -23,7 +23,8 @@ class Scaler:
     """The range of each series that is mapped to [0, 1].
 
     Attributes:
-      scale: 'train' (the range of a reference stretch), 'series' (of the whole series) or 'window' (of each window).
+      scale: 'train' (the range of a reference stretch), 'series' (of the whole series) or 'window' (of each window;
+        then the ranges of series, which are those of 'train', scale nothing).
       margin: the share of the range that is added below and above it.
       low: the value mapped to 0, before the margin is added.
       width: the width of the range, before the margin is added.
@@ -64,11 +65,11 @@ class Scaler:
           margin: see the attribute.
           typical_width: that of a trained detector; 0 fits it on `train`.
         """
-        if scale == "train":
+        if scale == "series":
+            limits = [_limits(series.values) for series in recorded]
+        else:
             references = choose_references(recorded, train, reference_steps)
             limits = [_limits(reference.values) for reference in references]
-        else:
-            limits = [_limits(series.values) for series in recorded]
         if not typical_width:
             trained = {stretch.name for stretch in train or recorded}
             widths = [

@@ -121,17 +121,35 @@ def test_training_does_not_change_with_the_test(split: str, labels: str, seed: i
     assert not np.array_equal(made.examples["test"].bins, other.examples["test"].bins)
 
 
+@pytest.mark.parametrize("scale", ["train", "window"])
+def test_own_series_keep_their_reference_however_they_are_scaled(scale: str) -> None:
+    values = np.random.default_rng(3).normal(size=400)
+    loaded = LoadedSeries("made", [Series("s", values, np.arange(400) % 40 < 4)])
+    fields = {"data.name": "files", "data.labels": "column", "quantizer.views": "value,past_8"}
+    made = build(loaded, "time", **fields, **{"quantizer.scale": scale})
+    train = values[: max(t for _, t in steps(made.windows["train"])) + 1]
+    assert made.references["s"].unit == pytest.approx(train.std())
+    assert made.ranges["s"][1:] == (train.min(), train.max())  # a detector keeps the references of these series
+
+
+@pytest.mark.parametrize("scale", ["train", "window"])
 @pytest.mark.parametrize("labels", ["recorded", "injected"])
 @pytest.mark.parametrize("split", ["series", "time"])
-def test_views_read_neither_the_test_nor_a_label(split: str, labels: str) -> None:
+def test_views_read_neither_the_test_nor_a_label(split: str, labels: str, scale: str) -> None:
     rng = np.random.default_rng(3)
     series = [
         Series(f"s{i}", np.cumsum(rng.normal(size=n)), rng.random(n) < 0.1)
         for i, n in enumerate(rng.integers(250, 400, 8))
     ]
+    series[0].values[:245] = 1.0  # its reference is constant, so that the range of the others replaces its own
     loaded = LoadedSeries("made", series)
     views = ",".join(name for name in VIEWS if name.partition("_")[2] in ("", "8", "32"))
-    fields = {"data.labels": labels, "quantizer.views": views, "quantizer.reference_steps": 80}
+    fields = {
+        "data.labels": labels,
+        "quantizer.views": views,
+        "quantizer.reference_steps": 80,
+        "quantizer.scale": scale,
+    }
     made = build(loaded, split, **fields)
     other = build(change_test(loaded, made), split, **fields)
     for part in ("train", "validation"):
