@@ -203,6 +203,11 @@ def _prompt_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.prompt.members={prompt.members} must be 1 with config.prompt.init={prompt.init!r}: all members"
             " would start, and end, with the same prompt; allowed: vocabulary, normal, uniform"
         )
+    if prompt.members > 1 and not prompt.length and head.init == "fitted":
+        yield (
+            f"config.prompt.members={prompt.members} must be 1 with config.prompt.length=0 and"
+            " config.head.init='fitted': all members would start, and end, with the same head"
+        )
     adapter = prompt.init not in PROMPT_INITS and not prompt.init.endswith(".npy")
     if adapter and "/" not in prompt.init:
         yield (

@@ -104,5 +104,9 @@ def test_members_that_would_be_equal_and_an_exchange_with_peft_are_refused():
     for init in ("words", "prompt.npy", "./adapter"):
         with pytest.raises(InputError, match=f"prompt.members=3 must be 1 with config.prompt.init='{init}'"):
             validate(tiny_config(**{"prompt.init": init, "data.stride": T}))
+    bare = {"prompt.length": 0, "prompt.init": "vocabulary", "data.stride": T}
+    with pytest.raises(InputError, match=r"prompt.members=3 must be 1 with .*prompt.length=0"):
+        validate(tiny_config(**bare, **{"head.init": "fitted"}))
+    validate(tiny_config(**bare, **{"head.init": "normal"}))  # heads start apart
     with pytest.raises(InputError, match="PEFT has one prompt"):
         check_exchange(tiny_config(), "the detector")
