@@ -175,6 +175,8 @@ DETECTOR_PARAMETERS = {
     "threshold_rule": "best_f1",
     "combine": "max",
     "views": "",
+    "value_columns": "",
+    "missing_values": "",
     "patch": 0,
     "dtype": "float32",
     "seed": 0,

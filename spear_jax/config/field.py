@@ -61,9 +61,7 @@ class Field:
 
     def problem(self, value: object) -> str:
         """Returns why a value is invalid, such as 'must be at least 1', or '' if it is valid."""
-        if type(value) is int and abs(value) > _LARGEST_INTEGER:
-            return f"must be at most {_LARGEST_INTEGER}"
-        if type(self.default) is float and type(value) is int:
+        if type(self.default) is float and type(value) is int and abs(value) <= _LARGEST_INTEGER:
             value = float(value)
         if type(value) is not type(self.default):
             return f"must be {TYPE_NAMES[type(self.default)]}, such as {self.default!r}"
@@ -71,9 +69,12 @@ class Field:
             return "must be a finite number"
         if isinstance(self.allowed, Limits):
             assert isinstance(value, int | float)
-            return "" if self.allowed.low <= value <= self.allowed.high else f"must be {self.allowed}"
-        if self.allowed is not None and value not in self.allowed:
+            if not self.allowed.low <= value <= self.allowed.high:
+                return f"must be {self.allowed}"
+        elif self.allowed is not None and value not in self.allowed:
             return f"must be one of {', '.join(self.allowed)}"
+        if type(value) is int and abs(value) > _LARGEST_INTEGER:
+            return f"must be at most {_LARGEST_INTEGER}"
         return ""
 
 

@@ -14,8 +14,8 @@ from spear_jax.config.fields import default_config
 from spear_jax.data.dataset import build_dataset
 from spear_jax.data.series import LoadedSeries
 from spear_jax.data.sources.synthetic import generate_series
-from spear_jax.detector.stored import content_sha256
 from spear_jax.model.assemble import assemble_model
+from spear_jax.storage import content_sha256
 from spear_jax.training import loop
 
 pytestmark = pytest.mark.one_python

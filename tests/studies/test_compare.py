@@ -52,5 +52,9 @@ def test_a_folder_without_runs_is_refused(spear: Spear, tmp_path: Path, content:
     if content is not None:
         folder.mkdir()
         (folder / "results.json").write_text(json.dumps(content))
-    check_refusal(spear("--mode=compare", f"--workdir={folder}"), f"--workdir={folder}: no results.json in it")
+    outcome = spear("--mode=compare", f"--workdir={folder}")
+    assert outcome.code == 2 and not outcome.out
+    *left_out, error = outcome.err.splitlines()
+    assert error == f"error: --workdir={folder}: no results.json in it"
+    assert len(left_out) == (content is not None) and all(line.startswith("left out: ") for line in left_out)
     check_refusal(spear("--mode=compare", "--config=x", f"--workdir={folder}"), "--config only applies to --mode=train")

@@ -195,7 +195,7 @@ def test_names_tell_configs_apart_and_nothing_else() -> None:
 
 
 def test_an_impossible_run_stops_a_study_before_it_begins(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"config\.prompt\.length=-1 must be at least 0"):
+    with pytest.raises(InputError, match=r"config\.prompt\.length=-1 must be 0 to 65536"):
         run_study(study([{"prompt.length": 4}, {"prompt.length": -1}]), {}, tmp_path / "s", tmp_path)
     assert not (tmp_path / "s").exists()
     with pytest.raises(InputError, match=r"config\.seed has no effect on a study"):
