@@ -35,7 +35,7 @@ def view_tables(
         tables.append(own)
     mean, _ = backbone.word_table_statistics
     rows = [mean / views + (table[:-1] - mean) / np.sqrt(views) for table in tables]
-    missing = table[-1:] / views  # a value is missing in all views at once, so that the sum is the row itself
+    missing = table[-1:] / views  # of a missing value, which is missing in all views, the sum is the row itself
     return np.concatenate([part for own in rows for part in (own, missing)]).astype(np.float32), notes
 
 

@@ -106,7 +106,7 @@ class PlacedModel:
         """
         first = self.member(0)
         parts = {name: part for name, part in first.trainable.items() if name == "embedding"}
-        return dataclasses.replace(self, trainable=jax.tree.map(np.array, parts))
+        return dataclasses.replace(first, trainable=jax.tree.map(np.array, parts))
 
     @property
     def members(self) -> int:
