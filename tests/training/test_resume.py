@@ -112,9 +112,10 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Returns the results without times and memory, which may differ."""
+    """Returns the results without times and memory, which may differ, and the digest, in which these are."""
     content = json.loads((folder / "results.json").read_text())
-    return {key: content[key] for key in content if key not in ("seconds", "throughput", "memory", "cpu_seconds")}
+    other = ("seconds", "throughput", "memory", "cpu_seconds", "sha256")
+    return {key: content[key] for key in content if key not in other}
 
 
 def assert_same_end(folder: Path, undisturbed: Path) -> None:

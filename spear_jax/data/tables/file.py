@@ -26,7 +26,7 @@ from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
 from spear_jax.data.tables.names import is_unnamed
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows
-from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
 from spear_jax.data.tables.times import parse_times
 from spear_jax.errors import InputError, one_line
 from spear_jax.storage import check_no_pointer
@@ -67,7 +67,7 @@ class TableFile:
       remarks: remarks on the rows that the last call of `chunks` has yielded so far.
     """
 
-    def __init__(self, path: epath.Path, name: str, options: TableOptions) -> None:
+    def __init__(self, path: epath.Path, name: str, options: TableOptions = NO_OPTIONS) -> None:
         """Examines the beginning of a file, and more if that leaves open what columns or times are.
 
         Raises:
