@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import signal
 import sys
@@ -151,8 +152,8 @@ def run_mode(flags: Flags) -> str:
     return ""
 
 
-# Tensorstore's messages about a file that it cannot write.
-_TENSORSTORE = ("local file", "Failed writing", "No space left on device")
+# How tensorstore's messages, which may be thousands of characters long, give the error of the system.
+_SYSTEM_ERROR = re.compile(r"(?:os_error_code='|OS error )(\d+)")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -181,10 +182,12 @@ def main(arguments: Sequence[str]) -> int:
         return _report(f"stopped: {error}", 1)
     except (OSError, ValueError) as error:
         # The disk is full or read-only; under Orbax, tensorstore's errors are ValueErrors.
-        if isinstance(error, ValueError) and not any(words in str(error) for words in _TENSORSTORE):
-            raise
+        if isinstance(error, ValueError):
+            if not (code := _SYSTEM_ERROR.search(str(error))):
+                raise
+            error = OSError(int(code[1]), os.strerror(int(code[1])))
         # A write to an open file fails without naming it.
-        place = f"{_workdir(arguments)}: " if isinstance(error, OSError) and not error.filename else ""
+        place = "" if error.filename else f"{_workdir(arguments)}: "
         return _report(f"stopped: {place}{one_line(error)}; once that is fixed, the same command resumes", 1)
 
 
