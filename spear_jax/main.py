@@ -175,8 +175,6 @@ def main(arguments: Sequence[str]) -> int:
     except RuntimeError as error:
         from spear_jax.training import TrainingDivergedError
 
-        if "nable to initialize backend" in str(error):
-            return _report(f"error: the environment variable JAX_PLATFORMS: {one_line(error)}", 2)
         if not isinstance(error, TrainingDivergedError):
             raise
         return _report(f"stopped: {error}", 1)

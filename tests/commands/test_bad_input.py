@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import (
+    CONFIGS,
     Run,
     Spear,
     check_log,
@@ -19,6 +21,7 @@ from conftest import (
     command,
     contents,
     evaluate,
+    plain_environment,
     quick,
     quick_on,
     refuse_untouched,
@@ -353,3 +356,34 @@ def test_full_disk_is_reported_and_the_same_command_resumes(
 def test_a_cluster_of_no_number_of_processes(spear: Spear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "abc")
     refuse_untouched(spear, quick(tmp_path / "run"), "the environment variable SLURM_NTASKS=abc must be a whole number")
+
+
+COMMANDS_WITHOUT_A_DEVICE = """
+import sys
+import numpy as np
+from spear_jax import SpearDetector, errors, main
+for mode in ("memory", "preview", "train"):
+    main.main([f"--mode={mode}", f"--config={sys.argv[1]}", f"--workdir={sys.argv[2]}"])
+try:
+    SpearDetector("random:tiny", window=16).fit(np.arange(200.0) % 7, np.arange(200) % 20 > 17)
+except errors.InputError as error:
+    print("error: fit:", error, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    """In a process of its own, since JAX looks for devices once."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS_WITHOUT_A_DEVICE, f"{CONFIGS}/quickstart.py:debug", str(tmp_path / "run")],
+        env={**plain_environment(), "JAX_PLATFORMS": "nonsense"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert not done.returncode and not (tmp_path / "run").exists()
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4, done.stderr
+    for line in lines:
+        assert line.startswith("error: ") and "JAX_PLATFORMS=nonsense: JAX finds no such device here" in line
+        assert "unset it" in line

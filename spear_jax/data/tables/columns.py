@@ -48,7 +48,7 @@ class Columns:
       clock: the column of times of day if `time` contains dates only.
       reasons: why each column has its role.
       series: columns that are left out and may tell which series a row belongs to.
-      missing: columns of the training that the table lacks, although it has others of them.
+      unseen: the columns of the training if the table has none of them.
     """
 
     time: str = ""
@@ -58,7 +58,7 @@ class Columns:
     clock: str = ""
     reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
     series: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     def without(self, reasons: Mapping[str, str]) -> "Columns":
         """Returns the roles with further value columns left out, for the given reasons."""
@@ -69,10 +69,12 @@ class Columns:
 
     @property
     def remark(self) -> str:
-        """Returns a sentence about the columns that are left out, or missing; '' for none."""
+        """Returns a sentence about the columns that are left out, or are not those of the training; '' for none."""
         out = f"columns that are left out: {_with_reasons(self.left_out, self.reasons)}" if self.left_out else ""
-        missing = f"columns of the training that are missing: {listed(self.missing)}" if self.missing else ""
-        return "; ".join(filter(None, (missing, out)))
+        unseen = (
+            f"no column of the training is here ({listed(self.unseen)}): new ones are scored" if self.unseen else ""
+        )
+        return "; ".join(filter(None, (unseen, out)))
 
 
 UNNAMED = Columns()
@@ -92,16 +94,18 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Column
     Args:
       head: the first rows.
       named: columns that the user named.
-      usual: the columns of the training; if all its columns of values are there, no others are values.
+      usual: the columns of the training; if its columns of values are there, no others are values.
 
     Raises:
-      InputError: a named column does not exist, or no column has values.
+      InputError: a named column does not exist, some columns of the training are missing, or no column has values.
     """
     columns = [str(name) for name in head.columns]
     named = dataclasses.replace(named, values=_match(named.values, columns))
     _check_named(columns, named)
-    absent = tuple(name for name in usual.values if name not in columns)
-    values = named.values or (() if absent else tuple(name for name in columns if name in usual.values))
+    values = named.values or tuple(name for name in columns if name in usual.values)
+    if not named.values:
+        _check_complete(columns, values, usual.values)
+    unseen = () if values else usual.values
     time, label = named.time, named.label
     chosen, others = "as in training", "not in training"
     if named.values:
@@ -133,8 +137,17 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Column
         raise InputError(f"no column of values; {_with_reasons(columns, reasons)}; data.value_columns can name them")
     left_out = tuple(name for name in columns if name not in (time, clock, label, *values))
     series = tuple(name for name in left_out if _may_name_series(head[name], name))
-    missing = absent if not named.values and len(absent) < len(usual.values) else ()
-    return Columns(time, values, label, left_out, clock, reasons, series, missing)
+    return Columns(time, values, label, left_out, clock, reasons, series, unseen)
+
+
+def _check_complete(columns: Sequence[str], there: Sequence[str], trained: Sequence[str]) -> None:
+    """Checks that a table has all columns of the training, or none of them."""
+    missing = [name for name in trained if name not in there]
+    if there and missing:
+        raise InputError(
+            f"columns of the training are missing: {listed(missing)}; found {listed(columns)}; data.value_columns names"
+            " those to be scored"
+        )
 
 
 def check_unique(names: Sequence[str]) -> None:

@@ -15,15 +15,18 @@ import pandas as pd
 
 from spear_jax.data.tables.columns import check_unique
 from spear_jax.data.tables.names import is_unnamed
-from spear_jax.data.tables.numbers import has_ambiguous_point, is_number, revealed_sign
+from spear_jax.data.tables.numbers import has_ambiguous_point, is_number, number_cells, revealed_sign
 from spear_jax.data.tables.times import starts_with_date
-from spear_jax.errors import InputError, one_line
+from spear_jax.data.tables.units import has_unit
+from spear_jax.errors import InputError, listed, one_line
 
 SNIFFED_BYTES = 1 << 16
 _SNIFFED_LINES = 100  # that decide on delimiter and header
 _DELIMITERS = ",;\t|"
 _COMMENT = "#"
 _MEASURED = re.compile(r"[-+\d\s.,:;/TZ]*")  # no name, but numbers and times, with any decimal sign
+_MISSING = frozenset(("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", "missing", "inf", "-inf"))
+_UNIT = re.compile(r"\S{1,15}|[\[(][^\])]{1,20}[\])]")
 _SHOWN = 60  # characters of a line in a message
 
 
@@ -35,14 +38,17 @@ class CsvFormat:
       delimiter: the sign between two cells.
       decimal: the decimal sign that the first rows tell; '' if none does.
       as_text: whether cells are read as text, since the first rows leave open what the signs in numbers mean.
-      skipped: the number of lines before the header: comments, titles, and the directive sep= of Excel.
+      skipped: the lines that are left out, counted from 0: before the header, comments, titles, and the directive sep=
+        of Excel; below it, a row of units.
+      has_units: whether there is such a row.
       remark: a sentence if such lines are left out, else ''.
     """
 
     delimiter: str
     decimal: str
     as_text: bool
-    skipped: int = 0
+    skipped: tuple[int, ...] = ()
+    has_units: bool = False
     remark: str = ""
 
     @classmethod
@@ -76,12 +82,19 @@ class CsvFormat:
             raise InputError(_without_header(lines[header]))
         check_unique([name for name in names if not is_unnamed(name)])
         columns = list(itertools.zip_longest(*rows[header + 1 :], fillvalue=""))
+        has_units = len(rows) == len(lines) and are_units(columns)
+        columns = [column[1:] for column in columns] if has_units else columns
         decimal = decimal or revealed_sign(columns)
         as_text = not decimal and (delimiter != "," or has_ambiguous_point(columns))
         as_text |= decimal == delimiter  # numbers with a decimal comma are quoted, others would be read with a point
         titles = before - len(numbered) + header
-        remark = f"lines before the header that are left out: {titles}" if titles else ""
-        return cls(delimiter, decimal, as_text, numbered[header][0], remark)
+        remarks = [f"lines before the header that are left out: {titles}"] if titles else []
+        skipped = list(range(numbered[header][0]))
+        if has_units:
+            units = [cell.strip() for cell in rows[header + 1] if cell.strip()]
+            remarks.append(f"the row of units below the header is left out ({listed(units)})")
+            skipped.append(numbered[header + 1][0])
+        return cls(delimiter, decimal, as_text, tuple(skipped), has_units, "; ".join(remarks))
 
     def read(self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Reads frames of `rows` rows, as text if the decimal sign is not known.
@@ -103,7 +116,7 @@ class CsvFormat:
                 file,
                 sep=self.delimiter,
                 skipinitialspace=True,
-                skiprows=self.skipped,
+                skiprows=list(self.skipped),
                 index_col=False,
                 chunksize=rows,
                 encoding="utf-8-sig",
@@ -126,19 +139,19 @@ def split_line(line: str, delimiter: str) -> list[str]:
 def find_delimiter(lines: Sequence[str]) -> str:
     """Returns the delimiter of a CSV, given its first lines, header first; a comma if there is one column.
 
-    It divides most lines into the same number of cells, and into more than any other such delimiter: signs inside the
-    header alone, as in the legend of a figure, do not count.
+    It divides most lines into the same number of cells, and into more than any other such delimiter, the earliest line
+    of which has names: signs inside the header alone, as in the legend of a figure, do not count.
     """
-    cells = {}
+    cells = {sign: (0, 0) for sign in _DELIMITERS}  # the number of cells, and the row of the header, from 0 downwards
     for sign in _DELIMITERS:
         rows = [split_line(line, sign) for line in lines[:_SNIFFED_LINES]]
         usual, agreeing = Counter(map(len, rows)).most_common(1)[0]
-        header = next(row for row in rows if len(row) >= usual)
-        if 2 * agreeing > len(rows) and not all(_MEASURED.fullmatch(cell) for cell in header):
-            cells[sign] = usual
-    if max(cells.values(), default=0) < 2:
-        cells = {sign: len(split_line(lines[0], sign)) for sign in _DELIMITERS}
-    return max(_DELIMITERS, key=lambda sign: cells.get(sign, 0))
+        header = next(number for number, row in enumerate(rows) if len(row) >= usual)
+        if 2 * agreeing > len(rows) and not all(_MEASURED.fullmatch(cell) or has_unit(cell) for cell in rows[header]):
+            cells[sign] = (usual, -header)
+    if max(cells.values())[0] < 2:
+        cells = {sign: (len(split_line(lines[0], sign)), 0) for sign in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda sign: cells[sign])
 
 
 def _find_header(rows: Sequence[Sequence[str]]) -> int:
@@ -164,6 +177,25 @@ def _find_header(rows: Sequence[Sequence[str]]) -> int:
 def _are_names(row: Sequence[str]) -> bool:
     filled = [cell.strip() for cell in row]
     return len(set(filled)) == len(filled) and not any(is_number(cell) or starts_with_date(cell) for cell in filled)
+
+
+def are_units(columns: Sequence[Sequence[str]]) -> bool:
+    """Returns whether the first cells of columns are units: words where numbers or times follow, and nothing else."""
+    units = 0
+    for first, *below in ([cell.strip() for cell in column] for column in columns):
+        filled = [cell for cell in below if cell]
+        if not first or first == "-":
+            continue
+        measured = bool(filled) and all(is_measured(cell) or cell.lower() in _MISSING for cell in filled)
+        if not measured or is_measured(first) or first.lower() in _MISSING or not _UNIT.fullmatch(first):
+            return False
+        units += 1
+    return units > 0
+
+
+def is_measured(cell: str) -> bool:
+    """Returns whether a cell is a number, with any decimal sign, or begins with a date."""
+    return bool(number_cells([cell])) or starts_with_date(cell)
 
 
 def _without_header(line: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 from etils import epath
 
-from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
+from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat, is_measured, split_line
 from spear_jax.data.tables.file import UNREADABLE, name_series
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows, first_cell
@@ -22,8 +22,8 @@ _WAKE_SECONDS = 1.0
 class LiveTable:
     """A CSV that is still being written; its rows are parsed as they arrive, together if they arrive together.
 
-    A row is a line. Delimiter, columns and time format are detected from the first row. If days and months cannot be
-    told apart there, the first row in which they can decides.
+    A row is a line. Delimiter, columns and time format are detected from the first row, which a row of units may
+    precede. If days and months cannot be told apart there, the first row in which they can decides.
 
     Attributes:
       path: 'standard input', for messages.
@@ -49,6 +49,13 @@ class LiveTable:
             self._csv = CsvFormat.sniff(self._header + self._first_row, options.decimal)
             if not self._first_row:
                 raise InputError("has a header but no rows")
+            if self._may_be_units(self._first_row):  # the next row tells
+                units, self._first_row = self._first_row, _read_line(raw)
+                self._csv = CsvFormat.sniff(self._header + units + self._first_row, options.decimal)
+                if self._csv.has_units:
+                    self._header += units
+                else:
+                    self._first_row = units + self._first_row
             head = self._frame(self._first_row)
             self._parser = _LiveRowParser(head, self._csv, options)
             self._parser.report = report
@@ -111,6 +118,10 @@ class LiveTable:
                 self.error = InputError(f"{self.path}: row {row + 1}: cannot be read as CSV ({one_line(error)})")
                 break
         return chunks
+
+    def _may_be_units(self, line: bytes) -> bool:
+        cells = [cell.strip() for cell in split_line(line.decode("utf-8", "replace"), self._csv.delimiter)]
+        return any(cells) and not any(map(is_measured, cells))
 
     def _frame(self, lines: bytes) -> pd.DataFrame:
         return next(self._csv.read(io.BytesIO(self._header + lines), len(lines)))

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from spear_jax.data.series import LARGEST
 from spear_jax.data.tables.columns import choose_columns
 from spear_jax.data.tables.csv_format import CsvFormat
-from spear_jax.data.tables.names import time_unit
+from spear_jax.data.tables.names import is_time_name, time_unit
 from spear_jax.data.tables.numbers import DecimalSign, parse_numbers
 from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.data.tables.times import TICKS, find_time_formats, join_dates_and_times, parse_stamps
+from spear_jax.data.tables.units import find_unit, take_off_unit
 from spear_jax.errors import InputError, listed
 
 NORMAL = frozenset(("0", "0.0", "false", "normal", "ok", "no", "n", "nominal", "healthy", "benign", "good"))
@@ -60,7 +61,11 @@ class RowParser:
         """Chooses columns and time format from the first rows; the format of other tables than CSV is None."""
         self._reading, self._csv = options, csv_format
         self._sign = DecimalSign(options.decimal or (csv_format.decimal if csv_format else ""), self._delimiter)
-        self.columns = choose_columns(head, options.named, options.usual)
+        told = (options.named.time, options.named.label)
+        units = {name: find_unit(head[name]) for name in head if not (is_time_name(str(name)) or name in told)}
+        self._units = {str(name): unit for name, unit in units.items() if unit}
+        self.columns = choose_columns(self._numbers(head, 0), options.named, options.usual)
+        self._units = {name: unit for name, unit in self._units.items() if name in self.columns.values}
         # One format for all rows: parsed cell by cell, 12/01 and 13/01 would be months apart.
         self.time_formats: list[str] = []
         self.offset = False
@@ -76,10 +81,11 @@ class RowParser:
     @property
     def remarks(self) -> list[str]:
         """Returns a sentence for each guess but that of days and months, always in the same order; '' for none."""
-        time_format = next(iter(self.time_formats), "")
+        time_format, units = next(iter(self.time_formats), ""), self._units.items()
         return [
             self._csv.remark if self._csv else "",
             self._sign.remark,
+            f"units that are left off: {listed([f'{u} ({name})' for name, u in units])}" if units else "",
             f"times are read as {TICKS} (100 ns since the year 1)" if time_format == TICKS else "",
         ]
 
@@ -107,7 +113,7 @@ class RowParser:
         Raises:
           InputError: a cell cannot be parsed, or rows belong to several series; names row and column.
         """
-        columns = self.columns
+        columns, frame = self.columns, self._numbers(frame, first)
         if not self._sign.revealed:
             self._sign.add({name: frame[name] for name in columns.values})
         values = np.stack([self._parse_values(frame[name], first) for name in columns.values], axis=1)
@@ -125,6 +131,10 @@ class RowParser:
             labels=_parse_labels(frame[columns.label], first) if labelled else None,
             infinite=int(infinite.sum()),
         )
+
+    def _numbers(self, frame: pd.DataFrame, first: int) -> pd.DataFrame:
+        """Returns a frame without the units of its numbers."""
+        return frame.assign(**{name: take_off_unit(frame[name], unit, first) for name, unit in self._units.items()})
 
     def _parse_values(self, column: pd.Series, first: int) -> Float[np.ndarray, "rows"]:
         decimal = self._sign.sign or "."

@@ -1,5 +1,6 @@
 """Columns that hold the answer, the time, an index or nothing are no inputs, in files and frames alike."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Spear, check_refusal, command
+from etils import epath
 from own_files import load_files, load_text, roles
 
-from spear_jax.data.tables.arrays import read_labelled
+from spear_jax.data.tables.arrays import read_array, read_labelled
 from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.file import TableFile
+from spear_jax.data.tables.live import LiveTable
 from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.errors import InputError
 
@@ -160,7 +164,32 @@ def test_an_array_with_its_labels_is_refused() -> None:
         read_labelled(np.stack([NOISE, LABELS], axis=1), LABELS, TableOptions())
 
 
-def test_renamed_columns_in_a_list_are_said(spear: Spear) -> None:
+def test_missing_columns_of_the_training_are_named(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": NOISE, "b": NOISE[::-1], "still": 2.5, "other": NOISE + 1})
+    trained = Columns(values=("a", "b"))
+
+    def read(frame: pd.DataFrame, **named: Any) -> list[list[str]]:
+        options = TableOptions(Columns(**named), usual=trained, labelled=False)
+        frame.to_csv(tmp_path / "own.csv", index=False)
+        file = TableFile(epath.Path(tmp_path / "own.csv"), "own", options)
+        live = LiveTable(io.FileIO(tmp_path / "own.csv"), print, options)
+        arrays = read_array(frame, "series", options)
+        return [list(columns) for columns in (file.columns.values, live.columns.values, arrays.columns)]
+
+    assert read(frame) == [["a", "b"]] * 3
+    partly = frame.rename(columns={"b": "c"})
+    for reader in (read, lambda frame: read_array(frame, "series", TableOptions(usual=trained))):
+        with pytest.raises(InputError, match=r"training are missing: b; .*data\.value_columns"):
+            reader(partly)
+    assert read(partly, values=("a",)) == [["a"]] * 3
+    foreign = frame[["other"]]
+    assert read(foreign) == [["other"]] * 3
+    assert (
+        "no column of the training is here (a, b)" in read_array(foreign, "x", TableOptions(usual=trained)).remarks[0]
+    )
+
+
+def test_renamed_columns_in_a_list_are_refused(spear: Spear) -> None:
     from spear_jax import SpearDetector
 
     frames = [pd.DataFrame({"a": NOISE, "b": NOISE[::-1]}) for _ in range(3)]
@@ -169,7 +198,7 @@ def test_renamed_columns_in_a_list_are_said(spear: Spear) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         detector.decision_function(frames)
-    with pytest.warns(UserWarning, match="columns of the training that are missing: b"):
+    with pytest.raises(InputError, match=r"training are missing: b; .*value_columns"):
         detector.decision_function([frames[0].rename(columns={"b": "c"})])
 
 
