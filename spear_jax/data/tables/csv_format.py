@@ -16,6 +16,7 @@ import pandas as pd
 from spear_jax.data.tables.columns import check_unique
 from spear_jax.data.tables.names import is_unnamed
 from spear_jax.data.tables.numbers import has_ambiguous_point, is_number, number_cells, revealed_sign
+from spear_jax.data.tables.quotes import OneLineFields
 from spear_jax.data.tables.times import starts_with_date
 from spear_jax.data.tables.units import has_unit
 from spear_jax.errors import InputError, listed, one_line
@@ -105,7 +106,7 @@ class CsvFormat:
           columns: names of the columns to read; None for all.
 
         Raises:
-          ValueError: a row has more cells than there are column names.
+          ValueError: a row has more cells than there are column names, or a field does not end on its line.
         """
         # Cells that pandas leaves as text are parsed later.
         options: dict[str, Any] = {"dtype": str} if self.as_text else {"decimal": self.decimal or "."}
@@ -113,7 +114,7 @@ class CsvFormat:
             options["usecols"] = lambda name: str(name).strip() in columns
         with refuse_extra_cells():
             frames = pd.read_csv(
-                file,
+                io.BufferedReader(OneLineFields(file, self.delimiter), SNIFFED_BYTES),
                 sep=self.delimiter,
                 skipinitialspace=True,
                 skiprows=list(self.skipped),

@@ -1,6 +1,7 @@
 """Labels series from a CSV of anomaly intervals, given as rows or times."""
 
 import dataclasses
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from spear_jax.data.tables.columns import check_unique
 from spear_jax.data.tables.csv_format import find_delimiter, refuse_extra_cells, split_line
 from spear_jax.data.tables.names import is_answer_name, split_words
 from spear_jax.data.tables.numbers import is_number
+from spear_jax.data.tables.quotes import OneLineFields
 from spear_jax.data.tables.rows import NORMAL
 from spear_jax.data.tables.times import EARLIEST, UNITS, find_time_formats, parse_stamps
 from spear_jax.errors import InputError, listed, one_line
@@ -105,7 +107,12 @@ def _read(file: epath.Path) -> pd.DataFrame:
             delimiter = find_delimiter(lines)
             with refuse_extra_cells():
                 table = pd.read_csv(
-                    raw, dtype=str, keep_default_na=False, sep=delimiter, skipinitialspace=True, index_col=False
+                    io.BufferedReader(OneLineFields(raw, delimiter)),
+                    dtype=str,
+                    keep_default_na=False,
+                    sep=delimiter,
+                    skipinitialspace=True,
+                    index_col=False,
                 )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as CSV ({one_line(error)})") from error
