@@ -13,6 +13,7 @@ from spear_jax.data.neighbours import (
     step_means,
 )
 from spear_jax.data.own_past import Reference
+from spear_jax.data.places import Places
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.data.runs import find_equal_runs, find_runs
 from spear_jax.data.scaler import LOOKS_AHEAD, Scaler, TableScaler
@@ -51,6 +52,7 @@ __all__ = [
     "LiveTable",
     "LoadedSeries",
     "MethodScores",
+    "Places",
     "Quantizer",
     "Reference",
     "ScaleRange",

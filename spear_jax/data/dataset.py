@@ -1,6 +1,7 @@
 """Turns recorded series into what a model reads: split, scaled, labelled, cut into windows and quantized."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -248,7 +249,7 @@ def _view_numbers(
     names = view_names(config)[1:]
     return {
         split: [
-            view_numbers(names, stretch.values, references[stretch.name], stretch.start)
+            view_numbers(names, stretch.values, references[stretch.name], stretch.start + np.arange(len(stretch)))
             if names
             else np.zeros((len(stretch), 0))
             for stretch in part
@@ -264,8 +265,9 @@ def _ranges(
     if config.data.name != "files" or config.quantizer.scale == "series":
         return {}
     trained = {stretch.name for stretch in train}
+    columns = Counter(series.column for series in recorded)
     return {
-        series.name: ScaleRange(series.column, *limits)
+        series.name: ScaleRange(series.column, *limits, alone=columns[series.column] == 1)
         for series, limits in zip(recorded, scaler.ranges, strict=True)
         if series.name in trained
     }

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from spear_jax.data.neighbours import PAST
+from spear_jax.data.scaler import is_constant
 from spear_jax.data.series import LARGEST
 
 WIDTHS = (8, 32, 128)  # steps in a window, powers of two
@@ -32,12 +33,9 @@ MOST_UNUSUAL = 8.0  # times the usual distance: a larger one counts as this in m
 
 QUANTILE = 0.9  # of a reference's own distances, which counts as usual
 
-RECOGNIZED = 32  # consecutive rows that identify the place of a table in the recorded series
-RECOGNIZED_BY = 128  # rows among which these begin, if the first ones are missing
+NO_PLACE = 3 * PAST  # added to the number of a row whose place in the recorded series is not known
 
 _FARTHEST = 1e12  # larger standardized values are clipped: float32 holds sums of their squares
-_EQUAL = 1e-4  # larger differences of standardized values are more than rounding errors of float32
-_NO_CHANGE = 1e-13  # a smaller range, relative to its values, is rounding error
 _NOWHERE = 2 * PAST  # place of the gap between two stretches of a reference
 _TILE_ROWS = 256  # windows compared at a time: two times 6 MB, which fit into the cache
 
@@ -105,7 +103,7 @@ class Reference:
         parts = [part for stretch in stretches for part in (gap, stretch)][1:] or [(gap[0][:0], gap[1][:0])]
         kept, kept_places = (np.concatenate(part) for part in zip(*parts, strict=True))
         reference = cls(kept, kept_places, centre, unit, {})
-        nearest = [reference.nearest(filled, int(where[0]), WIDTHS) for filled, where in stretches]
+        nearest = [reference.nearest(filled, where, WIDTHS) for filled, where in stretches]
         usual = {width: _usual([found[width] for found in nearest], width) for width in WIDTHS}
         return dataclasses.replace(reference, usual=usual)
 
@@ -142,52 +140,23 @@ class Reference:
         }
         return cls(values, places, description["centre"], description["unit"], usual)
 
-    def as_past(self) -> "Reference":
-        """Returns the reference as a past of its own, for values whose place in the recorded series is not known."""
-        return dataclasses.replace(self, steps=PAST + np.arange(len(self.values)))
-
-    def placed(self, values: Float[np.ndarray, "rows"], *, ended: bool) -> tuple["Reference", int] | None:
-        """Finds the place of a table's rows in the recorded series, so that no window is compared with itself.
-
-        Rows are recognized by `RECOGNIZED` values that the reference holds in the same order; others are taken for
-        what follows it. (A constant stretch is found where it is not: that leaves out a few windows of many like it.)
-
-        Args:
-          values: the first rows in the series' own unit; NaN where missing.
-          ended: whether there are no more.
-
-        Returns:
-          The reference to compare with, and the place of the first row; None if more rows are needed.
-        """
-        known = np.isfinite(values[:RECOGNIZED_BY])
-        begin = int(np.argmax(known)) if known.any() else len(values)
-        if not ended and len(values) < min(begin + RECOGNIZED, RECOGNIZED_BY):
-            return None
-        rows = carry_forward(self.standardize(values[begin : begin + RECOGNIZED]), 0.0).astype(np.float32)
-        if len(rows) == RECOGNIZED <= len(self.values):
-            windows = np.lib.stride_tricks.sliding_window_view(self.values, RECOGNIZED)
-            starts = self.steps[np.flatnonzero((np.abs(windows - rows) <= _EQUAL).all(axis=1))] - begin
-            if len(starts):
-                return self, 0 if 0 in starts else int(starts[0])
-        return self.as_past(), 0
-
     def standardize(self, values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
         """Subtracts the reference's median and divides by its standard deviation; what is not finite becomes NaN."""
         return _standardize(values, self.centre, self.unit)
 
-    def outside(self, begin: int, end: int) -> list[Float[np.ndarray, "_steps"]]:
-        """Returns the stretches of the reference, without the steps [begin, end) of the recorded series."""
-        kept = np.flatnonzero(np.isfinite(self.values) & ((self.steps < begin) | (self.steps >= end)))
+    def outside(self, places: Int[np.ndarray, "rows"]) -> list[Float[np.ndarray, "_steps"]]:
+        """Returns the stretches of the reference, without these places of the recorded series."""
+        kept = np.flatnonzero(np.isfinite(self.values) & ~np.isin(self.steps, places))
         return [self.values[kept[piece]].astype(np.float64) for piece in _consecutive(self.steps[kept])]
 
     def nearest(
-        self, values: Float[np.ndarray, "rows"], first: int, widths: Sequence[int]
+        self, values: Float[np.ndarray, "rows"], places: Int[np.ndarray, "rows"], widths: Sequence[int]
     ) -> dict[int, Float[np.ndarray, "rows"]]:
         """Returns each window's Euclidean distance to the nearest of the reference that shares no step with it.
 
         Args:
           values: standardized values in float32, one step apart and none missing.
-          first: the place of the first value in the recorded series.
+          places: the place of each value in the recorded series; a window is where its last value is.
           widths: steps in a window.
 
         Returns:
@@ -198,18 +167,21 @@ class Reference:
         planes = _Planes(len(values), len(self.values), widths)
         for begin in range(0, len(values) if len(self.values) else 0, _TILE_ROWS):
             for width, plane in planes.double(values[planes.tile(begin)], self.values, diagonal=True):
-                self._leave_out_overlaps(plane, first + begin, width)
+                self._leave_out_overlaps(plane, places[begin + width - 1 :][: len(plane)] - width + 1, width)
                 _keep_nearest(plane, found[width], begin, width)
         return found
 
-    def _leave_out_overlaps(self, plane: Float[np.ndarray, "rows columns"], first: int, width: int) -> None:
-        """Makes the distances of windows that share a step infinite, in place; the first row's window is at `first`."""
+    def _leave_out_overlaps(
+        self, plane: Float[np.ndarray, "rows columns"], starts: Int[np.ndarray, "rows"], width: int
+    ) -> None:
+        """Makes the distances of windows that share a step infinite, in place; the rows' windows begin at `starts`."""
         places = self.steps[: plane.shape[1]]
-        columns = np.flatnonzero((places > first - width) & (places < first + len(plane) - 1 + width))
-        if len(columns):
-            starts = first + np.arange(len(plane))
-            shared = np.abs(places[columns] - starts[:, None]) < width
-            plane[:, columns] = np.where(shared, np.inf, plane[:, columns])
+        for piece in _consecutive(starts):
+            rows = starts[piece]
+            columns = np.flatnonzero((places > rows[0] - width) & (places < rows[-1] + width))
+            if len(columns):
+                shared = np.abs(places[columns] - rows[:, None]) < width
+                plane[piece, columns] = np.where(shared, np.inf, plane[piece, columns])
 
 
 def nearest_before(
@@ -348,7 +320,7 @@ def _centre_and_unit(values: Float[np.ndarray, "steps"], typical_width: float) -
     known = _known(values)
     known = known[np.isfinite(known)]
     centre = float(np.median(known)) if len(known) else 0.0
-    if len(known) and np.ptp(known) > _NO_CHANGE * np.abs(known).max():
+    if len(known) and not is_constant(known.min(), known.max()):
         return centre, float(known.std())
     # The standard deviation of values spread evenly over such a range.
     return centre, typical_width / 12**0.5

@@ -75,7 +75,7 @@ class Scaler:
             widths = [
                 high - low
                 for series, (low, high) in zip(recorded, limits, strict=True)
-                if series.name in trained and not _is_constant(low, high)
+                if series.name in trained and not is_constant(low, high)
             ]
             typical_width = float(np.median(widths)) if widths else 1.0
         low, width = np.array([_range(*pair, typical_width) for pair in limits]).T
@@ -207,12 +207,12 @@ def choose_references(recorded: Sequence[Series], train: Sequence[Series], refer
 
 def _range(low: float, high: float, typical_width: float) -> tuple[float, float]:
     """Returns the start and the width of the range of a reference with these limits."""
-    if _is_constant(low, high):
+    if is_constant(low, high):
         return (low + high) / 2 - typical_width / 2, typical_width
     return low, high - low
 
 
-def _is_constant(low: float, high: float) -> bool:
+def is_constant(low: float, high: float) -> bool:
     """Returns whether the limits differ by no more than rounding error."""
     return not high - low > _NO_CHANGE * max(abs(low), abs(high))
 

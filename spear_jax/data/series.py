@@ -129,8 +129,16 @@ class LoadedSeries(NamedTuple):
 
 
 class ScaleRange(NamedTuple):
-    """The values that are scaled to 0 and to 1 in a series, and the table column that it comes from."""
+    """The values that are scaled to 0 and to 1 in a series of the training split.
+
+    Attributes:
+      column: the table column that it comes from.
+      low: the value that is scaled to 0.
+      high: the value that is scaled to 1.
+      alone: no other series of the data set, in whatever split, comes from a column of this name.
+    """
 
     column: str
     low: float
     high: float
+    alone: bool = True

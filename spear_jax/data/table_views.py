@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from spear_jax.data.own_past import Reference
+from spear_jax.data.places import Places
 from spear_jax.data.scaler import first_steps
 from spear_jax.data.views import ViewStream, look_ahead, view_numbers
 
@@ -13,9 +14,9 @@ from spear_jax.data.views import ViewStream, look_ahead, view_numbers
 class TableViews:
     """The views of all columns of a table, over a range of rows that moves forward.
 
-    A column whose reference is known keeps it, once its first rows show whether they are part of it. Any other gets the
-    one that its first steps make, once they have arrived. Views that read the whole series, and references of it, wait
-    for the end of the table.
+    A column whose reference is known keeps it, and begins once its first rows show whether they are part of it. Any
+    other gets the one that its first steps make, once they have arrived. Views that read the whole series, and
+    references of it, wait for the end of the table.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class TableViews:
           typical_width: see `Reference.fit`.
           whole: the reference of a column is all of it (`quantizer.scale='series'`).
         """
-        self._names, self._known = names, references
-        # The reference that each column is compared with, and the place of its first row in the recorded series.
-        self._references: list[tuple[Reference, int] | None] = [None] * len(references)
+        self._names, self._references = names, list(references)
+        # Of columns whose reference is known.
+        self._places = [None if known is None else Places(known) for known in references]
         self._reference_steps, self._typical_width, self._whole = reference_steps, typical_width, whole
         self._waits = whole or look_ahead(names) is None
         self._streams: list[ViewStream | None] = [None] * len(references)
@@ -56,19 +57,17 @@ class TableViews:
         for i, column in enumerate(values.T):
             self._waiting[i] = np.concatenate([self._waiting[i], column])
             if not self._waits:
-                self._fit(i, ended=False)
-                self._advance(i)
+                self._advance(i, ended=False)
 
     def finish(self) -> None:
         """Computes the numbers of the remaining rows."""
         for i in range(len(self._references)):
-            self._fit(i, ended=True)
-            placed = self._references[i]
-            assert placed
             if self._waits:
-                numbers = view_numbers(self._names, self._waiting[i], *placed)
+                reference = self._decide(i, ended=True)
+                assert reference
+                numbers = view_numbers(self._names, self._waiting[i], reference, self._take_places(i))
             else:
-                self._advance(i)
+                self._advance(i, ended=True)
                 stream = self._streams[i]
                 assert stream
                 numbers = stream.finish()
@@ -86,25 +85,32 @@ class TableViews:
         self._numbers = [numbers[row - self._first :] for numbers in self._numbers]
         self._first = row
 
-    def _fit(self, i: int, *, ended: bool) -> None:
-        """Decides on the reference of a column, once enough rows have arrived."""
-        if self._references[i] is not None:
-            return
-        values, known = self._waiting[i], self._known[i]
-        if known is not None:
-            self._references[i] = known.placed(values, ended=ended)
-            return
-        reference = values if self._whole else first_steps(values, self._reference_steps)
-        if ended or len(reference) == self._reference_steps:
-            begin = 0 if self._whole else int(np.argmax(np.append(np.isfinite(values), True)))
-            steps = begin + np.arange(len(reference))
-            self._references[i] = Reference.fit(reference, steps, typical_width=self._typical_width), 0
+    def _decide(self, i: int, *, ended: bool) -> Reference | None:
+        """Returns the reference of a column; None if that needs more rows."""
+        values = self._waiting[i]
+        if self._references[i] is None:
+            reference = values if self._whole else first_steps(values, self._reference_steps)
+            if ended or len(reference) == self._reference_steps:
+                begin = 0 if self._whole else int(np.argmax(np.append(np.isfinite(values), True)))
+                steps = begin + np.arange(len(reference))
+                self._references[i] = Reference.fit(reference, steps, typical_width=self._typical_width)
+        elif self._places[i] and not (ended or Places.decided(values)):
+            return None
+        return self._references[i]
 
-    def _advance(self, i: int) -> None:
+    def _take_places(self, i: int) -> Int[np.ndarray, "_rows"] | None:
+        """Returns the places of the waiting rows of a column; None if its reference is from this table."""
+        places = self._places[i]
+        return None if places is None else places.append(self._waiting[i])
+
+    def _advance(self, i: int, *, ended: bool) -> None:
         """Passes on the rows of a column whose reference is decided."""
-        placed = self._references[i]
-        if placed is None:
-            return
-        stream = self._streams[i] = self._streams[i] or ViewStream(self._names, *placed)
-        self._numbers[i] = np.concatenate([self._numbers[i], stream.append(self._waiting[i])])
+        stream = self._streams[i]
+        if stream is None:
+            reference = self._decide(i, ended=ended)
+            if reference is None:
+                return
+            stream = self._streams[i] = ViewStream(self._names, reference)
+        numbers = stream.append(self._waiting[i], self._take_places(i))
+        self._numbers[i] = np.concatenate([self._numbers[i], numbers])
         self._waiting[i] = np.zeros(0)

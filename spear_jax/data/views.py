@@ -22,7 +22,15 @@ from spear_jax.data.neighbours import (
     sample_windows,
     step_means,
 )
-from spear_jax.data.own_past import PAST_STEPS, WIDTHS, Reference, carry_forward, log_distances, nearest_before
+from spear_jax.data.own_past import (
+    NO_PLACE,
+    PAST_STEPS,
+    WIDTHS,
+    Reference,
+    carry_forward,
+    log_distances,
+    nearest_before,
+)
 from spear_jax.data.quantizer import Quantizer
 from spear_jax.errors import InputError
 
@@ -94,13 +102,12 @@ class ViewStream:
     The numbers are those of all rows at once, however the rows are divided.
     """
 
-    def __init__(self, names: Sequence[str], reference: Reference, start: int = 0) -> None:
+    def __init__(self, names: Sequence[str], reference: Reference) -> None:
         """Starts before the first row.
 
         Args:
           names: names in `VIEWS`, except 'value' and those of kind 'whole'.
           reference: the reference stretch of the series.
-          start: the place of the first row in the recorded series, which the reference's places refer to.
 
         Raises:
           InputError: there is no such view, or it reads the whole series.
@@ -110,7 +117,7 @@ class ViewStream:
             if view.whole:
                 raise InputError(f"view {name!r} reads the whole series, which a stream never has; use 'past' views")
         self.look_ahead = look_ahead(names) or 0
-        self._reference, self._start = reference, start
+        self._reference = reference
         self._seen = self._emitted = 0
         self._last = 0.0  # the last known value
         self._history = np.zeros(0)  # standardized values that later windows read
@@ -119,15 +126,21 @@ class ViewStream:
         self._windows = {name: np.zeros(0) for name in self._views}
         self._usual = {width: (usual.logs, usual.windows) for width, usual in reference.usual.items()}
 
-    def append(self, values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "final views"]:
+    def append(
+        self, values: Float[np.ndarray, "rows"], places: Int[np.ndarray, "rows"] | None = None
+    ) -> Float[np.ndarray, "final views"]:
         """Adds rows.
 
         Args:
           values: values in the series' own unit; NaN where missing.
+          places: the place of each row in the recorded series, which the reference's places refer to; the number of the
+            row, if it is not given.
 
         Returns:
           The numbers of the rows, of this and earlier calls, that are now final: all but the last `look_ahead`.
         """
+        if places is None:
+            places = self._seen + np.arange(len(values))
         standardized = self._reference.standardize(values)
         filled = carry_forward(standardized, self._last)
         if len(filled):
@@ -135,7 +148,7 @@ class ViewStream:
         context = min(max(view.width for view in self._views.values()) - 1 if self._views else 0, len(self._history))
         rows = np.concatenate([self._history, filled])
         first = len(self._history) - context
-        for name, numbers in self._compare(rows, first, len(values)).items():
+        for name, numbers in self._compare(rows, first, places).items():
             self._windows[name] = np.concatenate([self._windows[name], numbers])
         self._missing = np.concatenate([self._missing, np.isnan(standardized)])
         self._history = rows[max(len(rows) - PAST_STEPS - max(WIDTHS) + 1, 0) :].copy()
@@ -154,19 +167,22 @@ class ViewStream:
         self._drop(len(numbers))
         return numbers
 
-    def _compare(self, rows: Float[np.ndarray, "rows"], first: int, new: int) -> dict[str, Float[np.ndarray, "_new"]]:
-        """Returns each view's number for the windows that end with the last `new` rows.
+    def _compare(
+        self, rows: Float[np.ndarray, "rows"], first: int, places: Int[np.ndarray, "new"]
+    ) -> dict[str, Float[np.ndarray, "new"]]:
+        """Returns each view's number for the windows that end with the last rows.
 
         Args:
           rows: standardized values without gaps.
           first: the row that the first of the windows begins with, or 0.
-          new: rows.
+          places: the places of the last rows.
         """
-        read = rows[first:].astype(np.float32)
-        place = self._start + self._seen - (len(rows) - new) + first
+        read, new = rows[first:].astype(np.float32), len(places)
+        # Of windows that end before the new rows nothing is kept.
+        ends = np.concatenate([np.full(len(read) - new, NO_PLACE), places])
         widths = {kind: [v.width for v in self._views.values() if v.kind == kind] for kind in ("reference", "past")}
         both = sorted({*widths["reference"], *widths["past"]})
-        reference = self._reference.nearest(read, place, both) if both else {}
+        reference = self._reference.nearest(read, ends, both) if both else {}
         past = nearest_before(read, rows[:first].astype(np.float32), widths["past"]) if widths["past"] else {}
         found = {}
         for name, view in self._views.items():
@@ -209,7 +225,10 @@ class ViewStream:
 
 
 def view_numbers(
-    names: Sequence[str], values: Float[np.ndarray, "time"], reference: Reference, start: int = 0
+    names: Sequence[str],
+    values: Float[np.ndarray, "time"],
+    reference: Reference,
+    places: Int[np.ndarray, "time"] | None = None,
 ) -> Float[np.ndarray, "time views"]:
     """Computes views of a series, or a stretch of one, as a whole.
 
@@ -217,15 +236,17 @@ def view_numbers(
       names: names in `VIEWS`, except 'value'.
       values: values in the series' own unit; NaN where missing.
       reference: its reference stretch.
-      start: the place of the first value in the recorded series, which the reference's places refer to.
+      places: as for `ViewStream.append`.
 
     Raises:
       InputError: there is no such view.
     """
     views = _find(names)
-    stream = ViewStream([name for name, view in zip(names, views, strict=True) if not view.whole], reference, start)
-    from_past = iter(np.concatenate([stream.append(values), stream.finish()]).T)
-    columns = [_whole(view, values, reference, start) if view.whole else next(from_past) for view in views]
+    if places is None:
+        places = np.arange(len(values))
+    stream = ViewStream([name for name, view in zip(names, views, strict=True) if not view.whole], reference)
+    from_past = iter(np.concatenate([stream.append(values, places), stream.finish()]).T)
+    columns = [_whole(view, values, reference, places) if view.whole else next(from_past) for view in views]
     return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))
 
 
@@ -258,10 +279,10 @@ def largest_distance(names: Sequence[str], numbers: Float[np.ndarray, "*rows vie
 
 
 def _whole(
-    view: View, values: Float[np.ndarray, "time"], reference: Reference, start: int
+    view: View, values: Float[np.ndarray, "time"], reference: Reference, places: Int[np.ndarray, "time"]
 ) -> Float[np.ndarray, "time"]:
     standardized = reference.standardize(values)
-    own, past = interpolate_missing(standardized), reference.outside(start, start + len(values))
+    own, past = interpolate_missing(standardized), reference.outside(places)
     if len(own) < view.width or (len(own) < 2 * view.width and all(len(part) < view.width for part in past)):
         return np.full(len(values), np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(own, view.width)

@@ -15,7 +15,6 @@ from spear_jax.data import (
     VIEWS,
     Reference,
     Series,
-    TableViews,
     ViewStream,
     largest_distance,
     look_ahead,
@@ -23,6 +22,8 @@ from spear_jax.data import (
     view_numbers,
     views,
 )
+from spear_jax.data.neighbours import PAST
+from spear_jax.data.own_past import NO_PLACE
 from spear_jax.errors import InputError
 from spear_jax.methods.unsupervised import nearest_neighbours
 
@@ -190,9 +191,10 @@ def test_a_stream_forgets_nothing_that_is_compared(monkeypatch: pytest.MonkeyPat
 
 def test_rows_may_arrive_one_by_one() -> None:
     values, reference = oscillation(150), Reference.fit(oscillation(400, seed=1))
-    stream = ViewStream(SMALL, reference, start=7)
-    numbers = np.concatenate([*(stream.append(row) for row in values[:, None]), stream.finish()])
-    np.testing.assert_array_equal(numbers, view_numbers(SMALL, values, reference, start=7))
+    stream, places = ViewStream(SMALL, reference), np.arange(7, 157)
+    rows = [stream.append(values[[i]], places[[i]]) for i in range(150)]
+    numbers = np.concatenate([*rows, stream.finish()])
+    np.testing.assert_array_equal(numbers, view_numbers(SMALL, values, reference, places))
 
 
 @settings(deadline=None, max_examples=30)
@@ -225,7 +227,7 @@ def test_an_anomaly_within_the_reference_is_not_compared_with_itself() -> None:
     numbers = view_numbers(["reference_8", "reference_32"], values, reference)
     anomaly = slice(352, 388)
     assert (numbers[anomaly].mean(axis=0) > np.median(numbers, axis=0) + 1).all()
-    shifted = view_numbers(["reference_8"], values, reference, start=10_000)
+    shifted = view_numbers(["reference_8"], values, reference, NO_PLACE + np.arange(len(values)))
     assert (shifted == VIEWS["reference_8"].low).all()  # another stretch that looks the same
 
 
@@ -233,7 +235,7 @@ def test_no_window_spans_two_stretches_of_a_reference() -> None:
     first, second, values = (series_of("noise", 90, seed) for seed in range(3))
     both = Reference.fit(np.concatenate([first, second]), np.r_[100:190, 400:490])
     queries = both.standardize(values).astype(np.float32)
-    nearest = both.nearest(queries, 1000, [32])[32]
+    nearest = both.nearest(queries, 1000 + np.arange(90), [32])[32]
     expected = np.inf
     for part in (first, second):
         windows, compared = (sliding_window_view(both.standardize(v), 32) for v in (values, part))
@@ -353,7 +355,8 @@ def test_a_reference_is_stored_in_32_kilobytes(steps: int) -> None:
         new = oscillation(150)
         np.testing.assert_array_equal(view_numbers(SMALL, new, restored), view_numbers(SMALL, new, reference))
         del description["starts"]  # as earlier versions wrote it
-        np.testing.assert_array_equal(Reference.stored(reference.known(), description).steps, reference.as_past().steps)
+        earlier = Reference.stored(reference.known(), description)
+        np.testing.assert_array_equal(earlier.steps, PAST + np.arange(len(reference.values)))
 
 
 def test_a_long_reference_is_sampled_evenly() -> None:
@@ -379,48 +382,6 @@ def test_impossible_views_are_refused() -> None:
 @pytest.mark.parametrize("name", VIEWS)
 def test_every_view_has_a_range(name: str) -> None:
     assert VIEWS[name].low < VIEWS[name].high
-
-
-def in_pieces(reference: Reference, values: np.ndarray, piece: int) -> np.ndarray:
-    """Returns the views of a table with one column, whose reference is known, as its rows arrive."""
-    table = TableViews(SMALL, [reference], reference_steps=100, typical_width=1.0, whole=False)
-    for begin in range(0, len(values), piece):
-        table.add(values[begin : begin + piece, None])
-    table.finish()
-    return table.windows(np.zeros(1, int), len(values))[0, 0]
-
-
-@pytest.mark.parametrize("piece", [1, 50, 1000])
-@pytest.mark.parametrize(("begin", "missing"), [(0, 0), (0, 20), (77, 0)])
-def test_rows_that_the_reference_holds_are_not_compared_with_themselves(piece: int, begin: int, missing: int) -> None:
-    values = oscillation(300)
-    values[:missing] = np.nan
-    reference = Reference.fit(values[missing:200], np.arange(missing, 200))
-    stored = Reference.stored(reference.known(), json.loads(json.dumps(reference.description())))
-    expected = view_numbers(SMALL, values[begin:], reference, begin)
-    np.testing.assert_array_equal(in_pieces(stored, values[begin:], piece), expected)
-    found_themselves = view_numbers(["reference_32"], values[begin:], reference.as_past())
-    assert np.nanmedian(found_themselves[50:100]) == VIEWS["reference_32"].low < np.nanmin(expected[50:100, 4])
-
-
-@pytest.mark.parametrize("rows", [5, 31, 32, 150])
-def test_later_rows_are_compared_with_the_whole_reference(rows: int) -> None:
-    values = oscillation(400)
-    reference = Reference.fit(values[:200], np.arange(200))
-    later = values[200 : 200 + rows].copy()
-    expected = view_numbers(SMALL, later, reference.as_past())
-    np.testing.assert_array_equal(in_pieces(reference, later, 10), expected)
-    nothing = np.full(rows, np.nan)
-    assert np.isnan(in_pieces(reference, nothing, 10)).all()
-
-
-def test_a_column_without_values_does_not_wait_for_its_first() -> None:
-    reference = Reference.fit(oscillation(200), np.arange(200))
-    table = TableViews(SMALL, [reference], reference_steps=100, typical_width=1.0, whole=False)
-    table.add(np.full((127, 1), np.nan))
-    assert table.final == 0
-    table.add(np.full((1, 1), np.nan))
-    assert table.final == 128 - max(VIEWS[name].look_ahead for name in SMALL)
 
 
 def test_the_distance_is_that_of_the_width_at_which_it_is_largest() -> None:
