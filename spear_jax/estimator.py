@@ -159,6 +159,10 @@ class SpearDetector(BaseEstimator):
             recorded = [*recorded, *held_out.series]
         with _parameters_in_errors(), contextlib.nullcontext() if self.verbose else parallel.quiet():
             dataset = build_dataset(config, LoadedSeries("own series", recorded), parts=parts)
+            if validation is not None and len(train.tables) == 1:
+                # It goes on in what is scored later, whatever the validation series are called.
+                ranges = {name: known._replace(alone=True) for name, known in dataset.ranges.items()}
+                dataset = dataclasses.replace(dataset, ranges=ranges)
             # Nothing reads scores of the training part: `decision_function` scores whole series.
             dataset = dataclasses.replace(dataset, examples={"validation": dataset.examples["validation"]})
             self.history_: list[dict[str, Any]] = []

@@ -228,6 +228,19 @@ def test_series_of_any_lengths(spear: Spear) -> None:
     assert intervals[intervals["series"] == 1]["start_time"].isna().all()
 
 
+def test_a_new_series_is_none_of_several_that_were_trained_on(spear: Spear) -> None:
+    """Not even if only one of them was trained on, since validation holds the other."""
+    (first, labels), (second, _), (new, _) = (make(columns=1, seed=seed) for seed in range(3))
+
+    def scale_counts(detector: SpearDetector) -> bool:
+        return not np.allclose(detector.decision_function(5 + 3 * new), detector.decision_function(new), atol=1e-3)
+
+    assert not scale_counts(tiny(epochs=1).fit([first, second], [labels, labels]))
+    # A series that goes on keeps its scale.
+    assert scale_counts(tiny(epochs=1).fit(first, labels))
+    assert scale_counts(tiny(epochs=1).fit(first, labels, (second, labels)))
+
+
 def test_fit_without_labels_injects_anomalies_and_warns(spear: Spear) -> None:
     values = np.sin(np.arange(600) / 5)
     message = "^fit without labels: the labels of train, validation are of injected anomalies, not recorded$"

@@ -270,12 +270,12 @@ class Detector:
         """Returns the training series that a series is; None for a new one.
 
         A series is recognized by its name, unless that belonged to another column, or by its column, if only one
-        training series had it.
+        series had it. Of a column that several had, any series may come.
         """
         limits = self.ranges.get(series)
         if limits and limits.column in ("", column):
             return series
-        by_column = [name for name, limits in self.ranges.items() if limits.column == column]
+        by_column = [name for name, limits in self.ranges.items() if limits.column == column and limits.alone]
         return by_column[0] if len(by_column) == 1 else None
 
     def assemble(self, backbone: Backbone) -> PlacedModel:
@@ -360,11 +360,13 @@ def _text(name: str, value: object) -> str:
     return plain(value)
 
 
-def _scale_range(name: str, column: object, low: object, high: object) -> ScaleRange:
+def _scale_range(name: str, column: object, low: object, high: object, alone: object = True) -> ScaleRange:
     first = _finite(f"ranges of {name!r}", low)
     if not isinstance(column, str):
         raise InputError(f"ranges of {name!r}: the column is {column!r}; expected text")
-    return ScaleRange(column, first, _finite(f"ranges of {name!r}", high, low=first))
+    if not isinstance(alone, bool):
+        raise InputError(f"ranges of {name!r}: {alone!r} must be true or false")
+    return ScaleRange(column, first, _finite(f"ranges of {name!r}", high, low=first), alone)
 
 
 def _threshold(fields: Mapping[str, Any]) -> Threshold:
