@@ -156,7 +156,8 @@ _SCORE = {
     "smoothing": Field(
         1,
         "steps of a moving average of the scores' logits, centred and within a stretch; 1: none; 0: chosen on"
-        " validation among 1, 16, 32, 64 and 128; a live row's score is final half as many rows later",
+        " validation among 1, 16, 32, 64 and 128, or 16 if it has fewer than 10 anomalies or labels are made; a live"
+        " row's score is final half as many rows later",
         Limits(0, 1e5),
         carried=True,
     ),
@@ -164,7 +165,8 @@ _SCORE = {
         0.0,
         "w in (logit + w * distance) / (1 + w), with the distance by `reference_W`, `past_W` and `whole_W` in"
         " `quantizer.views`, at the W where it is largest; 0: the score of the model alone; -1: chosen on validation"
-        " among 0, 0.5, 1, 2 and 4, or 16 if labels are made (`data.labels`), which overrate the model",
+        " among 0, 0.5, 1, 2 and 4, or 16 if it has fewer than 10 anomalies or labels are made (`data.labels`), which"
+        " overrate the model",
         Limits(-1, 1e3),
         carried=True,
         methods=_LEARNING,
@@ -172,8 +174,8 @@ _SCORE = {
     "level": Field(
         0.0,
         "l in (x - l * level) / (1 + l), where x is the smoothed logit and the level its median over the series so far,"
-        " before each block of 256 steps; 0: none; -1: chosen on validation among 0, 0.5 and 1; the first 256 live rows"
-        " wait for each other",
+        " before each block of 256 steps; 0: none; -1: chosen on validation among 0, 0.5 and 1, or 0 if it has fewer"
+        " than 10 anomalies or labels are made; the first 256 live rows wait for each other",
         Limits(-1, 1),
         carried=True,
         methods=_LEARNING,

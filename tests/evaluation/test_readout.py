@@ -45,6 +45,9 @@ def average(numbers: Any, width: int, begins: Any = (0,)) -> np.ndarray:
     return moving_average(np.asarray(numbers, float)[:, None], width, np.asarray(begins))[:, 0]
 
 
+CAUTIOUS = Readout(16, 16.0, 0.0)
+
+
 def open_config(smoothing: int = 0, distance_weight: float = -1.0, level: float = 0.0) -> ConfigDict:
     config = default_config()
     config.quantizer.views = OWN_PAST
@@ -220,7 +223,7 @@ def test_a_level_is_chosen_where_it_helps() -> None:
 
 
 def test_the_smaller_of_equally_good_ones_is_chosen() -> None:
-    labels = np.arange(400) >= 300
+    labels = np.arange(400) % 40 >= 30
     validation = scored(np.where(labels, 0.9, 0.1), labels)
     assert choose_readout(open_config(), validation, labels * 1.0, True)[0] == Readout()
 
@@ -231,8 +234,21 @@ def test_nothing_is_chosen_without_a_series_of_both_classes(label: bool) -> None
     labels = np.arange(40) >= 20 if label else np.zeros(40, bool)
     validation = scored(np.random.default_rng(0).random(40), labels, labels.astype(int) if label else None)
     readout, notes = choose_readout(open_config(), validation, np.ones(40), True)
-    assert readout == Readout() and notes["validation_aupr"] == {"without": None, "with": None}
-    assert choose_readout(open_config(smoothing=8), validation, np.ones(40), True)[0] == Readout(8)
+    assert readout == CAUTIOUS and notes["validation_aupr"] == {"without": None, "with": None}
+    assert choose_readout(open_config(8, 0.5, 0.5), validation, np.ones(40), True)[0] == Readout(8, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0])
+def test_nothing_is_chosen_by_few_anomalies_or_by_made_ones(level: float) -> None:
+    """However much better the scores alone seem to be on validation."""
+    for anomalies, made in ((9, False), (10, False), (10, True)):
+        labels = np.repeat(np.arange(2 * anomalies) % 2, 50)
+        validation = scored(np.where(labels, 0.9, 0.1), labels)
+        config = open_config(level=level)
+        config.data.labels = "injected" if made else ""
+        expected = CAUTIOUS if made or anomalies < 10 else Readout()
+        readout, notes = choose_readout(config, validation, 1.0 - labels, True)
+        assert readout == expected and notes["validation_aupr"]["without"] == 1
 
 
 def test_no_distance_is_added_to_scores_that_are_no_probabilities() -> None:
