@@ -65,11 +65,11 @@ def draw_incidents(series: list[Series], count: int, rng: np.random.Generator) -
     chosen, missing = [], count
     for number in rng.permutation(len(series)):
         one = series[number]
-        runs = [run for run in find_equal_runs(one.labels) if one.labels[run.start]]
+        runs = [(begin, end) for begin, end in zip(*find_equal_runs(one.labels), strict=True) if one.labels[begin]]
         kept = runs[:missing]
         end = len(one.labels)
         if len(kept) < len(runs):
-            end = min(runs[len(kept)].start, kept[-1].stop + MARGIN)
+            end = min(runs[len(kept)][0], kept[-1][1] + MARGIN)
         chosen.append(one.stretch(0, end))
         missing -= len(kept)
         if not missing:
