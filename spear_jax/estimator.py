@@ -28,6 +28,8 @@ from spear_jax.data import (
     check_order,
     hold_out,
     is_list_of_series,
+    name_series,
+    name_table,
     read_arrays,
     read_labelled,
     read_table_options,
@@ -82,6 +84,8 @@ class SpearDetector(BaseEstimator):
       combine: 'max' or 'mean' over the scores of the columns.
       value_columns: columns of frames that are values, separated by commas; '' leaves out times, indices, ids, labels
         and columns that never change, as for files, with a warning.
+      series_column: in long frames (a row per series and time), the column that names the series of each row; '' for
+        others. Each row still gets one score; rows of `intervals` are those of the series.
       missing_values: numbers that stand for missing values, separated by commas, such as '-9999'.
       dtype: dtype of the backbone, 'float32' or 'bfloat16'.
       seed: seed of all random numbers.
@@ -114,6 +118,7 @@ class SpearDetector(BaseEstimator):
     views: str = _parameter("quantizer.views", "")
     patch: int = _parameter("quantizer.patch", 0)
     value_columns: str = _parameter("data.value_columns", "")
+    series_column: str = _parameter("data.series_column", "")
     missing_values: str = _parameter("data.missing_values", "")
     dtype: str = _parameter("backbone.dtype", "float32")
     seed: int = _parameter("seed", 0)
@@ -205,8 +210,8 @@ class SpearDetector(BaseEstimator):
         """Returns the anomalies as intervals, with the merging of gaps and the minimum length that validation chose.
 
         Returns:
-          A row per interval: series (its number in a list), start, end and peak (rows), start_time, end_time and
-          peak_time (NaT without times), steps, and score, the highest one.
+          A row per interval: series (its number in a list, or its name in a long frame), start, end and peak (rows),
+          start_time, end_time and peak_time (NaT without times), steps, and score, the highest one.
 
         Raises:
           NotFittedError: see `decision_function`.
@@ -215,11 +220,14 @@ class SpearDetector(BaseEstimator):
         check_is_fitted(self, "detector_")
         alarms = AlarmTable(self.detector_.alarm_rule)
         for number, table in enumerate(self._tables(series)):
-            scores = self._score(table)
-            times = table.times.view("datetime64[ns]") if len(table.times) else np.datetime64("NaT", "ns")
-            rows = {"series": number, "step": np.arange(len(scores)), "timestamp": times, "score": scores}
-            alarms.add(pd.DataFrame({**rows, "predicted": scores >= self.threshold_}))
-        return alarms.finish().astype({"series": int})
+            all_scores = self._score(table)
+            for part, rows in table.parts().items():
+                own, scores = table.select(rows), all_scores[rows]
+                name = name_table(str(number) if is_list_of_series(series) else "", part) or "0"
+                times = own.times.view("datetime64[ns]") if len(own.times) else np.datetime64("NaT", "ns")
+                frame = {"series": name, "step": np.arange(len(rows)), "timestamp": times, "score": scores}
+                alarms.add(pd.DataFrame({**frame, "predicted": scores >= self.threshold_}))
+        return alarms.finish().astype({"series": str if self.detector_.config.data.series_column else int})
 
     def save(self, folder: str) -> None:
         """Writes detector.json and detector.safetensors, which contain everything scoring needs except the backbone.
@@ -333,13 +341,23 @@ class SpearDetector(BaseEstimator):
         self.__dict__.pop("_scorer", None)
 
     def _score(self, table: Table) -> Float[np.ndarray, "time"]:
-        """Scores the rows of a table."""
+        """Scores the rows of a table, or of each series of a long one."""
+        if table.series is not None:
+            scores = np.zeros(len(table.values))
+            for part, rows in table.parts().items():
+                scores[rows] = self._score_part(table.select(rows), part)
+            return scores
+        return self._score_part(table, "")
+
+    def _score_part(self, table: Table, part: str) -> Float[np.ndarray, "time"]:
         check_order("series", table.times.view("datetime64[ns]"))
         config = self.detector_.config
         if not hasattr(self, "_scorer"):
             backbone = load_method_backbone(config)
             self._scorer = Scorer.place(self.detector_, backbone, config.score.batch_size)
-        columns = [Column("", name) for name in _training_columns(table, self.detector_)]
+        names = _training_columns(table, self.detector_)
+        series = name_series(part, names) if part else [""] * len(names)
+        columns = [Column(*both) for both in zip(series, names, strict=True)]
         stream = Stream(self._scorer, columns)
         scores = np.concatenate([stream.add(table.values, table.times).scores, stream.finish().scores])
         for remark in stream.remarks(ended=True):

@@ -143,7 +143,7 @@ def _load(detector_path: str, overrides: Mapping[str, str], *, live: bool) -> tu
     config.data.name = "files"
     carry(detector.config, config)
     config.data.labels, config.data.combine = "column", detector.config.data.combine
-    for name in ("value_columns", "missing_values"):  # those of the training, unless named again
+    for name in ("value_columns", "series_column", "missing_values"):  # those of the training, unless named again
         config.data[name] = detector.config.data[name]
     config.data.stride = max(config.data.window, 1)
     for field, text in overrides.items():
@@ -166,7 +166,8 @@ def _place(detector: Detector, config: ConfigDict, batch_size: int) -> tuple[Sco
 def _open_files(source: str, config: ConfigDict, detector: Detector) -> tuple[list[TableFile], list[str]]:
     """Opens the files to score; returns them with remarks on those that are left out."""
     files, remarks = open_files(source, _table_options(config, detector))
-    for name, count in collections.Counter(name for file in files for name in file.series_names).items():
+    wide = [column.series for file in files for column in list_columns(file) if not file.columns.series]
+    for name, count in collections.Counter(wide).items():
         if count > 1:
             raise InputError(f"{source}: two series are named {name!r}")
     return files, remarks
@@ -185,6 +186,8 @@ def _describe_scales(detector: Detector, tables: Sequence[TableFile | LiveTable]
         return []
     trained: list[str] = []
     new: list[str] = []
+    if any(table.columns.series for table in tables):
+        return ["series of long tables are scaled as in training, new ones by their own first rows"]
     for table in tables:
         for column in list_columns(table):
             (trained if detector.range_of(*column) else new).append(column.series)

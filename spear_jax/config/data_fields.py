@@ -46,6 +46,12 @@ _SERIES = {
         scoring="always",
     ),
     "label_column": Field("", "your files: column of labels; `''`: detected by its name", scoring="always"),
+    "series_column": Field(
+        "",
+        "your files: column that names the series of each row, in a long table (a row per series and time); `''`: each"
+        " column of values is a series",
+        scoring="always",
+    ),
     "missing_values": Field(
         "", "your files: numbers that stand for missing values, separated by commas, such as -9999", scoring="always"
     ),

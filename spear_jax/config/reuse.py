@@ -30,6 +30,7 @@ ADDED: dict[str, Any] = {
     "data.fold": 0,
     "data.missing_values": "",
     "data.decimal_sign": "",
+    "data.series_column": "",
     "train.normal_windows": 0,
     "prompt.members": 1,
     "quantizer.patch": 1,

@@ -35,7 +35,7 @@ from spear_jax.data.table_views import TableViews
 from spear_jax.data.tables.arrays import Table, is_list_of_series, read_arrays, read_labelled
 from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.extremes import find_extremes, fullest_part
-from spear_jax.data.tables.file import TableFile
+from spear_jax.data.tables.file import TableFile, name_series, name_table
 from spear_jax.data.tables.live import LiveTable
 from spear_jax.data.tables.table_options import TableOptions, read_table_options
 from spear_jax.data.views import VIEWS, View, ViewStream, largest_distance, look_ahead, quantize_views, view_numbers
@@ -92,6 +92,8 @@ __all__ = [
     "load_series",
     "look_ahead",
     "mimic_iv_copy",
+    "name_series",
+    "name_table",
     "open_files",
     "order_digest",
     "prepare_dataset",

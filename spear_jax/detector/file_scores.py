@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
+from jaxtyping import Float
 from tqdm import tqdm
 
 from spear_jax import parallel
-from spear_jax.data import LiveTable, TableFile, TableScaler, check_order
+from spear_jax.data import LiveTable, TableFile, TableScaler, check_order, name_series, name_table
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import ScoredRows, Stream
 from spear_jax.errors import InputError
@@ -50,49 +51,64 @@ def score_table(
     scoring: Scoring,
     warn: Callable[[str], object] = lambda remark: None,
 ) -> Iterator[pd.DataFrame]:
-    """Scores the rows of a table; each of its value columns is a series. `warn` is called with `Stream.remarks`.
+    """Scores the rows of a table; each of its value columns is a series, or several of a long table.
+
+    `warn` is called with `Stream.remarks`.
 
     Yields:
       Frames with the columns of scores/<split>.parquet except the label, in order, as soon as their scores are final.
     """
-    columns = list_columns(table)
-    scaler = _fit_ahead(scorer, table, columns) if scorer.detector.config.quantizer.scale == "series" else None
-    stream = Stream(scorer, columns, stride=scoring.stride, overlap=scoring.overlap, scaler=scaler)
+    scalers = _fit_ahead(scorer, table) if scorer.detector.config.quantizer.scale == "series" else {}
+    streams: dict[str, Stream] = {}  # by series of a long table
     for rows in table.chunks():
-        check_order(
-            f"{table.path}, rows {rows.first + 1} to {rows.first + len(rows)}", rows.times.view("datetime64[ns]")
-        )
-        scored = stream.add(rows.values, rows.times)
+        for part, own in rows.parts():
+            place = f"{table.path}, rows {rows.first + 1} to {rows.first + len(rows)}"
+            check_order(f"{place} of {part!r}" if part else place, own.times.view("datetime64[ns]"))
+            if part not in streams:
+                streams[part] = Stream(
+                    scorer,
+                    list_columns(table, part),
+                    stride=scoring.stride,
+                    overlap=scoring.overlap,
+                    scaler=scalers.get(part),
+                )
+            scored = streams[part].add(own.values, own.times)
+            if len(scored.values):
+                yield _make_frame(scorer, name_table(table.name, part), table.columns.values, scored, scoring.combine)
+            for remark in streams[part].remarks(ended=False):
+                warn(remark)
+    for part, stream in streams.items():
+        scored = stream.finish()
         if len(scored.values):
-            yield _make_frame(scorer, table, scored, scoring.combine)
-        for remark in stream.remarks(ended=False):
+            yield _make_frame(scorer, name_table(table.name, part), table.columns.values, scored, scoring.combine)
+        for remark in stream.remarks(ended=True):
             warn(remark)
-    scored = stream.finish()
-    if len(scored.values):
-        yield _make_frame(scorer, table, scored, scoring.combine)
-    for remark in stream.remarks(ended=True):
-        warn(remark)
 
 
-def list_columns(table: TableFile | LiveTable) -> list[Column]:
-    """Returns the value columns of a table."""
-    return [Column(*names) for names in zip(table.series_names, table.columns.values, strict=True)]
+def list_columns(table: TableFile | LiveTable, part: str = "") -> list[Column]:
+    """Returns the value columns of a table, or of a series of a long table."""
+    columns = table.columns.values
+    return [Column(*names) for names in zip(name_series(name_table(table.name, part), columns), columns, strict=True)]
 
 
-def _fit_ahead(scorer: Scorer, table: TableFile | LiveTable, columns: Sequence[Column]) -> TableScaler:
-    """Fits the range of each column to all its rows, for quantizer.scale='series'."""
-    extremes = [pd.DataFrame(rows.values).agg(["min", "max"]).to_numpy() for rows in table.chunks()]
-    scaler = scorer.scaler(columns)
-    scaler.fit(np.concatenate([np.zeros((0, len(columns))), *extremes]), ended=True)
-    return scaler
+def _fit_ahead(scorer: Scorer, table: TableFile | LiveTable) -> dict[str, TableScaler]:
+    """Fits the range of each column, in each series of a long table, to all its rows, for quantizer.scale='series'."""
+    extremes: dict[str, list[Float[np.ndarray, "2 columns"]]] = {}
+    for rows in table.chunks():
+        for part, own in rows.parts():
+            extremes.setdefault(part, []).append(pd.DataFrame(own.values).agg(["min", "max"]).to_numpy())
+    scalers = {part: scorer.scaler(list_columns(table, part)) for part in extremes}
+    for part, scaler in scalers.items():
+        scaler.fit(np.concatenate(extremes[part]), ended=True)
+    return scalers
 
 
-def _make_frame(scorer: Scorer, table: TableFile | LiveTable, scored: ScoredRows, combine: str) -> pd.DataFrame:
-    names: Sequence[str] = table.series_names
+def _make_frame(scorer: Scorer, table: str, columns: Sequence[str], scored: ScoredRows, combine: str) -> pd.DataFrame:
+    names: Sequence[str] = name_series(table, columns)
     values, scores = scored.values, scored.scores
     rows = len(values)
     if combine != "none" and len(names) > 1:
-        names, values = [table.name], np.full((rows, 1), np.nan)
+        names, values = [table], np.full((rows, 1), np.nan)
         scores = getattr(scores, combine)(axis=1, keepdims=True)
     width = len(names)
     times = scored.times.view("datetime64[ns]") if len(scored.times) else np.full(rows, "NaT", "datetime64[ns]")

@@ -28,7 +28,7 @@ from spear_jax.data.tables.file import CHUNK_ROWS, TableFile
 from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.data.windows import cut_windows
 from spear_jax.detector.artifact import Detector
-from spear_jax.detector.file_scores import Scoring, score_table
+from spear_jax.detector.file_scores import Scoring, list_columns, score_table
 from spear_jax.detector.scorer import Column, Scorer
 from spear_jax.detector.stream import Stream
 from spear_jax.errors import InputError
@@ -72,7 +72,7 @@ def test_scores_are_written_to_a_bucket(
 
 def score_all_at_once(scorer: Scorer, file: TableFile, stride: int, overlap: str) -> np.ndarray:
     """Scores all windows of a file at once, without a stream; returns a column per series."""
-    values, names = file.read().values, file.series_names
+    values, names = file.read().values, [column.series for column in list_columns(file)]
     recorded = [Series(name, column, np.zeros(len(column), bool)) for name, column in zip(names, values.T, strict=True)]
     windows, detector = cut_windows(recorded, names, 32, stride), scorer.detector
     quantizer = detector.config.quantizer
@@ -263,7 +263,9 @@ def test_a_series_seen_in_training_keeps_its_scale(spear: Spear, tmp_path: Path)
     new = table.iloc[608:].rename(columns={"flow": "new"}).reset_index(drop=True)
     new.drop(columns="label").to_csv(tmp_path / "later.csv", index=False)
     common = ("--mode=score", f"--detector={tmp_path / 'run'}")
-    outcome = spear(*common, f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
+    where = (f"--input={tmp_path / 'later.csv'}", f"--workdir={tmp_path / 'o'}")
+    check_refusal(spear(*common, *where), "columns of the training are missing: flow; found level, new")
+    outcome = spear(*common, *where, "--config.data.value_columns=level,new")
     assert outcome.code == 0, outcome.err
     assert "scaled as in training: later/level\nscaled by their own first 256 rows: later/new\n" in outcome.out
     again = spear(*common, f"--input={tmp_path / 'first.csv'}", f"--workdir={tmp_path / 'p'}")

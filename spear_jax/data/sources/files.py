@@ -11,7 +11,7 @@ from spear_jax.data.series import LoadedSeries, Series
 from spear_jax.data.tables.answers import leave_out_answers
 from spear_jax.data.tables.columns import IntervalsError
 from spear_jax.data.tables.extremes import remark_on_extremes
-from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, strip_suffixes
+from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, name_series, name_table, strip_suffixes
 from spear_jax.data.tables.label_intervals import TimeForm, label_by_intervals
 from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
 from spear_jax.errors import InputError, listed
@@ -83,7 +83,9 @@ def open_files(path: str, options: TableOptions, intervals: str = "") -> tuple[l
             remarks.append(f"{file_path.name}: left out, since it is data.intervals")
             continue
         try:
-            files.append(TableFile(file_path, name, options))
+            # The series of a long table are like files of a folder.
+            long = options.named.series and not epath.Path(path).expanduser().is_dir()
+            files.append(TableFile(file_path, "" if long else name, options))
         except IntervalsError as error:
             if len(found) == 1:
                 raise
@@ -102,6 +104,7 @@ def load_files(
 
     Returns:
       A series per value column, named as the file, with '/column' if it has several; the columns of a file are a group.
+      Each series of a long table is like a file of its own.
 
     Raises:
       InputError: a file cannot be used; names file, row or column, what was found and what is allowed.
@@ -117,10 +120,11 @@ def load_files(
                 " one with --config.data.label_column, give data.intervals with data.labels=intervals, or have labels"
                 " made with data.labels=rules or data.labels=injected"
             )
-        recorded += _read_series(file)
+        read = _read_series(file)
+        recorded += read
         for remark in file.remarks:  # without the folder, since warnings travel with detectors
             remarks.setdefault(remark, []).append(os.path.relpath(file.path, epath.Path(path).expanduser().parent))
-        forms[file.name] = TimeForm(file.time_format, file.has_offsets)
+        forms |= dict.fromkeys((item.group for item in read), TimeForm(file.time_format, file.has_offsets))
     if not recorded:
         raise InputError(f"{path}: no file has any rows")
     warnings += _shorten(remarks)
@@ -145,19 +149,21 @@ def _shorten(remarks: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _read_series(file: TableFile) -> list[Series]:
-    rows = file.read()
-    if not len(rows):
-        return []
-    labels = np.zeros(len(rows), bool) if rows.labels is None else rows.labels
-    return [
-        Series(
-            name=name,
-            values=values.copy(),
-            labels=labels.copy(),
-            timestamps=rows.times.view("datetime64[ns]"),
-            group=file.name,
-            column=column,
-            labelled=rows.labels is not None,
-        )
-        for name, column, values in zip(file.series_names, file.columns.values, rows.values.T, strict=True)
-    ]
+    series: list[Series] = []
+    for part, rows in file.read().parts():
+        table, columns = name_table(file.name, part), file.columns.values
+        labels = np.zeros(len(rows), bool) if rows.labels is None else rows.labels
+        series += [
+            Series(
+                name=name,
+                values=values.copy(),
+                labels=labels.copy(),
+                timestamps=rows.times.view("datetime64[ns]"),
+                group=table,
+                column=column,
+                labelled=rows.labels is not None,
+            )
+            for name, column, values in zip(name_series(table, columns), columns, rows.values.T, strict=True)
+            if len(rows)
+        ]
+    return series

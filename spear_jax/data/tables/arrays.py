@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from sklearn.utils import check_array
 
 from spear_jax.data.series import LARGEST, Series
 from spear_jax.data.tables.answers import leave_out_answers
 from spear_jax.data.tables.columns import ANSWER, UNNAMED, Columns
 from spear_jax.data.tables.extremes import remark_on_extremes
+from spear_jax.data.tables.file import name_series, name_table
 from spear_jax.data.tables.remarks import Remarks
-from spear_jax.data.tables.rows import RowParser, Rows
+from spear_jax.data.tables.rows import RowParser, Rows, rows_by_series
 from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.errors import InputError
 
@@ -31,6 +32,7 @@ class Table:
       columns: the names of the columns, or their numbers if they have none.
       named: whether the columns have names.
       remarks: sentences about what is unusual, as for files.
+      series: in a long table, the name of each row's series; else None.
     """
 
     values: Float[np.ndarray, "rows columns"]
@@ -38,6 +40,16 @@ class Table:
     columns: tuple[str, ...]
     named: bool
     remarks: tuple[str, ...] = ()
+    series: Shaped[np.ndarray, "rows"] | None = None
+
+    def parts(self) -> dict[str, Int[np.ndarray, "_rows"]]:
+        """Returns the rows of each series of a long table, by name; those of another table, with ''."""
+        return {"": np.arange(len(self.values))} if self.series is None else rows_by_series(self.series)
+
+    def select(self, rows: Int[np.ndarray, "_rows"]) -> "Table":
+        """Returns some rows, as a table of one series per column."""
+        times = self.times[rows] if len(self.times) else self.times
+        return dataclasses.replace(self, values=self.values[rows], times=times, series=None)
 
 
 def is_list_of_series(data: Any) -> bool:
@@ -108,7 +120,7 @@ def _read_frame(frame: pd.DataFrame, name: str, options: TableOptions) -> Table:
     remarks.add(rows, [*parser.remarks, parser.time_remark])
     idle = remarks.leave_out_idle()
     columns = tuple(column for column, out in zip(parser.columns.values, idle, strict=True) if not out)
-    return Table(rows.without(idle).values, rows.times, columns, named, _prefixed(name, remarks))
+    return Table(rows.without(idle).values, rows.times, columns, named, _prefixed(name, remarks), rows.series)
 
 
 def _prefixed(name: str, remarks: Remarks) -> tuple[str, ...]:
@@ -183,7 +195,7 @@ def read_labelled(data: Any, labels: Any, options: TableOptions, prefix: str = "
         raise InputError(f"{answers[0]}; it has no name and must be taken out of the array")
     names = {item.name for item in series}
     kept = [
-        _select(table, [f"{prefix}{number}/{column}" in names for column in table.columns])
+        _select(table, np.any([np.isin(own, list(names)) for own in _names(tables, number, prefix).values()], axis=0))
         for number, table in enumerate(tables)
     ]
     return LabelledTables(
@@ -191,25 +203,36 @@ def read_labelled(data: Any, labels: Any, options: TableOptions, prefix: str = "
     )
 
 
-def _select(table: Table, kept: Sequence[bool]) -> Table:
+def _select(table: Table, kept: Bool[np.ndarray, "columns"]) -> Table:
     columns = tuple(column for column, keep in zip(table.columns, kept, strict=True) if keep)
-    return dataclasses.replace(table, values=table.values[:, np.array(kept, bool)], columns=columns)
+    return dataclasses.replace(table, values=table.values[:, kept], columns=columns)
+
+
+def _names(tables: Sequence[Table], number: int, prefix: str) -> dict[str, list[str]]:
+    """Returns the names of a table's series; those of a single long table are named as in a file."""
+    table = tables[number]
+    if table.series is None:
+        return {"": [f"{prefix}{number}/{column}" for column in table.columns]}
+    whole = f"{prefix}{number}" if len(tables) > 1 else prefix.strip()
+    return {part: name_series(name_table(whole, part), table.columns) for part in table.parts()}
 
 
 def _make_series(
     tables: Sequence[Table], labels: Sequence[Bool[np.ndarray, "_rows"]] | None, prefix: str
 ) -> list[Series]:
-    """Makes a series of each column; the columns of a table form a group."""
+    """Makes a series of each column, or several of a long table's; the columns of a table form a group."""
     return [
         Series(
-            name=f"{prefix}{number}/{column}",
+            name=name,
             values=values,
-            labels=labels[number] if labels is not None else np.zeros(len(values), bool),
-            timestamps=table.times.view("datetime64[ns]"),
-            group=f"{prefix}{number}",
+            labels=labels[number][rows] if labels is not None else np.zeros(len(values), bool),
+            timestamps=own.times.view("datetime64[ns]"),
+            group=f"{prefix}{number}/{part}" if part else f"{prefix}{number}",
             column=column,
             labelled=labels is not None,
         )
         for number, table in enumerate(tables)
-        for column, values in zip(table.columns, table.values.T, strict=True)
+        for part, rows in table.parts().items()
+        for own in [table.select(rows)]
+        for name, column, values in zip(_names(tables, number, prefix)[part], table.columns, own.values.T, strict=True)
     ]

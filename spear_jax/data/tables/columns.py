@@ -47,8 +47,9 @@ class Columns:
       left_out: all other columns.
       clock: the column of times of day if `time` contains dates only.
       reasons: why each column has its role.
-      series: columns that are left out and may tell which series a row belongs to.
+      ids: columns that are left out and may tell which series a row belongs to.
       unseen: the columns of the training if the table has none of them.
+      series: in a long table, the column that names the series of each row.
     """
 
     time: str = ""
@@ -57,8 +58,9 @@ class Columns:
     left_out: tuple[str, ...] = ()
     clock: str = ""
     reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    series: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    series: str = ""
 
     def without(self, reasons: Mapping[str, str]) -> "Columns":
         """Returns the roles with further value columns left out, for the given reasons."""
@@ -106,12 +108,14 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Column
     if not named.values:
         _check_complete(columns, values, usual.values)
     unseen = () if values else usual.values
-    time, label = named.time, named.label
+    time, label, series = named.time, named.label, named.series
     chosen, others = "as in training", "not in training"
     if named.values:
         chosen, others = "named in data.value_columns", "not in data.value_columns"
     reasons = dict.fromkeys(values, chosen)
-    free = [name for name in columns if name not in (time, label, *values)]
+    if series:
+        reasons[series] = "named in data.series_column"
+    free = [name for name in columns if name not in (time, label, series, *values)]
     label = label or _first(name for name in free if name == usual.label)
     label = label or _first(name for name in free if is_label_name(name))
     free = [name for name in free if name != label]
@@ -135,9 +139,9 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Column
             raise IntervalsError("has intervals (start, end) and no values; data.intervals names such a file")
     if not values:
         raise InputError(f"no column of values; {_with_reasons(columns, reasons)}; data.value_columns can name them")
-    left_out = tuple(name for name in columns if name not in (time, clock, label, *values))
-    series = tuple(name for name in left_out if _may_name_series(head[name], name))
-    return Columns(time, values, label, left_out, clock, reasons, series, unseen)
+    left_out = tuple(name for name in columns if name not in (time, clock, label, series, *values))
+    ids = tuple(name for name in left_out if _may_name_series(head[name], name))
+    return Columns(time, values, label, left_out, clock, reasons, ids, unseen, series)
 
 
 def _check_complete(columns: Sequence[str], there: Sequence[str], trained: Sequence[str]) -> None:
@@ -175,9 +179,10 @@ def _match(names: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
 def _check_named(names: Sequence[str], named: Columns) -> None:
     check_unique(names)
     check_unique(named.values)
-    if named.label and named.label in named.values:
-        raise InputError(f"{named.label!r} is in data.value_columns and data.label_column")
-    fields = [("timestamp_column", named.time), ("label_column", named.label)]
+    for field, name in (("label_column", named.label), ("series_column", named.series)):
+        if name and name in named.values:
+            raise InputError(f"{name!r} is in data.value_columns and data.{field}")
+    fields = [("timestamp_column", named.time), ("label_column", named.label), ("series_column", named.series)]
     fields += [("value_columns", name) for name in named.values]
     for field, name in fields:
         if name and name not in names:

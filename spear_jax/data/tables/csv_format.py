@@ -42,6 +42,7 @@ class CsvFormat:
       skipped: the lines that are left out, counted from 0: before the header, comments, titles, and the directive sep=
         of Excel; below it, a row of units.
       has_units: whether there is such a row.
+      names: the names in the header.
       remark: a sentence if such lines are left out, else ''.
     """
 
@@ -50,6 +51,7 @@ class CsvFormat:
     as_text: bool
     skipped: tuple[int, ...] = ()
     has_units: bool = False
+    names: tuple[str, ...] = ()
     remark: str = ""
 
     @classmethod
@@ -95,21 +97,25 @@ class CsvFormat:
             units = [cell.strip() for cell in rows[header + 1] if cell.strip()]
             remarks.append(f"the row of units below the header is left out ({listed(units)})")
             skipped.append(numbered[header + 1][0])
-        return cls(delimiter, decimal, as_text, tuple(skipped), has_units, "; ".join(remarks))
+        return cls(delimiter, decimal, as_text, tuple(skipped), has_units, tuple(rows[header]), "; ".join(remarks))
 
-    def read(self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    def read(
+        self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None, *, text: str = ""
+    ) -> Iterator[pd.DataFrame]:
         """Reads frames of `rows` rows, as text if the decimal sign is not known.
 
         Args:
           file: the file, open at its beginning.
           rows: rows in a frame; the last one may have fewer.
           columns: names of the columns to read; None for all.
+          text: the name of a column that is always read as text, such as 01, or ''.
 
         Raises:
           ValueError: a row has more cells than there are column names, or a field does not end on its line.
         """
         # Cells that pandas leaves as text are parsed later.
-        options: dict[str, Any] = {"dtype": str} if self.as_text else {"decimal": self.decimal or "."}
+        texts = {name: str for name in self.names if name.strip() == text}
+        options: dict[str, Any] = {"dtype": str} if self.as_text else {"decimal": self.decimal or ".", "dtype": texts}
         if columns is not None:
             options["usecols"] = lambda name: str(name).strip() in columns
         with refuse_extra_cells():

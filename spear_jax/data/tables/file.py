@@ -10,7 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,7 +21,6 @@ import pyarrow.parquet
 from etils import epath
 
 from spear_jax.data.series import ColumnRole
-from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat
 from spear_jax.data.tables.names import is_unnamed
 from spear_jax.data.tables.remarks import Remarks
@@ -48,10 +47,14 @@ def strip_suffixes(name: str) -> str:
     return name
 
 
-def name_series(table: str, columns: Columns) -> list[str]:
+def name_table(table: str, part: str) -> str:
+    """Names a table; a series of a long table is a table of its own, in a folder of the table's name if it has one."""
+    return "/".join(filter(None, (table, part)))
+
+
+def name_series(table: str, values: Sequence[str]) -> list[str]:
     """Names the series of a table, one per value column: the table's name, plus '/column' if there are several."""
-    several = len(columns.values) > 1
-    return [f"{table}/{column}" if several else table for column in columns.values]
+    return [f"{table}/{column}" if len(values) > 1 else table for column in values]
 
 
 class TableFile:
@@ -59,11 +62,10 @@ class TableFile:
 
     Attributes:
       path: the file.
-      name: name of the table, used in the names of its series.
+      name: name of the table, used in the names of its series; that of a long table may be ''.
       size: size of the file in bytes.
       bytes_read: bytes read up to the current chunk, for a progress bar.
       columns: the roles of the columns.
-      series_names: a name per value column.
       remarks: remarks on the rows that the last call of `chunks` has yielded so far.
     """
 
@@ -74,6 +76,7 @@ class TableFile:
           InputError: it is neither CSV nor Parquet, or lacks a column.
         """
         self.path, self.name, self.bytes_read = path, name, 0
+        self._text = options.named.series
         self._is_parquet = path.suffix.lower() in _PARQUET
         with self._errors("cannot be read"):
             self.size = path.stat().length  # fails for a symbolic link to nothing
@@ -88,7 +91,6 @@ class TableFile:
         if len(self._parser.time_formats) > 1:
             self._parser.time_formats = self._narrow_down(self._parser.time_formats)
         self.columns = self._parser.columns
-        self.series_names = name_series(name, self.columns)
         self.remarks = Remarks(self.columns)
 
     @property
@@ -101,7 +103,7 @@ class TableFile:
         """Returns the role of each column, with the reason."""
         columns = self.columns
         zone = "UTC, or with an offset from it" if self.has_offsets else "without a zone"
-        named = {columns.time: "time", columns.clock: "time of day", columns.label: "label"}
+        named = {columns.time: "time", columns.clock: "time of day", columns.label: "label", columns.series: "series"}
         roles = dict.fromkeys(columns.values, "value") | dict.fromkeys(columns.left_out, "left out") | named
         reasons = {**columns.reasons, columns.time: f"{columns.reasons.get(columns.time)}; {self.time_format}, {zone}"}
         return [
@@ -143,9 +145,9 @@ class TableFile:
             values=np.concatenate([chunk.values for chunk in chunks]),
             labels=np.concatenate(labels) if labels else None,
             infinite=sum(chunk.infinite for chunk in chunks),
+            series=np.concatenate([chunk.series for chunk in chunks]) if chunks[0].series is not None else None,
         )
         idle = self.remarks.leave_out_idle()
-        self.series_names = [name for name, out in zip(self.series_names, idle, strict=True) if not out]
         self.columns = self.columns.without(
             {name: "constant or empty" for name, out in zip(self.columns.values, idle, strict=True) if out}
         )
@@ -189,7 +191,7 @@ class TableFile:
         with self.path.open("rb") as raw:
             if self._csv:
                 with self._open(raw) as file:
-                    for frame in self._csv.read(file, rows, columns):
+                    for frame in self._csv.read(file, rows, columns, text=self._text):
                         self.bytes_read = raw.tell()
                         yield frame
                 return

@@ -9,7 +9,7 @@ import pandas as pd
 from etils import epath
 
 from spear_jax.data.tables.csv_format import SNIFFED_BYTES, CsvFormat, is_measured, split_line
-from spear_jax.data.tables.file import UNREADABLE, name_series
+from spear_jax.data.tables.file import UNREADABLE
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows, first_cell
 from spear_jax.data.tables.table_options import TableOptions
@@ -27,9 +27,8 @@ class LiveTable:
 
     Attributes:
       path: 'standard input', for messages.
-      name: name of the table, used in the names of its series.
+      name: name of the table, used in the names of its series; '' for a long table.
       columns: the roles of the columns.
-      series_names: a name per value column.
       error: the error that ended `chunks` before the end of the input, if any.
     """
 
@@ -41,7 +40,8 @@ class LiveTable:
         Raises:
           InputError: it is not a CSV, or lacks a column.
         """
-        self.path, self.name = epath.Path("standard input"), "input"
+        self.path, self.name = epath.Path("standard input"), "" if options.named.series else "input"
+        self._text = options.named.series
         self.error: InputError | None = None
         self._raw, self._report, self._ended = raw, report, False
         self._header, self._first_row = _read_line(raw), _read_line(raw)
@@ -64,7 +64,6 @@ class LiveTable:
         except UNREADABLE as error:
             raise InputError(f"{self.path}: cannot be read as CSV ({one_line(error)})") from error
         self.columns = self._parser.columns
-        self.series_names = name_series(self.name, self.columns)
 
     def chunks(self) -> Iterator[Rows]:
         """Yields rows as they arrive, up to the first that cannot be parsed; `error` then names it.
@@ -124,7 +123,7 @@ class LiveTable:
         return any(cells) and not any(map(is_measured, cells))
 
     def _frame(self, lines: bytes) -> pd.DataFrame:
-        return next(self._csv.read(io.BytesIO(self._header + lines), len(lines)))
+        return next(self._csv.read(io.BytesIO(self._header + lines), len(lines), text=self._text))
 
     def _lines(self) -> Iterator[bytes]:
         """Yields complete lines, together if they arrived together."""

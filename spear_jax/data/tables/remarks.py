@@ -1,5 +1,6 @@
 """Collects remarks on oddities in the rows of a table."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,16 @@ _USUAL_STEPS = 100  # number of time steps whose median is the usual step
 _MOST_SECONDS = 366 * 86_400  # times since the start of a recording, which count from 0
 
 
+@dataclasses.dataclass
+class _Past:
+    """What is kept of a series: its last row, and the steps in nanoseconds between its first times."""
+
+    last_values: Float[np.ndarray, "_rows columns"]
+    last_time: Int[np.ndarray, "_stamps"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    first_steps: Int[np.ndarray, "_steps"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    usual_step: float = 0.0
+
+
 class Remarks:
     """Remarks on the rows of a table, collected chunk by chunk; iterating yields sentences."""
 
@@ -24,12 +35,9 @@ class Remarks:
         self._guesses: list[str] = []
         width = len(columns.values)
         self._rows = self._infinite = 0
-        self._last_values = np.zeros((0, width))
         self._counter = np.ones(width, bool)  # whether a column only rises, by whole numbers
         self._smallest, self._largest = np.full(width, np.inf), np.full(width, -np.inf)
-        self._last_time = np.zeros(0, np.int64)
-        self._first_steps = np.zeros(0, np.int64)  # nanoseconds
-        self._usual_step = 0.0
+        self._pasts: dict[str, _Past] = {}  # by series
         self._repeated = self._backward = self._gaps = 0
         self._earliest, self._latest = np.iinfo(np.int64).max, np.iinfo(np.int64).min
         self._reported: set[int] = set()
@@ -45,36 +53,39 @@ class Remarks:
         self._guesses = list(guesses)
         self._rows += len(rows)
         self._infinite += rows.infinite
-        self._add_values(rows.values)
-        self._add_times(rows.times)
+        for name, part in rows.parts():
+            past = self._pasts.setdefault(name, _Past(part.values[:0]))
+            self._add_values(past, part.values)
+            self._add_times(past, part.times)
 
-    def _add_values(self, values: Float[np.ndarray, "rows columns"]) -> None:
-        rises = np.diff(np.concatenate([self._last_values, values]), axis=0)
+    def _add_values(self, past: "_Past", values: Float[np.ndarray, "rows columns"]) -> None:
+        rises = np.diff(np.concatenate([past.last_values, values]), axis=0)
         self._counter &= ((rises >= 1) & (rises == np.round(rises))).all(axis=0)
-        self._last_values = values[-1:] if len(values) else self._last_values
+        past.last_values = values[-1:] if len(values) else past.last_values
         finite = np.isfinite(values)
         self._smallest = np.minimum(self._smallest, values.min(axis=0, initial=np.inf, where=finite))
         self._largest = np.maximum(self._largest, values.max(axis=0, initial=-np.inf, where=finite))
 
-    def _add_times(self, times: Int[np.ndarray, "stamps"]) -> None:
-        steps = np.diff(np.concatenate([self._last_time, times]))
-        self._last_time = times[-1:]
+    def _add_times(self, past: "_Past", times: Int[np.ndarray, "stamps"]) -> None:
+        steps = np.diff(np.concatenate([past.last_time, times]))
+        past.last_time = times[-1:]
         forward = steps[steps > 0]
-        if len(forward) and len(self._first_steps) < _USUAL_STEPS:
-            self._first_steps = np.concatenate([self._first_steps, forward])
-            self._usual_step = float(np.median(self._first_steps))
+        if len(forward) and len(past.first_steps) < _USUAL_STEPS:
+            past.first_steps = np.concatenate([past.first_steps, forward])
+            past.usual_step = float(np.median(past.first_steps))
         if len(times):
             self._earliest = min(self._earliest, int(times.min()))
             self._latest = max(self._latest, int(times.max()))
         self._repeated += int((steps == 0).sum())
         self._backward += int((steps < 0).sum())
-        self._gaps += int((steps > 1.5 * self._usual_step).sum()) if self._usual_step else 0
+        self._gaps += int((steps > 1.5 * past.usual_step).sum()) if past.usual_step else 0
 
     def _at_any_row(self) -> list[str]:
         """Returns the remarks that any row may cause, one per kind; '' for no remark."""
         columns = self._columns
         order = "rows keep the file's order, which should be that of time"
-        usual = f"where the usual step is {self._usual_step / 1e9:g} s"
+        steps = sorted({past.usual_step / 1e9 for past in self._pasts.values() if past.usual_step}) or [0.0]
+        usual = f"where the usual step is {' to '.join(f'{step:g}' for step in dict.fromkeys((steps[0], steps[-1])))} s"
         counts = (
             (self._infinite, "infinite value", " (beyond 1e100) is taken", " (beyond 1e100) are taken", " as missing"),
             (self._repeated, "time stamp", " comes", " come", " twice"),

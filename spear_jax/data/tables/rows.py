@@ -1,11 +1,11 @@
 """Parses frames of raw cells into rows of numbers, times and labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from spear_jax.data.series import LARGEST
 from spear_jax.data.tables.columns import choose_columns
@@ -31,6 +31,7 @@ class Rows:
       values: a column per series; NaN where missing, infinite, or beyond `LARGEST`.
       labels: True where anomalous; None without a label column, or if labels are not read.
       infinite: the number of values that were infinite or beyond `LARGEST`.
+      series: in a long table, the name of each row's series; else None.
     """
 
     first: int
@@ -38,13 +39,37 @@ class Rows:
     values: Float[np.ndarray, "rows columns"]
     labels: Bool[np.ndarray, "rows"] | None
     infinite: int
+    series: Shaped[np.ndarray, "rows"] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
+    def parts(self) -> Iterator[tuple[str, "Rows"]]:
+        """Yields the rows of each series of a long table, with its name; all rows of another table, with ''."""
+        if self.series is None:
+            yield "", self
+            return
+        for name, rows in rows_by_series(self.series).items():
+            yield (
+                name,
+                dataclasses.replace(
+                    self,
+                    times=self.times[rows] if len(self.times) else self.times,
+                    values=self.values[rows],
+                    labels=None if self.labels is None else self.labels[rows],
+                    infinite=0,
+                    series=None,
+                ),
+            )
+
     def without(self, dropped: Sequence[bool]) -> "Rows":
         """Returns the rows without some columns of values."""
         return dataclasses.replace(self, values=self.values[:, ~np.array(dropped, bool)])
+
+
+def rows_by_series(names: Shaped[np.ndarray, "rows"]) -> dict[str, Int[np.ndarray, "_rows"]]:
+    """Returns the rows of each series, given the series' name in each row; in the order of their first rows."""
+    return {str(name): rows for name, rows in pd.Series(names).groupby(names, sort=False).indices.items()}
 
 
 class RowParser:
@@ -72,7 +97,8 @@ class RowParser:
         if self.columns.time:
             self.time_formats = find_time_formats(self.stamps(head), time_unit(self.columns.time))
             self.offset = bool(parse_stamps(self.stamps(head), next(iter(self.time_formats), ""))[1])
-        self._last: tuple[pd.DataFrame, Int[np.ndarray, stamps]] | None = None  # ids and time of the last row
+        # By series, the ids and the time of the last row.
+        self._last: dict[str, tuple[pd.DataFrame, Int[np.ndarray, stamps]]] = {}
 
     @property
     def _delimiter(self) -> str:
@@ -120,8 +146,11 @@ class RowParser:
         for number in self._reading.missing:
             values[values == number] = np.nan
         times = self._parse_times(self.stamps(frame), first) if columns.time else np.zeros(0, np.int64)
-        if columns.series:
-            self._check_one_series(frame[list(columns.series)], times)
+        series = _parse_names(frame[columns.series], first) if columns.series else None
+        if columns.ids:
+            ids = frame[list(columns.ids)]
+            for name, rows in {"": slice(None)}.items() if series is None else rows_by_series(series).items():
+                self._check_one_series(name, ids.iloc[rows], times[rows] if len(times) else times)
         infinite = np.abs(values) > LARGEST
         labelled = columns.label and self._reading.labelled
         return Rows(
@@ -130,6 +159,7 @@ class RowParser:
             values=np.where(infinite, np.nan, values),
             labels=_parse_labels(frame[columns.label], first) if labelled else None,
             infinite=int(infinite.sum()),
+            series=series,
         )
 
     def _numbers(self, frame: pd.DataFrame, first: int) -> pd.DataFrame:
@@ -166,12 +196,12 @@ class RowParser:
             )
         return times.to_numpy("datetime64[ns]").astype(np.int64)
 
-    def _check_one_series(self, names: pd.DataFrame, times: Int[np.ndarray, "stamps"]) -> None:
+    def _check_one_series(self, series: str, names: pd.DataFrame, times: Int[np.ndarray, "stamps"]) -> None:
         """Checks that no other series begins: an id changes where the time does not rise, or there is no time."""
-        if self._last is not None:
-            names = pd.concat([self._last[0], names])
-            times = np.concatenate([self._last[1], times])
-        self._last = names.iloc[-1:], times[-1:]
+        if series in self._last:
+            names = pd.concat([self._last[series][0], names])
+            times = np.concatenate([self._last[series][1], times])
+        self._last[series] = names.iloc[-1:], times[-1:]
         before = names.shift(1)
         changed = (names != before) & names.notna() & before.notna()
         if len(times):
@@ -181,8 +211,15 @@ class RowParser:
         name = next(name for name in names if changed[name].any())
         raise InputError(
             f"column {name!r} tells series apart ({listed([str(cell) for cell in names[name].unique()], 3)}) whose rows"
-            " lie below one another; write a column or a file for each (docs/data_formats.md, long tables)"
+            f" lie below one another; data.series_column={name} reads each as a series of its own"
         )
+
+
+def _parse_names(column: pd.Series, first: int) -> Shaped[np.ndarray, "rows"]:
+    if column.isna().any():
+        row, _ = first_cell(column, column.isna(), first)
+        raise InputError(f"row {row}, column {column.name!r} (data.series_column): names no series")
+    return column.astype(str).str.strip().to_numpy(object)
 
 
 def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:

@@ -32,5 +32,6 @@ NO_OPTIONS = TableOptions()
 
 def read_table_options(data: ConfigDict, *, usual: Columns = UNNAMED, labelled: bool = True) -> TableOptions:
     """Returns what the section `data` of a config says about own tables; for the rest, see `TableOptions`."""
-    named = Columns(data.timestamp_column, tuple(split_names(data.value_columns)), data.label_column)
+    values = tuple(split_names(data.value_columns))
+    named = Columns(data.timestamp_column, values, data.label_column, series=data.series_column)
     return TableOptions(named, usual, data.decimal_sign, missing_values(data), labelled)

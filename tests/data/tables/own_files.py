@@ -16,12 +16,13 @@ def load_files(
     timestamp_column: str = "",
     value_columns: Sequence[str] = (),
     label_column: str = "",
+    series_column: str = "",
     missing: tuple[float, ...] = (),
     decimal: str = "",
     **options: Any,
 ) -> LoadedSeries:
     """Reads own files with the fields of a config."""
-    named = Columns(timestamp_column, tuple(value_columns), label_column)
+    named = Columns(timestamp_column, tuple(value_columns), label_column, series=series_column)
     return files.load_files(str(path), TableOptions(named, decimal=decimal, missing=missing), **options)
 
 
