@@ -142,7 +142,8 @@ def index(by_file: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         " The protocol, the paper's claims and a summary are in [RESULTS.md](../../RESULTS.md).",
         pipe_table(["study", "question", "data"], sorted(lines)),
         "Outside the studies: [single runs](single_runs.md), some on all 81 channels of NASA; [inputs that know a"
-        " series' past](own_past.md); [memory](memory.md); [speed](../../benchmarks/README.md).",
+        " series' past](own_past.md); [memory](memory.md); [TPU](tpu.md), compiled;"
+        " [speed](../../benchmarks/README.md).",
     ]
     return "\n\n".join(blocks) + "\n"
 

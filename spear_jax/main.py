@@ -26,6 +26,7 @@ class Flags:
     mode: str = "train"
     detector: str = ""
     input: str = ""
+    topology: str = ""
     distributed: str = "auto"
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -83,8 +84,8 @@ def _check_flags(flags: Flags) -> None:
         value = getattr(flags, name)
         if name in mode.needs and not value and not (name == "workdir" and flags.live):
             raise InputError(f"--mode={flags.mode} needs --{name}, such as {example}")
-        if value and name not in (*mode.needs, "workdir"):
-            modes = [f"--mode={other}" for other, entry in usage.MODES.items() if name in entry.needs]
+        if value and name not in (*mode.needs, *mode.takes, "workdir"):
+            modes = [f"--mode={other}" for other, entry in usage.MODES.items() if name in (*entry.needs, *entry.takes)]
             raise InputError(f"--{name} only applies to {', '.join(modes)}")
 
 
@@ -98,7 +99,7 @@ def run_mode(flags: Flags) -> str:
     from etils import epath
 
     from spear_jax import parallel
-    from spear_jax.commands import evaluate, export, memory, preview, score, train
+    from spear_jax.commands import evaluate, export, memory, preview, score, topology, train
     from spear_jax.commands.run_folder import own_folder
     from spear_jax.config import RETIRED, check_not_carried, check_scheme, load_valid_config
     from spear_jax.data import prepare_dataset
@@ -134,6 +135,9 @@ def run_mode(flags: Flags) -> str:
     for name in flags.overrides if flags.mode == "evaluate" else ():  # the config's own value may not fit to it
         check_not_carried(name)
     config = load_valid_config(flags.config, flags.overrides)
+    if flags.topology:  # no device of this machine is used
+        print(topology.compiled_table(config, flags.topology))
+        return ""
     parallel.join_processes(flags.distributed)
     match flags.mode:
         case "prepare":

@@ -64,6 +64,14 @@ class BackboneShape:
         """Returns whether the weights are pretrained, not random."""
         return not self.name.startswith("random:")
 
+    def last_layers(self, layers: int) -> "BackboneShape":
+        """Returns the shape of the backbone's last layers alone."""
+        changes: dict[str, Any] = {"layers": layers}
+        if isinstance(self.config, DecoderConfig):
+            changes["sliding"] = self.config.sliding[-layers:]
+        config = dataclasses.replace(self.config, **changes)
+        return dataclasses.replace(self, config=config, module=self.module.clone(config=config))
+
 
 def describe_backbone(
     name_or_folder: str,

@@ -2,23 +2,20 @@
 
 import dataclasses
 import math
-import re
 import resource
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from spear_jax.backbones import BackboneShape, describe_backbone
-from spear_jax.config import METHODS, check_length, view_names
-from spear_jax.errors import InputError
-from spear_jax.model import Params, Spear, build_spear, score_batch
-from spear_jax.training import make_optimizer, make_train_call
+from spear_jax import parallel
+from spear_jax.backbones import BackboneShape
+from spear_jax.commands.programs import Programs, describe, lower_programs
+from spear_jax.config import METHODS
+from spear_jax.model import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,78 +49,16 @@ def estimate_memory(config: ConfigDict) -> MemoryEstimate:
     """Estimates the memory that a config needs for training and for scoring.
 
     Raises:
-      InputError: the backbone cannot be described, prompt and window do not fit into it, the method has no backbone in
-        its training loop, or the window's length depends on the data.
+      InputError: see `describe`.
     """
-    window = config.data.window
-    methods = [name for name, method in METHODS.items() if method.trains and method.backbone]
-    if config.method not in methods:
-        raise InputError(f"config.method={config.method!r} must be one of {', '.join(methods)} with --mode=memory")
-    if not window:
-        raise InputError("config.data.window=0 depends on the data; --mode=memory needs the longest series' length")
-    backbone = describe_backbone(
-        config.backbone.name,
-        config.backbone.dtype,
-        int8=config.backbone.int8,
-        attention=config.backbone.attention,
-        remat=config.backbone.remat,
-    )
-    check_length(config, window, backbone.config.max_positions)
-    spear, shapes = _model_shapes(config, backbone)
-    trainable, frozen = _split_shapes(config, shapes)
-    return MemoryEstimate(backbone, trainable, _measure(config, spear, trainable, frozen))
+    backbone, mesh = describe(config), parallel.make_mesh()
+    programs = lower_programs(config, backbone, mesh)
+    return MemoryEstimate(backbone, programs.trainable, _measure(programs, mesh.size))
 
 
-def _model_shapes(config: ConfigDict, backbone: BackboneShape) -> tuple[Spear, Params]:
-    """Builds the model of a config's method around a backbone; returns it with the shapes of its parameters."""
-    config, module = config.copy_and_resolve_references(), backbone.module
-    if not METHODS[config.method].prompt:
-        config.prompt.length = 0
-    if METHODS[config.method].backbone == "adapted":
-        module = module.clone(lora_rank=config.lora.rank)
-    spear = build_spear(config, module, backbone.config.hidden_size)
-    batch = _batch_shapes(config, 1)
-    return spear, jax.eval_shape(spear.init, jax.random.key(0), batch["inputs"], batch["mask"])["params"]
-
-
-def _batch_shapes(config: ConfigDict, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the inputs, mask and targets of a batch."""
-    window, views = (*leading, config.data.window), len(view_names(config))
-    return {
-        "inputs": jax.ShapeDtypeStruct((*window, views) if views > 1 else window, jnp.int32),
-        "mask": jax.ShapeDtypeStruct(window, jnp.bool_),
-        "targets": jax.ShapeDtypeStruct(window, jnp.float32),
-    }
-
-
-def _split_shapes(config: ConfigDict, shapes: Params) -> tuple[Params, Params]:
-    """Splits shapes into those of trained and of frozen parameters."""
-    method = METHODS[config.method]
-    pattern = method.trains + (r"|embedding/.*" if config.embedding.kind == "trained" else "")
-    trainable, frozen = {}, {}
-    for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items():
-        if not re.fullmatch(pattern, path):
-            frozen[path] = leaf
-        elif method.backbone == "trained":  # trained weights are float32, whatever the compute dtype
-            trainable[path] = jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
-        else:
-            trainable[path] = leaf
-    if config.prompt.members > 1:
-        members = (config.prompt.members,)
-        trainable = {path: jax.ShapeDtypeStruct(members + leaf.shape, leaf.dtype) for path, leaf in trainable.items()}
-    return traverse_util.unflatten_dict(trainable, sep="/"), traverse_util.unflatten_dict(frozen, sep="/")
-
-
-def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params) -> pd.DataFrame:
+def _measure(programs: Programs, devices: int) -> pd.DataFrame:
     """Compiles the programs for training and scoring; returns `MemoryEstimate.table`."""
-    devices, steps = jax.device_count(), config.train.steps_per_call
-    trained, scored = (-(-size // devices) for size in (config.train.batch_size, config.score.batch_size))
-    batches, batch = _batch_shapes(config, steps, trained), _batch_shapes(config, scored)
-    optimizer = make_optimizer(config)
-    state = jax.eval_shape(optimizer.init, trainable)
-    call = make_train_call(spear, optimizer, config.train.positive_weight)
-    training = call.lower(trainable, state, frozen, batches, steps).compile()  # type: ignore[attr-defined]
-    scoring = jax.jit(score_batch, static_argnums=0).lower(spear, trainable, frozen, batch).compile()
+    trainable, frozen, batches, batch = programs.trainable, programs.frozen, programs.batches, programs.batch
 
     def both(*parts: str) -> list[int]:
         return [sum(byte_count(tree.get(part, {})) for tree in (trainable, frozen) for part in parts)] * 2
@@ -133,11 +68,12 @@ def _measure(config: ConfigDict, spear: Spear, trainable: Params, frozen: Params
         "trained backbone": [byte_count(trainable.get("backbone", {}))] * 2,
         "bin embeddings": both("embedding", "cls"),
         "prompt and head": both("prompt", "head"),
-        "optimizer": [byte_count(state), 0],
+        "optimizer": [byte_count(programs.optimizer), 0],
         "best parameters": [byte_count(trainable), 0],
-        "windows": [byte_count(batches), byte_count(batch)],
-        "activations (XLA)": [_temporary_bytes(training), _temporary_bytes(scoring)],
+        "windows": [byte_count(batches) // devices, byte_count(batch) // devices],
+        "activations (XLA)": [_temporary_bytes(lowered.compile()) for lowered in (programs.training, programs.scoring)],
     }
+    trained, scored = batches["mask"].shape[1] // devices, batch["mask"].shape[0] // devices
     table = pd.DataFrame(rows, index=[f"training, {trained} windows", f"scoring, {scored} windows"]).T
     table.loc["total"] = table.sum()
     return table

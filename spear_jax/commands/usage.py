@@ -16,12 +16,14 @@ class Mode:
       example: example arguments for --help.
       needs: required flags. Other flags do not apply, except --workdir and --distributed.
       overrides: True if it accepts --config.FIELD.
+      takes: flags that may be given.
     """
 
     purpose: str
     example: str
     needs: tuple[str, ...]
     overrides: bool = True
+    takes: tuple[str, ...] = ()
 
 
 MODES = {
@@ -50,6 +52,7 @@ MODES = {
         "show how much device memory a config needs, before anything is loaded",
         "--config=configs/nasa.py:gemma",
         ("config",),
+        takes=("topology",),
     ),
     "study": Mode(
         "run a grid of configs and seeds one by one and tabulate the results; finished runs are not repeated",
@@ -75,8 +78,9 @@ EXAMPLES = {
     "detector": "--detector=runs/first",
     "input": "--input=telemetry.csv",
     "workdir": "--workdir=runs/first",
+    "topology": "--topology=v5e:2x4",
 }
-"""Flags that only some modes need, and an example of each."""
+"""Flags that only some modes need or take, and an example of each."""
 
 HELP = """\
 usage: python -m spear_jax.main --config=FILE[:ARGUMENT] --workdir=FOLDER [--mode=MODE] [--config.FIELD=VALUE ...]
@@ -94,6 +98,8 @@ flags:
                                    Face Hub, with or without @REVISION; `hf upload USER/NAME runs/x/detector` shares one
   --input=FILE|FOLDER|-            what to score: CSV (compressed or not) or Parquet; - reads lines of CSV from standard
                                    input as they arrive and writes scores to standard output, without --workdir
+  --topology=v5e:2x4|...           --mode=memory compiles for these TPUs instead, and needs none: pip install '.[aot]';
+                                   v5e:16x16,slices=2 is two slices
   --distributed=auto|on|off        joins the other processes of a Slurm, Open MPI or GKE job, or those that
                                    JAX_COORDINATOR_ADDRESS names; on joins a TPU pod outside GKE (default: auto)
   --help                           this text

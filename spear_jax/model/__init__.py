@@ -4,7 +4,7 @@ from spear_jax.model.assemble import assemble_model, build_spear, model_warnings
 from spear_jax.model.inspection import Inspection, inspect_prompt
 from spear_jax.model.members import over_members
 from spear_jax.model.peft import ADAPTER_CONFIG, check_exchange, read_adapter, write_adapter
-from spear_jax.model.placed import NotFiniteError, PlacedModel, count_parameters, score_batch
+from spear_jax.model.placed import NotFiniteError, PlacedModel, apply_batch, count_parameters, score_batch
 from spear_jax.model.probing import MAX_STATE_BYTES, fit_head, fit_heads, precompute_states
 from spear_jax.model.spear import Params, Spear, merge
 
@@ -16,6 +16,7 @@ __all__ = [
     "Params",
     "PlacedModel",
     "Spear",
+    "apply_batch",
     "assemble_model",
     "build_spear",
     "check_exchange",

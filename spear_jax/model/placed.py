@@ -166,7 +166,7 @@ class PlacedModel:
 
     def _run(self, compute: Compute, batch: dict[str, Array]) -> Array:
         with jax.default_matmul_precision(self.matmul_precision):
-            return _apply(compute, self.module, self.trainable, self.frozen, batch, parallel.replicated(self.mesh))
+            return apply_batch(compute, self.module, self.trainable, self.frozen, batch, parallel.replicated(self.mesh))
 
     def _map(
         self, compute: Compute, examples: Examples, progress: str
@@ -202,9 +202,10 @@ def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray,
 
 
 @functools.partial(jax.jit, static_argnames=("compute", "module", "gathered"))
-def _apply(
+def apply_batch(
     compute: Compute, module: nn.Module, trainable: Any, frozen: Any, batch: dict[str, Array], gathered: NamedSharding
 ) -> Array:
+    """Computes something of a batch that is divided over the devices; every device gets the whole result."""
     return jax.lax.with_sharding_constraint(compute(module, trainable, frozen, batch), gathered)
 
 

@@ -263,10 +263,10 @@ def test_live_rows_are_scored_by_one_compiled_program(
     spear: Spear, finished: Run, tmp_path: Path, come: Come, kind: type[io.FileIO]
 ) -> None:
     come(write(tmp_path / "t.csv", 500).read_bytes(), kind)
-    placed._apply.clear_cache()
+    placed.apply_batch.clear_cache()
     outcome = spear("--mode=score", f"--detector={finished.workdir}", "--input=-", "--config.score.stride=3")
     assert outcome.code == 0 and outcome.out.count("\n") == 1 + 1000
-    assert placed._apply._cache_size() == 1
+    assert placed.apply_batch._cache_size() == 1
 
 
 def test_what_cannot_be_done_live_is_refused(spear: Spear, finished: Run, tmp_path: Path, come: Come) -> None:

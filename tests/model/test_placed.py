@@ -70,7 +70,7 @@ def test_every_computation_follows_the_precision(
         precisions.append(jax.config.jax_default_matmul_precision)
         return jnp.zeros((4, T) if function is placed.score_batch else (4, T, T))
 
-    monkeypatch.setattr(placed, "_apply", compute)
+    monkeypatch.setattr(placed, "apply_batch", compute)
     model = dataclasses.replace(model, matmul_precision="highest")
     model.score(windows)
     list(model.features(windows))

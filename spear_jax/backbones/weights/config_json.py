@@ -18,8 +18,29 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_attention_heads": 8,
         "num_key_value_heads": 1,
     },
+    "meta-llama/Llama-3.2-1B": {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128_256,
+        "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    },
 }
-"""config.json of the paper's backbones, without the defaults: `--mode=memory` and 'random:<id>' need no download."""
+"""config.json of some backbones, without the defaults: `--mode=memory` and 'random:<id>' need no download of them."""
 
 
 @contextlib.contextmanager
