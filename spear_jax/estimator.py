@@ -86,6 +86,7 @@ class SpearDetector(BaseEstimator):
         and columns that never change, as for files, with a warning.
       series_column: in long frames (a row per series and time), the column that names the series of each row; '' for
         others. Each row still gets one score; rows of `intervals` are those of the series.
+      decimal_sign: '.' or ',', of numbers in text; '' lets the numbers tell it.
       missing_values: numbers that stand for missing values, separated by commas, such as '-9999'.
       dtype: dtype of the backbone, 'float32' or 'bfloat16'.
       seed: seed of all random numbers.
@@ -119,6 +120,7 @@ class SpearDetector(BaseEstimator):
     patch: int = _parameter("quantizer.patch", 0)
     value_columns: str = _parameter("data.value_columns", "")
     series_column: str = _parameter("data.series_column", "")
+    decimal_sign: str = _parameter("data.decimal_sign", "")
     missing_values: str = _parameter("data.missing_values", "")
     dtype: str = _parameter("backbone.dtype", "float32")
     seed: int = _parameter("seed", 0)

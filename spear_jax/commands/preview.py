@@ -77,8 +77,7 @@ def _interval(series: Series, first: int, last: int) -> str:
     rows = f"rows {first} to {last}"
     if not len(series.timestamps):
         return rows
-    times = [str(series.timestamps[row])[:19].replace("T", " ") for row in (first, last)]
-    return f"{rows} ({times[0]} to {times[1]})"
+    return f"{rows} ({pd.Timestamp(series.timestamps[first])} to {pd.Timestamp(series.timestamps[last])})"
 
 
 def series_table(recorded: Sequence[Series]) -> str:
@@ -125,8 +124,8 @@ def _row(series: Series) -> dict[str, object]:
         intervals = np.diff(series.timestamps.astype(np.int64))
         intervals = intervals[intervals > 0]  # as for the warnings about gaps in a file
         row |= {
-            "from": str(series.timestamps.min())[:19],
-            "to": str(series.timestamps.max())[:19],
+            "from": str(pd.Timestamp(series.timestamps.min())),
+            "to": str(pd.Timestamp(series.timestamps.max())),
             "every": f"{np.median(intervals) / 1e9:g} s" if len(intervals) else "",
         }
     return row

@@ -26,7 +26,7 @@ from spear_jax.data.tables.names import is_unnamed
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows
 from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
-from spear_jax.data.tables.times import parse_times
+from spear_jax.data.tables.times import UNITS, parse_times
 from spear_jax.errors import InputError, one_line
 from spear_jax.storage import check_no_pointer
 
@@ -102,10 +102,11 @@ class TableFile:
     def roles(self) -> list[ColumnRole]:
         """Returns the role of each column, with the reason."""
         columns = self.columns
-        zone = "UTC, or with an offset from it" if self.has_offsets else "without a zone"
+        zone = "since 1970, in UTC" if self.time_format in UNITS else "with an offset from UTC"
+        form = f"{self.time_format}, {zone if self.has_offsets else 'without a zone'}"
         named = {columns.time: "time", columns.clock: "time of day", columns.label: "label", columns.series: "series"}
         roles = dict.fromkeys(columns.values, "value") | dict.fromkeys(columns.left_out, "left out") | named
-        reasons = {**columns.reasons, columns.time: f"{columns.reasons.get(columns.time)}; {self.time_format}, {zone}"}
+        reasons = {**columns.reasons, columns.time: f"{columns.reasons.get(columns.time)}; {form}"}
         return [
             ColumnRole(self.path.name, name, roles[name], reasons[name]) for name in columns.reasons if name in roles
         ]

@@ -176,5 +176,8 @@ class DecimalSign:
 def _doubt(cell: str, why: str) -> str:
     """Returns the message about a number that can be read in two ways."""
     digits = cell.replace(",", ".")
-    readings = f"{digits} or {digits.replace('.', '')}"
-    return f"{cell} is {readings} ({why}); data.decimal_sign=, or data.decimal_sign=. says which"
+    fraction = "," if "," in cell else "."
+    return (
+        f"{cell} is {digits} or {digits.replace('.', '')} ({why}); data.decimal_sign={fraction} means the first,"
+        f" data.decimal_sign={_OTHER[fraction]} the second"
+    )

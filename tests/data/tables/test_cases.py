@@ -42,7 +42,7 @@ PREVIEWS: dict[int, tuple[str, str, dict[str, object], Sequence[str]]] = {
     12: ("time_in_seconds.csv", "", {}, ["1 series", "0.1 s"]),
     13: ("index_that_restarts.csv", "", {}, ["1 series", "left out: Unnamed: 0 (an index)"]),
     14: ("folder_with_incidents", "folder_with_incidents/incidents.csv", {}, ["1 series", " 30 anomalous", "left out"]),
-    16: ("dotnet_ticks.csv", "", {}, ["2024-01-01T00:00:00", "60 s", "ticks of .NET"]),
+    16: ("dotnet_ticks.csv", "", {}, ["2024-01-01 00:00:00", "60 s", "ticks of .NET"]),
     18: ("legend_semicolon.csv", "", {}, ["1 series, 240 steps", " 30 anomalous"]),
     19: (
         "names_with_commas.csv",
