@@ -36,7 +36,10 @@ _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open
 _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 SUFFIXES = (*_TEXT, *(text + opener for text in _TEXT for opener in _OPENERS), *_PARQUET)
 ALLOWED_SUFFIXES = f"{', '.join(_TEXT)}, compressed ({', '.join(_OPENERS)}) or not, and {', '.join(_PARQUET)}"
-UNREADABLE = (OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error)
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, csv.Error, pa.ArrowException, lzma.LZMAError, zlib.error),
+    *(NotImplementedError, OverflowError),  # of pandas, for times outside the years that Python knows
+)
 
 
 def strip_suffixes(name: str) -> str:
@@ -55,6 +58,17 @@ def name_table(table: str, part: str) -> str:
 def name_series(table: str, values: Sequence[str]) -> list[str]:
     """Names the series of a table, one per value column: the table's name, plus '/column' if there are several."""
     return [f"{table}/{column}" if len(values) > 1 else table for column in values]
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_of(kind) for is_of in tests)
+
+
+def _decode(cell: bytes) -> str:
+    return cell.decode(errors="backslashreplace")
 
 
 class TableFile:
@@ -200,6 +214,10 @@ class TableFile:
                 self.bytes_read = raw.tell()
                 # Without pandas metadata, an index is an ordinary column.
                 frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+                for name in [
+                    field.name for field in batch.schema if _is_binary(field.type)
+                ]:  # text, as some writers do
+                    frame[name] = frame[name].map(_decode, na_action="ignore")
                 index = [name for name in frame if str(name).startswith("__index_level_")]
                 yield frame.drop(columns=[name for name in index if frame[name].dtype.kind != "M"])
 
