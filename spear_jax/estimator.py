@@ -18,6 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spear_jax import parallel
+from spear_jax.backbones import choose_dtype
 from spear_jax.config import MINILM, OWN_PAST, VIEW_EMBEDDINGS, flatten, own_data_config, validate
 from spear_jax.data import (
     Columns,
@@ -88,7 +89,7 @@ class SpearDetector(BaseEstimator):
         others. Each row still gets one score; rows of `intervals` are those of the series.
       decimal_sign: '.' or ',', of numbers in text; '' lets the numbers tell it.
       missing_values: numbers that stand for missing values, separated by commas, such as '-9999'.
-      dtype: dtype of the backbone, 'float32' or 'bfloat16'.
+      dtype: dtype of the backbone, 'float32' or 'bfloat16', or 'auto', what suits the machine that trains.
       seed: seed of all random numbers.
       verbose: whether to print a line per epoch, and a progress bar on a terminal.
 
@@ -303,6 +304,7 @@ class SpearDetector(BaseEstimator):
             if not self.patch:
                 config.quantizer.patch = math.gcd(config.data.window, 4) if config.data.window >= 256 else 1
             validate(config)
+        config.backbone.dtype = choose_dtype(config.backbone.dtype)
         return config
 
     def _tables(self, series: Any) -> list[Table]:

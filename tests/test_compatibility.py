@@ -88,7 +88,7 @@ DEFAULTS = {
     "quantizer.reference_steps": 256,
     "embedding.kind": "numbers",
     "backbone.name": "google-bert/bert-base-uncased",
-    "backbone.dtype": "float32",
+    "backbone.dtype": "auto",
     "backbone.matmul_precision": "default",
     "prompt.length": 20,
     "prompt.init": "vocabulary",

@@ -140,15 +140,24 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
+def on_recent_gpu() -> bool:
+    """Returns whether programs are compiled for a GPU of NVIDIA's, from Ampere on, which multiplies in bfloat16."""
+    # NVIDIA's GPUs have a number, '7.5' for a T4, AMD's a name.
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", "")).split(".")[0] if on_gpu() else ""
+    return capability.isdigit() and int(capability) >= 8
+
+
 def cudnn_can(query: Float[Array, "batch queries heads size"]) -> bool:
-    """Returns whether the GPU, if there is one, has cuDNN's kernel (NVIDIA's, from Ampere on) for such queries.
+    """Returns whether the GPU, if there is one, has cuDNN's kernel for such queries.
 
     Heads of more than 128 were not measured.
     """
-    # NVIDIA's GPUs have a number, '7.5' for a T4, AMD's a name.
-    capability = str(getattr(jax.local_devices()[0], "compute_capability", "")).split(".")[0] if on_gpu() else ""
-    recent = capability.isdigit() and int(capability) >= 8
-    return recent and query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+    return (
+        on_recent_gpu()
+        and query.dtype in (jnp.bfloat16, jnp.float16)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 128
+    )
 
 
 def attend_fused(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spear_jax.backbones.attention import INT8_GROUPS
+from spear_jax.backbones.attention import INT8_GROUPS, on_recent_gpu
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
 from spear_jax.backbones.decoder import Decoder
@@ -73,6 +73,16 @@ class BackboneShape:
         return dataclasses.replace(self, config=config, module=self.module.clone(config=config))
 
 
+def choose_dtype(dtype: str, platform: str = "") -> str:
+    """Returns a dtype; for 'auto', the one that suits a platform, by default that of this machine's devices.
+
+    It is bfloat16 where matrix products are several times as fast in it: on TPUs and NVIDIA's GPUs from Ampere on.
+    """
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if (platform or jax.default_backend()) == "tpu" or on_recent_gpu() else "float32"
+
+
 def describe_backbone(
     name_or_folder: str,
     dtype: str = "float32",
@@ -87,8 +97,9 @@ def describe_backbone(
     Raises:
       InputError: the model cannot be found, or is of a kind that is not supported.
     """
+    dtype = choose_dtype(dtype)
     for field, value, allowed in (
-        ("dtype", dtype, tuple(DTYPES)),
+        ("dtype", dtype, ("auto", *DTYPES)),
         ("int8", int8, tuple(INT8_GROUPS)),
         ("attention", attention, ATTENTIONS),
     ):
@@ -147,7 +158,7 @@ def load_backbone(
         'random:tiny', two small layers made in place, whose tokenizer knows the numbers 0 to 499;
         'random:<id or folder>', that model's shape and tokenizer with untrained weights (for the ids in `PUBLISHED`
         that cannot be found, the shape is known and the tokenizer is that of 'random:tiny').
-      dtype: 'float32' or 'bfloat16', see `Backbone.dtype`.
+      dtype: 'float32' or 'bfloat16', see `Backbone.dtype`, or 'auto', see `choose_dtype`.
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
       attention: 'own' keeps the model's attention; 'causal' and 'bidirectional' override it.
       remat: see `Bert.remat`.
@@ -158,6 +169,7 @@ def load_backbone(
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
         device cannot compute in this dtype.
     """
+    dtype = choose_dtype(dtype)
     shape = describe_backbone(name_or_folder, dtype, int8=int8, attention=attention, remat=remat, config_only=False)
     _check_device(dtype)
 

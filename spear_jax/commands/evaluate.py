@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.commands.run_folder import check_evaluation_folder, describe_folder, open_folder, write_run
+from spear_jax.commands.run_folder import check_evaluation_folder, describe_folder, open_folder, settle_dtype, write_run
 from spear_jax.config import carry, check_evaluate_override, check_length, flatten
 from spear_jax.data import build_dataset, load_series
 from spear_jax.detector import load_detector
@@ -39,6 +39,7 @@ def evaluate_detector(
         config.update_from_flattened_dict({field: values[field] for field in overridden})
         if config.data.window:
             _fit_stride(config, overridden)
+        settle_dtype(config, owned.path)
         check_evaluation_folder(config, owned)
         loaded = load_series(config)
         dataset = build_dataset(config, loaded, quantizer=detector.quantizer, typical_width=detector.typical_width)

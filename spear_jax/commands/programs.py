@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.backbones import BackboneShape, describe_backbone
+from spear_jax.backbones import BackboneShape, choose_dtype, describe_backbone
 from spear_jax.config import METHODS, check_length, view_names
 from spear_jax.errors import InputError
 from spear_jax.model import Params, Spear, apply_batch, build_spear, score_batch
@@ -36,8 +36,8 @@ class Programs(NamedTuple):
     scoring: jax.stages.Lowered
 
 
-def describe(config: ConfigDict) -> BackboneShape:
-    """Describes a config's backbone.
+def describe(config: ConfigDict, platform: str = "") -> BackboneShape:
+    """Describes a config's backbone, on a platform if its dtype depends on it; see `choose_dtype`.
 
     Raises:
       InputError: the backbone cannot be described, prompt and window do not fit into it, the method has no backbone in
@@ -51,7 +51,7 @@ def describe(config: ConfigDict) -> BackboneShape:
         raise InputError("config.data.window=0 depends on the data; --mode=memory needs the longest series' length")
     backbone = describe_backbone(
         config.backbone.name,
-        config.backbone.dtype,
+        choose_dtype(config.backbone.dtype, platform),
         int8=config.backbone.int8,
         attention=config.backbone.attention,
         remat=config.backbone.remat,

@@ -10,7 +10,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
-from spear_jax.config import differences, to_json
+from spear_jax.backbones import choose_dtype
+from spear_jax.config import differences, flatten, to_json
 from spear_jax.data import Dataset, LoadedSeries
 from spear_jax.detector import Detector
 from spear_jax.errors import InputError
@@ -37,6 +38,16 @@ def own_folder(workdir: str, mode: str) -> Iterator[OwnedFolder]:
         if parallel.agree(error is not None):
             raise error or InputError(f"--workdir={workdir}: the first process cannot own it")
         yield folder
+
+
+def settle_dtype(config: ConfigDict, folder: epath.Path) -> None:
+    """Replaces `backbone.dtype=auto` by what the folder's run began with, or by what suits this machine.
+
+    So a run goes on in one dtype wherever it is resumed, and its detector scores as it was trained.
+    """
+    if config.backbone.dtype == "auto" and (folder / "config.json").exists():
+        config.backbone.dtype = flatten(read_json(folder / "config.json")).get("backbone.dtype", "auto")
+    config.backbone.dtype = choose_dtype(config.backbone.dtype)
 
 
 def finished_results(config: ConfigDict, owned: OwnedFolder) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -66,7 +67,7 @@ class CompiledProgram:
       arguments, temporaries, peak: bytes of the chip's memory; the peak includes the program's code.
       flops: operations, as XLA counts them.
       traffic: bytes read and written, as XLA counts them: those that stay in the chip's cache included.
-      collectives: bytes that each kind of exchange between chips yields; an exchange within a layer counts once.
+      collectives: bytes that each kind of exchange between chips yields.
       seconds: how long compiling took.
       text: the program.
     """
@@ -93,7 +94,7 @@ class CompiledProgram:
 
 def compiled_table(config: ConfigDict, topology: str) -> str:
     """Compiles a config's programs for a topology and describes them per chip."""
-    mesh, backbone = find_topology(topology), describe(config)
+    mesh, backbone = find_topology(topology), describe(config, "tpu")
     kind = mesh.devices.flat[0].device_kind
     chip = CHIPS.get(kind)
     columns = {}
@@ -171,7 +172,9 @@ def compile_program(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, wha
     def count(name: str) -> float:
         return members * (single[name] + (layers - 1) * (once[name] - single[name]))
 
-    size = config.train.batch_size if what == "training" else config.score.batch_size
+    training = what == "training"
+    size = config.train.batch_size if training else config.score.batch_size
+    loops = [*[1] * training, *[members] * (members > 1), layers - 1]  # over steps, of which one counts
     return CompiledProgram(
         windows=-(-size // mesh.size),
         arguments=memory.argument_size_in_bytes,
@@ -179,7 +182,7 @@ def compile_program(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, wha
         peak=memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes,
         flops=count("flops"),
         traffic=count("bytes accessed"),
-        collectives=collectives(text),
+        collectives=collectives(text, loops),
         seconds=seconds,
         text=text,
     )
@@ -200,12 +203,18 @@ def _compile(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, what: str)
         ) from error
 
 
-def collectives(text: str) -> dict[str, int]:
-    """Returns the bytes that each kind of collective in a compiled program yields."""
+def collectives(text: str, loops: Sequence[int] = ()) -> dict[str, int]:
+    """Returns the bytes that each kind of collective in a compiled program yields.
+
+    `loops` are the rounds of the program's nested loops, from the outermost one.
+    """
     sizes: Counter[str] = Counter()
-    for match in _COLLECTIVE.finditer(text):
-        sizes[match["name"]] += sum(
-            math.prod(int(size) for size in array["shape"].split(",") if size) * max(int(array["bits"] or 8) // 8, 1)
-            for array in _ARRAY.finditer(match["shapes"])
-        )
+    for line in text.splitlines():
+        if match := _COLLECTIVE.search(line):
+            rounds = math.prod(loops[: line.count("while/body")])
+            sizes[match["name"]] += rounds * sum(
+                math.prod(int(size) for size in array["shape"].split(",") if size)
+                * max(int(array["bits"] or 8) // 8, 1)
+                for array in _ARRAY.finditer(match["shapes"])
+            )
     return dict(sizes)

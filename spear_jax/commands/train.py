@@ -7,7 +7,14 @@ from ml_collections import ConfigDict
 
 from spear_jax import parallel
 from spear_jax.commands import memory
-from spear_jax.commands.run_folder import check_same_data, describe_folder, finished_results, open_folder, write_run
+from spear_jax.commands.run_folder import (
+    check_same_data,
+    describe_folder,
+    finished_results,
+    open_folder,
+    settle_dtype,
+    write_run,
+)
 from spear_jax.data import build_dataset, load_series
 from spear_jax.evaluation import RunRecord, judge_scores
 from spear_jax.methods import fit
@@ -28,6 +35,7 @@ def train_and_evaluate(config: ConfigDict, owned: OwnedFolder, command: str) -> 
     """
     began = time.monotonic()
     folder = owned.path
+    settle_dtype(config, folder)
     finished = finished_results(config, owned)
     parallel.barrier("looked")  # before the main process changes the folder that the others check
     record = RunRecord(command)

@@ -26,7 +26,13 @@ _EMBEDDING = {
 
 _BACKBONE = {
     "name": Field(BERT, "Hugging Face id, local folder, or `random:tiny`", scoring="always"),
-    "dtype": Field("float32", "dtype the backbone computes in", ("float32", "bfloat16"), scoring="always"),
+    "dtype": Field(
+        "auto",
+        "dtype the backbone computes in; `auto`: bfloat16 on TPUs and on NVIDIA's GPUs from Ampere on, else float32,"
+        " chosen once, when a run begins",
+        ("auto", "float32", "bfloat16"),
+        scoring="always",
+    ),
     "int8": Field(
         "none",
         "frozen kernels as int8, with a scale per output channel or per 32 of its inputs",

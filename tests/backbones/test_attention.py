@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spear_jax.backbones.attention import attend, attend_fused, cudnn_can
+from spear_jax.backbones.pretrained import choose_dtype
 
 SHAPES = {  # batch, queries, keys, heads, heads of keys and values, size
     "bert": (2, 6, 6, 4, 4, 8),
@@ -74,10 +75,14 @@ def test_weights_are_returned_where_they_are_asked_for() -> None:
         ("cpu", "", False),
     ],
 )
-def test_cudnn_is_for_recent_gpus(platform: str, capability: str, can: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_and_bfloat16_are_for_recent_gpus(
+    platform: str, capability: str, can: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
     assert cudnn_can(jnp.zeros((1, 2, 2, 32), jnp.bfloat16)) == can
     assert not cudnn_can(jnp.zeros((1, 2, 2, 32), jnp.float32))
     assert not cudnn_can(jnp.zeros((1, 2, 2, 36), jnp.bfloat16))
     assert not cudnn_can(jnp.zeros((1, 2, 2, 256), jnp.bfloat16))
+    assert choose_dtype("auto") == ("bfloat16" if can or platform == "tpu" else "float32")
+    assert choose_dtype("float32") == "float32"

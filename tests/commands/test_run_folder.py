@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
-from conftest import Spear, check_refusal, command, contents, log
+import pytest
+from conftest import CONFIGS, Spear, check_refusal, command, contents, log
+from etils import epath
+
+from spear_jax.commands.run_folder import settle_dtype
+from spear_jax.config import load_valid_config, to_json
 
 QUICK: dict[str, object] = {
     "data.window": 32,
@@ -63,3 +69,26 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_same_path_only(spear: Spea
     (run / "data.json").unlink()
     assert "this run is done" in spear(*train(table, run)).out
     check_refusal(spear(*train(table.rename(tmp_path / "b.csv"), run)), "contains a run on other data")
+
+
+@pytest.mark.parametrize("stored", ["", "float32", "bfloat16"])
+@pytest.mark.parametrize(("platform", "suits"), [("tpu", "bfloat16"), ("cpu", "float32")])
+def test_a_dtype_is_chosen_once_and_kept_on_every_machine(
+    platform: str, suits: str, stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_valid_config(str(CONFIGS / "quickstart.py"), {})
+    assert config.backbone.dtype == "auto"
+    if stored:
+        begun = load_valid_config(str(CONFIGS / "quickstart.py"), {"backbone.dtype": stored})
+        (tmp_path / "config.json").write_text(to_json(begun))
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    settle_dtype(config, epath.Path(tmp_path))
+    assert config.backbone.dtype == (stored or suits)
+
+
+def test_a_dtype_that_is_named_is_never_replaced(tmp_path: Path) -> None:
+    fields = {"backbone.dtype": "bfloat16"}
+    config = load_valid_config(str(CONFIGS / "quickstart.py"), fields)
+    (tmp_path / "config.json").write_text(to_json(load_valid_config(str(CONFIGS / "quickstart.py"), {})))
+    settle_dtype(config, epath.Path(tmp_path))
+    assert config.backbone.dtype == "bfloat16"

@@ -115,3 +115,9 @@ def test_a_topology_only_applies_to_memory(spear: Spear) -> None:
 )
 def test_collectives_are_counted_in_bytes(line: str, expected: dict[str, int]) -> None:
     assert collectives(f"  {line}\n") == expected
+
+
+def test_a_collective_in_a_layer_counts_once_per_layer() -> None:
+    paths = ("jit(call)/while/body/head", "jit(call)/while/body/backbone/while/body/key")
+    text = "".join(f'  %a = f32[2] all-reduce(%x), metadata={{op_name="{path}"}}\n' for path in paths)
+    assert collectives(text, (1, 11)) == {"all-reduce": 8 + 88}
