@@ -6,18 +6,22 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
 import socket
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from etils import epath
+from jaxtyping import Shaped
 
 from spear_jax.errors import InputError, one_line
 
@@ -192,6 +196,35 @@ def parse_json(text: str | bytes, path: Any) -> dict[str, Any]:
         if not level:
             return content
     raise InputError(f"{path} cannot be read as JSON: nested more than {_JSON_DEPTH} deep")
+
+
+def read_npy(content: bytes, where: str) -> Shaped[np.ndarray, "..."]:
+    """Returns the array in a .npy file; takes no memory but for what is there.
+
+    Raises:
+      InputError: it is damaged, or contains Python objects.
+    """
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(stream)
+        if dtype.hasobject or any(size < 0 for size in shape):
+            raise ValueError(f"shape {shape} and type {dtype}")
+        if (needed := math.prod(shape) * dtype.itemsize) != len(content) - stream.tell():
+            raise ValueError(f"shape {shape} needs {needed} bytes, there are {len(content) - stream.tell()}")
+        array = np.frombuffer(content, dtype, offset=stream.tell())
+        return array.reshape(shape, order="F" if is_fortran else "C").copy()
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        tokenize.TokenError,
+    ) as error:
+        raise InputError(f"{where}: not a complete .npy file ({one_line(error)})") from error
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, Shaped
 
 from spear_jax import hub
 from spear_jax.backbones import Backbone
-from spear_jax.errors import InputError
+from spear_jax.errors import InputError, one_line
 from spear_jax.model import peft
+from spear_jax.storage import read_npy
 
 
 class SoftPrompt(nn.Module):
@@ -63,9 +65,10 @@ def initial_prompt(
 
 def _read_array(init: str) -> Shaped[np.ndarray, "..."]:
     try:
-        return np.load(init, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"prompt.init={init!r}: cannot read this array ({error})") from error
+        content = epath.Path(init).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"prompt.init={init!r}: cannot read this array ({one_line(error)})") from error
+    return read_npy(content, f"prompt.init={init!r}")
 
 
 def _read_adapter(init: str, backbone: Backbone) -> Float[np.ndarray, "prompt hidden"]:

@@ -3,7 +3,8 @@
 import dataclasses
 import io
 import json
-import tokenize
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from etils import epath
 from jaxtyping import Bool, Float32
 
 from spear_jax.errors import InputError, one_line
+from spear_jax.storage import read_npy
 
 LABELS = "labeled_anomalies.csv"
 LAYOUT = f"telemanom's layout: data.zip or data/train, data/test or train, test, and {LABELS}"
 SPACECRAFT = {"both": ("SMAP", "MSL"), "smap": ("SMAP",), "msl": ("MSL",)}
+_LARGEST_ZIP = 1 << 32  # bytes; the archive unpacks to 0.5 GB
 Folder: TypeAlias = epath.Path | zipfile.Path  # both have /, exists, is_dir and read_bytes
 
 
@@ -66,8 +69,10 @@ def _find_files(source: epath.Path) -> tuple[Folder, Folder]:
     if archive.exists() and not archive.is_dir():
         try:
             opened = zipfile.ZipFile(io.BytesIO(_read(archive)))
-        except (NotImplementedError, zipfile.BadZipFile) as error:
+        except (NotImplementedError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{archive}: not a complete zip file ({one_line(error)})") from error
+        if (size := sum(info.file_size for info in opened.infolist())) > _LARGEST_ZIP:
+            raise InputError(f"{archive}: its files take {size:,} bytes; allowed: at most {_LARGEST_ZIP:,}")
         opened.filename = str(archive)  # appears in the paths below it, and so in messages
         root = zipfile.Path(opened)
     elif not source.is_dir():
@@ -133,7 +138,7 @@ def _parse_ranges(text: str, where: str) -> list[list[int]]:
     try:
         pairs = json.loads(text)
         valid = isinstance(pairs, list) and all(isinstance(start, int) and isinstance(end, int) for start, end in pairs)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         valid = False
     if not valid:
         raise InputError(f"{where}: anomaly_sequences is {text!r}; expected a JSON list of [start, end]")
@@ -141,10 +146,7 @@ def _parse_ranges(text: str, where: str) -> list[list[int]]:
 
 
 def _read_array(path: Folder) -> Float32[np.ndarray, "time columns"]:
-    try:
-        array = np.lib.format.read_array(io.BytesIO(_read(path)), allow_pickle=False)
-    except (ValueError, tokenize.TokenError) as error:  # numpy tokenizes a header that it cannot parse
-        raise InputError(f"{path}: not a complete .npy file ({one_line(error)})") from error
+    array = read_npy(_read(path), str(path))
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise InputError(f"{path}: {array.dtype} array of shape {array.shape}; expected numbers (time, columns)")
     with np.errstate(over="ignore"):
@@ -159,5 +161,14 @@ def _read(path: Folder) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
