@@ -6,6 +6,7 @@ A name is a local folder, a Hugging Face id, or 'random:...' for an untrained mo
 import dataclasses
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from spear_jax.backbones.attention import INT8_GROUPS, on_recent_gpu
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
+from spear_jax.backbones.canary import check_device
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.vocabulary import Vocabulary, random_vocabulary, read_vocabulary
 from spear_jax.backbones.weights.checkpoint import (
@@ -29,7 +31,7 @@ from spear_jax.backbones.weights.decoder_config import FAMILIES, DecoderConfig
 from spear_jax.backbones.weights.finding import ModelFiles, find_weights
 from spear_jax.backbones.weights.naming import NAMINGS, Naming
 from spear_jax.backbones.weights.safetensors_files import Checkpoint, sha256_of_files, weight_files
-from spear_jax.errors import InputError, one_line
+from spear_jax.errors import InputError
 from spear_jax.storage import read_json
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
@@ -167,21 +169,23 @@ def load_backbone(
 
     Raises:
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
-        device cannot compute in this dtype.
+        device cannot compute in this dtype, or computes wrong numbers.
     """
     dtype = choose_dtype(dtype)
     shape = describe_backbone(name_or_folder, dtype, int8=int8, attention=attention, remat=remat, config_only=False)
-    _check_device(dtype)
 
     def put(array: np.ndarray) -> Any:
         if sharding is None:
             return array
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    if shape.files is None or not shape.pretrained:
-        weights = _random_weights(shape, put)
-    else:
-        weights = _checkpoint_weights(shape, shape.files, put)
+    with ThreadPoolExecutor(1) as pool:  # most of the check is compiling, which reading need not wait for
+        check = pool.submit(check_device, dtype)
+        if shape.files is None or not shape.pretrained:
+            weights = _random_weights(shape, put)
+        else:
+            weights = _checkpoint_weights(shape, shape.files, put)
+        check.result()
     return Backbone(
         name=name_or_folder,
         dtype=dtype,
@@ -239,13 +243,3 @@ def _checkpoint_weights(shape: BackboneShape, files: ModelFiles, put: Put) -> _W
     )
     vocabulary = functools.partial(read_vocabulary, checkpoint, shape.naming, config, table)
     return _Weights(files.revision, sha256, params, table, vocabulary)
-
-
-def _check_device(dtype: str) -> None:
-    """Checks that the device can multiply matrices in a dtype."""
-    try:
-        jax.block_until_ready(jnp.ones((8, 8), DTYPES[dtype]) @ jnp.ones((8, 8), DTYPES[dtype]))
-    except Exception as error:  # its kind depends on the device's compiler
-        device = jax.devices()[0].device_kind
-        reason = f"{type(error).__name__}: {one_line(error)}"[:200]
-        raise InputError(f"backbone.dtype = {dtype!r}: the device {device} cannot compute in it ({reason})") from error

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import Spear, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from test_decoder import GOLDEN, golden_folder, inputs
 
 from spear_jax import parallel
-from spear_jax.backbones import pretrained
+from spear_jax.backbones import bert, canary
 from spear_jax.backbones.attention import int8_groups, to_int8
 from spear_jax.backbones.pretrained import load_backbone
 from spear_jax.commands import memory
@@ -237,7 +239,7 @@ def test_an_unsupported_architecture_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dtype": "float16"}, "backbone.dtype = 'float16', must be one of 'float32', 'bfloat16'"),
+        ({"dtype": "float16"}, "backbone.dtype = 'float16', must be one of 'auto', 'float32', 'bfloat16'"),
         ({"int8": "row"}, "backbone.int8 = 'row', must be one of 'none', 'channel', 'grouped'"),
         ({"attention": "left"}, "backbone.attention = 'left', must be one of 'own', 'causal', 'bidirectional'"),
     ],
@@ -247,15 +249,56 @@ def test_impossible_fields_are_refused(fields: dict[str, str], message: str) -> 
         load_backbone("random:tiny", **fields)
 
 
-def test_a_dtype_that_the_device_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unable:
-        def ones(self, *_: object) -> None:
-            raise NotImplementedError("no bf16 on this chip")
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Lets the device be checked anew, before and after."""
+    canary.check_device.cache_clear()
+    yield
+    canary.check_device.cache_clear()
 
-    monkeypatch.setattr(pretrained, "jnp", Unable())
+
+def test_a_dtype_that_the_device_does_not_support(unchecked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise NotImplementedError("no bf16 on this chip")
+
+    monkeypatch.setattr(jax, "jit", fail)
     message = r"backbone.dtype = 'bfloat16': the device cpu cannot compute in it \(NotImplementedError: no bf16"
     with pytest.raises(InputError, match=message):
         load_backbone("random:tiny", "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_numbers_are_right_on_this_machine(unchecked: None, dtype: str) -> None:
+    canary.check_device(dtype)
+
+
+@pytest.mark.parametrize("name", ["scores", "gradient"])
+def test_other_numbers_than_the_stored_ones_are_refused(
+    name: str, unchecked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = canary.expected()
+    stored[name] = stored[name] * (1 + 2 * canary.TOLERANCE["float32"])
+    monkeypatch.setattr(canary, "expected", lambda: stored)
+    with pytest.raises(InputError, match=f"^this machine computes wrong numbers: the {name} of a small layer in float"):
+        load_backbone("random:tiny")
+
+
+@pytest.mark.parametrize("disturb", [lambda x: x.at[0, 0].mul(1.2), lambda x: x * jnp.nan])
+def test_a_machine_that_computes_wrong_numbers_is_refused(
+    disturb: Any, unchecked: None, monkeypatch: pytest.MonkeyPatch, spear: Spear, tmp_path: Path
+) -> None:
+    """Disturbs attention as a broken kernel would; the run ends in one line and leaves nothing behind."""
+    right = bert.attend
+
+    def wrong(*arguments: Any, **options: Any) -> Any:
+        attended, weights = right(*arguments, **options)
+        return disturb(attended), weights
+
+    monkeypatch.setattr(bert, "attend", wrong)
+    outcome = spear(*quick(tmp_path / "run"))
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: this machine computes wrong numbers: ") and outcome.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_random_weights_do_not_depend_on_dtype_or_int8() -> None:
