@@ -54,6 +54,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 STEPS = 4
 
 
+def random_backbone(shape: dict[str, Any]) -> str:
+    """Returns the name of a backbone of a shape with random weights, and with a tokenizer of five words."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "config.json").write_text(json.dumps(shape))
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    return f"random:{folder}"
+
+
 def make_batches(model: PlacedModel, batch: int, window: int) -> dict[str, jax.Array]:
     """Makes the random batches of one call."""
     rng, shape = np.random.default_rng(0), (STEPS, batch, window)
@@ -105,11 +113,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5)
     flags = parser.parse_args()
 
-    name = flags.backbone
-    if name in SHAPES:
-        folder = Path(tempfile.mkdtemp())
-        (folder / "config.json").write_text(json.dumps(SHAPES[name]))
-        name = f"random:{folder}"
+    name = random_backbone(SHAPES[flags.backbone]) if flags.backbone in SHAPES else flags.backbone
     config = default_config()
     config.backbone.update(name=name, dtype=flags.dtype, int8=flags.int8)
     config.data.window, config.train.batch_size, config.score.batch_size = flags.window, flags.batch, flags.batch

@@ -131,3 +131,24 @@ def test_an_error_leaves_the_parts_around_it(tmp_path: Path) -> None:
     first, second = json.loads((tmp_path / "rows").read_text()).values()
     assert first["rows"] == [{"number": 1}] and first["failed"] == "ValueError: no memory"
     assert second["rows"] == [{"number": 2}] and "failed" not in second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "lines"),
+    [
+        ("training_step.py --batch=1 --window=16 --calls=1", ["forward", "training", "memory: estimated"]),
+        (
+            "against_torch.py --model=tiny-bert --batch=1 --window=16 --rounds=1",
+            ["training, float32", "scoring, bfloat16"],
+        ),
+    ],
+)
+def test_benchmarks_for_the_cpu_run(script: str, lines: list[str]) -> None:
+    pytest.importorskip("peft")
+    name, *flags = script.split()
+    run = subprocess.run(
+        [sys.executable, REPOSITORY / "benchmarks" / name, *flags], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "windows/s" in run.stdout and all(line in run.stdout for line in lines)
