@@ -176,6 +176,8 @@ DETECTOR_PARAMETERS = {
     "combine": "max",
     "views": "",
     "value_columns": "",
+    "series_column": "",
+    "decimal_sign": "",
     "missing_values": "",
     "patch": 0,
     "dtype": "float32",
