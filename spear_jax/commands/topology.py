@@ -55,7 +55,6 @@ _COLLECTIVE = re.compile(
     r"|(?:ragged-)?all-to-all)(?:-start)?\("
 )
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>[0-9]+)[a-z0-9]*)\[(?P<shape>[0-9,]*)\]")
-_OVERFLOW = re.compile(r"Used ([0-9.]+)([KMG]) of ([0-9.]+)([KMG]) hbm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,13 +193,10 @@ def _compile(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, what: str)
     try:
         return lowered.compile(), time.monotonic() - began
     except jax.errors.JaxRuntimeError as error:
-        overflow = _OVERFLOW.search(str(error))
-        if not overflow:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
-        raise InputError(
-            f"{what} needs {overflow[1]} {overflow[2]}iB of a chip's memory, which has {overflow[3]} {overflow[4]}iB;"
-            " docs/troubleshooting.md says what to reduce"
-        ) from error
+        reason = one_line(error).removeprefix("RESOURCE_EXHAUSTED: ")
+        raise InputError(f"{what} does not fit: {reason} docs/troubleshooting.md says what to reduce") from error
 
 
 def collectives(text: str, loops: Sequence[int] = ()) -> dict[str, int]:

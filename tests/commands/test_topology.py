@@ -2,12 +2,15 @@
 
 import importlib.util
 import re
+import types
 
 import jax
 import pytest
 from conftest import CONFIGS, Spear, command
 from jax.sharding import Mesh
 
+from spear_jax import parallel
+from spear_jax.commands import topology
 from spear_jax.commands.memory import byte_count
 from spear_jax.commands.programs import Programs, describe, lower_programs
 from spear_jax.commands.topology import collectives, find_topology
@@ -83,11 +86,11 @@ def check_products(lowered: str) -> None:
 
 @needs_compiler
 @pytest.mark.tpu_compiler
-@pytest.mark.parametrize("topology", ["v9:2x2", "v5e:3x3", "v5e:2x4,slices=0", "v5e", "v5p-8"])
-def test_a_topology_that_does_not_exist_is_refused(topology: str, spear: Spear) -> None:
-    outcome = spear(*command("quickstart:debug", mode="memory", topology=topology))
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e:3x3", "v5e:2x4,slices=0", "v5e", "v5p-8"])
+def test_a_topology_that_does_not_exist_is_refused(name: str, spear: Spear) -> None:
+    outcome = spear(*command("quickstart:debug", mode="memory", topology=name))
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"error: --topology={topology}") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"error: --topology={name}") and outcome.err.count("\n") == 1
 
 
 def test_the_compiler_must_be_installed(spear: Spear, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,3 +124,15 @@ def test_a_collective_in_a_layer_counts_once_per_layer() -> None:
     paths = ("jit(call)/while/body/head", "jit(call)/while/body/backbone/while/body/key")
     text = "".join(f'  %a = f32[2] all-reduce(%x), metadata={{op_name="{path}"}}\n' for path in paths)
     assert collectives(text, (1, 11)) == {"all-reduce": 8 + 88}
+
+
+def test_a_program_that_does_not_fit_ends_in_one_line(spear: Spear, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow() -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM: 26.02G exceeds 15.75G.")
+
+    program = types.SimpleNamespace(compile=overflow)
+    monkeypatch.setattr(topology, "lower_programs", lambda *_: types.SimpleNamespace(training=program))
+    monkeypatch.setattr(topology, "find_topology", lambda _: parallel.make_mesh())
+    outcome = spear(*command("quickstart:debug", mode="memory", topology=TOPOLOGY))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: training does not fit: Ran out of memory on HBM: 26.02G exceeds 15.75G.")
