@@ -96,10 +96,10 @@ def folds(name: str, folder: str) -> Iterator[tuple[dict[str, Any], list[Series]
     """Yields what is fitted and scored: three folds and the fourth."""
     series = load(name, folder)
     fold_of = assign_folds([one.name for one in series], FOLDS)
-    for fold in range(FOLDS):
-        tested = [one for one in series if fold_of[one.name] == fold]
-        others = [one for one in series if fold_of[one.name] != fold]
-        for count in INCIDENTS:
+    for count in INCIDENTS:
+        for fold in range(FOLDS):
+            tested = [one for one in series if fold_of[one.name] == fold]
+            others = [one for one in series if fold_of[one.name] != fold]
             rng = np.random.default_rng(fold)
             order = [others[number] for number in rng.permutation(len(others))]
             fitted = draw_incidents(order, count, rng) if count else order[:UNLABELLED]
@@ -109,15 +109,17 @@ def folds(name: str, folder: str) -> Iterator[tuple[dict[str, Any], list[Series]
 def measure(setting: dict[str, Any], fitted: list[Series], tested: list[Series]) -> list[dict[str, Any]]:
     """Fits once, and returns a row per method and series."""
     began = time.perf_counter()
-    values, labels = zip(*map(whole, fitted), strict=True)
-    detector = SpearDetector(verbose=False).fit(list(values), list(labels) if setting["incidents"] else None)
+    # Columns have the names of their series: an array without a name is taken for one that goes on.
+    frames = [pd.DataFrame({one.name: whole(one)[0]}) for one in fitted]
+    labels = [whole(one)[1] for one in fitted] if setting["incidents"] else None
+    detector = SpearDetector(verbose=False).fit(frames, labels)
     chosen = detector.detector_.readout
     setting = setting | {"seconds": round(time.perf_counter() - began, 1), "epochs": len(detector.history_)}
     setting |= {"smoothing": chosen.smoothing, "distance_weight": chosen.distance_weight}
-    setting["steps"] = sum(map(len, values))
+    setting["steps"] = sum(map(len, frames))
     rows = []
     for one in tested:
-        scores = np.asarray(detector.decision_function(whole(one)[0]))[-len(one) :]
+        scores = np.asarray(detector.decision_function([pd.DataFrame({one.name: whole(one)[0]})])[0])[-len(one) :]
         rows.append(setting | {"method": "SPEAR", "series": one.name} | metrics(one.labels, scores))
         for title, method in REFERENCES.items():
             scores = DETECTORS[method](one, seed=0)

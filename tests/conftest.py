@@ -77,6 +77,7 @@ def check_types(function: Callable[..., Any]) -> Callable[..., Any]:
 # before anything of it is imported. Processes that tests start go unchecked.
 jaxtyping.install_import_hook("spear_jax", "conftest.check_types")
 
+from spear_jax.backbones import choose_dtype
 from spear_jax.config import load_valid_config, to_json
 from spear_jax.config.fields import FIELDS
 from spear_jax.data.sources import prepared
@@ -379,6 +380,7 @@ def begun(arguments: tuple[str, ...], workdir: Path) -> Path:
     flags = parse_flags(arguments)
     config = load_valid_config(flags.config, flags.overrides)
     workdir.mkdir()
+    config.backbone.dtype = choose_dtype(config.backbone.dtype)
     (workdir / "config.json").write_text(to_json(config))
     (workdir / "metrics.jsonl").write_text("")
     return workdir
