@@ -109,8 +109,9 @@ def folds(name: str, folder: str) -> Iterator[tuple[dict[str, Any], list[Series]
 def measure(setting: dict[str, Any], fitted: list[Series], tested: list[Series]) -> list[dict[str, Any]]:
     """Fits once, and returns a row per method and series."""
     began = time.perf_counter()
-    # Columns have the names of their series: an array without a name is taken for one that goes on.
-    frames = [pd.DataFrame({one.name: whole(one)[0]}) for one in fitted]
+    # Columns have names of their own: an array without one is taken for a series that goes on.
+    names = {one.name: f"sensor {number}" for number, one in enumerate([*fitted, *tested])}
+    frames = [pd.DataFrame({names[one.name]: whole(one)[0]}) for one in fitted]
     labels = [whole(one)[1] for one in fitted] if setting["incidents"] else None
     detector = SpearDetector(verbose=False).fit(frames, labels)
     chosen = detector.detector_.readout
@@ -119,7 +120,8 @@ def measure(setting: dict[str, Any], fitted: list[Series], tested: list[Series])
     setting["steps"] = sum(map(len, frames))
     rows = []
     for one in tested:
-        scores = np.asarray(detector.decision_function([pd.DataFrame({one.name: whole(one)[0]})])[0])[-len(one) :]
+        frame = pd.DataFrame({names[one.name]: whole(one)[0]})
+        scores = np.asarray(detector.decision_function([frame])[0])[-len(one) :]
         rows.append(setting | {"method": "SPEAR", "series": one.name} | metrics(one.labels, scores))
         for title, method in REFERENCES.items():
             scores = DETECTORS[method](one, seed=0)
