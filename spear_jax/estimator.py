@@ -62,9 +62,9 @@ class SpearDetector(BaseEstimator):
     any lengths, are a list of these. Each column is scored as a series of its own, and each row gets one score. NaN is
     a missing value. Parameters changed with `set_params` take effect with the next `fit`.
 
-    After `fit` to one series, what is scored is taken for that series going on, and compared with its past, unless it is
-    a frame whose columns have other names. After `fit` to a list of several, it is a series of its own, which its first
-    rows stand for, unless its column had a name that no other series of the list has.
+    After `fit` to one series, what is scored is taken for that series going on, and compared with its past, unless it
+    is a frame whose columns have other names. After `fit` to a list of several, it is a series of its own, which its
+    first rows stand for, unless its column has a name that a single series of the list had.
 
     Args:
       backbone: a Hugging Face id, a local folder, or 'random:tiny' (random weights, for tests).
