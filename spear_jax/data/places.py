@@ -7,8 +7,11 @@ from spear_jax.data.own_past import NO_PLACE, WIDTHS, Reference, carry_forward
 
 RECOGNIZED = 32  # consecutive rows that show where in the recorded series they are
 RECOGNIZED_BY = 128  # rows among which the first ones of a table begin, if its first values are missing
-CHANGES = RECOGNIZED // 2  # between such rows, at least: constant ones are found where they are not
-OTHERS = RECOGNIZED // 4  # of as many rows, if more than these differ, the table goes on elsewhere
+CHANGES = (
+    RECOGNIZED // 2
+)  # between that many rows, at least, for equal ones to be no accident: constants are everywhere
+OTHERS = RECOGNIZED // 4  # most rows of that many that may differ from the recorded ones, if they change so often
+ALIKE = 512  # most values of a reference that are compared with one
 
 _EQUAL = 1e-4  # larger differences of standardized values are more than rounding errors of float32
 _TILE_ROWS = 256  # rows that are looked up at a time
@@ -20,8 +23,9 @@ class Places:
     The first rows are where the reference holds the same values, but for a few: at its begin, if it does so there. The
     next ones follow them, until too many differ from what the reference holds. Other rows, and those for which it holds
     nothing, are where it holds the same values as the last `RECOGNIZED` rows and nowhere else. So a table may begin
-    anywhere in the recorded series, leave out some of its rows or change them, and have others before it. The places do
-    not depend on how the rows are divided.
+    anywhere in the recorded series, leave out some of its rows or have others before it. Of the rows after such a seam,
+    the first 31 have no place: they are compared with their own copies. The places do not depend on how the rows are
+    divided.
     """
 
     def __init__(self, reference: Reference) -> None:
@@ -59,21 +63,28 @@ class Places:
     def _first_shift(self, standardized: Float[np.ndarray, "rows"]) -> int | None:
         """Returns how far the first known rows are moved in the recorded series; None if they are not in it."""
         begin = _first_known(standardized[:RECOGNIZED_BY])
-        rows = carry_forward(standardized[begin : begin + RECOGNIZED], 0.0).astype(np.float32)
+        end = min(begin + RECOGNIZED, RECOGNIZED_BY)  # however many more there are
+        rows = carry_forward(standardized[begin:end], 0.0).astype(np.float32)
         if not min(WIDTHS) <= len(rows) <= len(self._reference.values):
             return None
         windows = np.lib.stride_tricks.sliding_window_view(self._reference.values, len(rows))
         differing = (np.abs(windows - rows) > _EQUAL).sum(axis=1)
-        if differing.min() > (OTHERS if np.count_nonzero(np.diff(rows)) >= CHANGES else 0):
+        if differing.min() > (OTHERS if len(np.unique(rows)) >= CHANGES else 0):
             return None
         shifts = self._reference.steps[np.flatnonzero(differing == differing.min())] - begin
-        return 0 if 0 in shifts else int(shifts[0])
+        if 0 in shifts:
+            return 0
+        return int(shifts[0]) if _changes(rows)[-1] >= min(CHANGES, len(rows) - 1) else None
 
     def _advance(
         self, filled: Float32[np.ndarray, "rows"], known: Bool[np.ndarray, "rows"], places: Int[np.ndarray, "rows"]
     ) -> None:
         """Writes the places of rows without gaps, of which some are known and the others carried forward."""
         rows, before = np.concatenate([self._rows, filled]), len(self._rows)
+        changes = _changes(rows)
+        ends = np.arange(before, len(rows))
+        begins = np.maximum(ends - RECOGNIZED + 1, 0)
+        lively = changes[ends] - changes[begins] >= np.minimum(CHANGES, (ends - begins) // 2)
         done = 0
         while done < len(filled):
             numbers = self._seen + np.arange(done, len(filled))
@@ -83,7 +94,9 @@ class Places:
             if held[0]:
                 different = held & known[done:] & (np.abs(self._values[i] - filled[done:]) > _EQUAL)
                 different = np.concatenate([self._differ, different])
-                lost = np.convolve(different, np.ones(RECOGNIZED, int), "valid") > OTHERS
+                # Where few rows change, most of them agree with any others.
+                allowed = np.where(lively[done:], OTHERS, 0)
+                lost = np.convolve(different, np.ones(RECOGNIZED, int), "valid") > allowed
                 rest = _first(lost | ~held)
                 self._differ = different[rest : rest + RECOGNIZED - 1]
                 if rest < len(lost) and lost[rest]:
@@ -103,12 +116,13 @@ class Places:
 
         Where the values change slowly, neighbouring windows may be equal as well: the most similar one counts.
         """
-        changes = np.cumsum(np.append(0, np.diff(rows) != 0))
+        changes = _changes(rows)
         ends = np.arange(max(begin, RECOGNIZED - 1), len(rows))
         ends = ends[changes[ends] - changes[ends - RECOGNIZED + 1] >= CHANGES]
         low = np.searchsorted(self._ascending, rows[ends] - _EQUAL)
         high = np.searchsorted(self._ascending, rows[ends] + _EQUAL, "right")
-        counts = high - low
+        few = high - low <= ALIKE
+        ends, low, counts = ends[few], low[few], (high - low)[few]
         at = self._order[np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)]
         ends, differences = np.repeat(ends, counts), np.zeros(counts.sum())
         for back in range(RECOGNIZED):
@@ -133,3 +147,8 @@ def _first_known(values: Float[np.ndarray, "rows"]) -> int:
 def _first(flags: Bool[np.ndarray, "rows"]) -> int:
     """Returns the number of the first true value; that of all values if there is none."""
     return int(np.argmax(flags)) if flags.any() else len(flags)
+
+
+def _changes(rows: Float32[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
+    """Returns how often the values have changed up to each row."""
+    return np.cumsum(np.abs(np.diff(rows, prepend=rows[:1])) > _EQUAL)

@@ -179,7 +179,7 @@ class ViewStream:
         """
         read, new = rows[first:].astype(np.float32), len(places)
         # Of windows that end before the new rows nothing is kept.
-        ends = np.concatenate([np.full(len(read) - new, NO_PLACE), places])
+        ends = np.concatenate([NO_PLACE + np.arange(new - len(read), 0), places])
         widths = {kind: [v.width for v in self._views.values() if v.kind == kind] for kind in ("reference", "past")}
         both = sorted({*widths["reference"], *widths["past"]})
         reference = self._reference.nearest(read, ends, both) if both else {}

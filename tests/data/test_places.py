@@ -100,6 +100,22 @@ def test_rows_without_enough_changes_keep_their_place() -> None:
     assert (numbers[210:300] == VIEWS["reference_32"].low).all()
 
 
+def test_an_event_of_a_table_that_begins_like_the_recorded_series_is_known() -> None:
+    recorded, today = np.zeros(600), np.zeros(600)
+    recorded[200:230] = today[205:235] = 1
+    reference = Reference.fit(recorded, np.arange(600))
+    numbers = view_numbers(["reference_32"], today, reference, Places(reference).append(today))[:, 0]
+    assert (numbers[240:] == VIEWS["reference_32"].low).all() and numbers[150:300].mean() < 0
+
+
+def test_a_table_may_begin_within_a_constant_stretch() -> None:
+    values = oscillation(2000)
+    values[1100:1200] = 0
+    reference = Reference.fit(values, np.arange(2000))
+    places = Places(reference).append(values[1150:1600])
+    np.testing.assert_array_equal(places[100:], np.arange(1250, 1600))
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.sampled_from(["noise", "levels", "period", "switch"]), st.integers(0, 9))
 def test_places_do_not_depend_on_how_rows_arrive(data: st.DataObject, kind: str, seed: int) -> None:
@@ -117,6 +133,7 @@ def test_places_do_not_depend_on_how_rows_arrive(data: st.DataObject, kind: str,
     ]
     rows = np.concatenate(pieces)
     rows[rng.random(len(rows)) < data.draw(st.sampled_from([0, 0.02, 0.3]))] = np.nan
+    rows = np.append(np.full(data.draw(st.sampled_from([0, 0, 20, 100, 121, 125, 128, 140])), np.nan), rows)
     whole = Places(reference).append(rows)
     bounds = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
     places, found, waiting = Places(reference), [], np.zeros(0)
