@@ -178,5 +178,6 @@ def _other_defaults(run: PlannedRun, workdir: Path) -> str:
         return ""
     config = flatten(read_json(workdir / "config.json"))
     compared = config.keys() & run.config.keys() - {*IRRELEVANT, *EXTENDABLE}
-    changed = sorted(field for field in compared if config[field] != run.config[field])
+    # What is 'auto' in the plan was chosen by the run.
+    changed = sorted(field for field in compared if run.config[field] not in (config[field], "auto"))
     return f"{workdir} was run with other defaults of {', '.join(changed)}; remove it" if changed else ""

@@ -63,13 +63,13 @@ def defaults() -> dict[str, str]:
 def changed_defaults(table: pd.DataFrame) -> list[str]:
     """Returns how the current defaults differ from those of a table, which the names of runs do not show.
 
-    Fields added or removed since then are ignored.
+    Fields added or removed since then are ignored, and those that a run chooses by its machine now ('auto').
     """
     now = defaults()
     return [
         f"{field} was {value}, is {now[field]}"
         for field, value in table.attrs["defaults"].items()
-        if now.get(field, value) != value
+        if now.get(field, value) not in (value, "'auto'")
     ]
 
 
