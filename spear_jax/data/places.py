@@ -7,9 +7,7 @@ from spear_jax.data.own_past import NO_PLACE, WIDTHS, Reference, carry_forward
 
 RECOGNIZED = 32  # consecutive rows that show where in the recorded series they are
 RECOGNIZED_BY = 128  # rows among which the first ones of a table begin, if its first values are missing
-CHANGES = (
-    RECOGNIZED // 2
-)  # between that many rows, at least, for equal ones to be no accident: constants are everywhere
+CHANGES = RECOGNIZED // 2  # at least, between that many rows, for equal ones to be no accident as constants are
 OTHERS = RECOGNIZED // 4  # most rows of that many that may differ from the recorded ones, if they change so often
 ALIKE = 512  # most values of a reference that are compared with one
 
