@@ -66,10 +66,11 @@ class Places:
         if not min(WIDTHS) <= len(rows) <= len(self._reference.values):
             return None
         windows = np.lib.stride_tricks.sliding_window_view(self._reference.values, len(rows))
-        differing = (np.abs(windows - rows) > _EQUAL).sum(axis=1)
-        if differing.min() > (OTHERS if len(np.unique(rows)) >= CHANGES else 0):
+        differing = np.count_nonzero(np.abs(windows - rows) > _EQUAL, axis=1)
+        fewest = np.min(differing)
+        if fewest > (OTHERS if len(np.unique(rows)) >= CHANGES else 0):
             return None
-        shifts = self._reference.steps[np.flatnonzero(differing == differing.min())] - begin
+        shifts = self._reference.steps[np.flatnonzero(differing == fewest)] - begin
         if 0 in shifts:
             return 0
         return int(shifts[0]) if _changes(rows)[-1] >= min(CHANGES, len(rows) - 1) else None
@@ -135,7 +136,7 @@ class Places:
         if not len(once):
             return None
         same = np.flatnonzero(ends == ends[once[0]])
-        return int(ends[once[0]]), int(self._reference.steps[at[same[differences[same].argmin()]]])
+        return int(ends[once[0]]), int(self._reference.steps[at[same[np.argmin(differences[same])]]])
 
 
 def _first_known(values: Float[np.ndarray, "rows"]) -> int:

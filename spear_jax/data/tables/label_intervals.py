@@ -339,4 +339,5 @@ def _repeated_hours(times: Int[np.ndarray, "stamps"]) -> list[tuple[int, int]]:
     for shift in _HOUR_SHIFTS:
         twice |= np.abs(steps - usual + shift) < 0.5 * usual
     twice &= (goes_on > 0) & (goes_on < 1.5 * usual) & (usual < min(_HOUR_SHIFTS))
-    return [(int(times[i + 1]), int(times[i])) for i in np.flatnonzero(twice)]
+    back = np.flatnonzero(twice)
+    return list(zip(times[back + 1].tolist(), times[back].tolist(), strict=True))
