@@ -29,9 +29,9 @@ from spear_jax.evaluation.pointwise import average_precision
 
 SMOOTHINGS = (1, 16, 32, 64, 128)  # to choose from, as are the weights
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
-# With fewer anomalies to choose by, or with made ones, which real ones do not resemble, any choice may seem best. After
-# training on made ones, the mean AUROC of the model alone was .46 on five series of NAB, that of the distance .84. (Ten
-# is a guess, not measured.)
+# With fewer anomalies to choose by, or with injected ones, which real ones do not resemble, any choice may seem best.
+# After training on injected ones, the mean AUROC of the model alone was .46 on five series of NAB, that of the distance
+# .84. (Ten is a guess, not measured.)
 ENOUGH = 10
 CAUTIOUS_SMOOTHING, CAUTIOUS_WEIGHT = 16, 16.0
 LEVELS = (0.0, 0.5, 1.0)
@@ -220,7 +220,7 @@ def choose_readout(
     """Chooses what the config leaves open: the best AUPR, averaged over the validation series with both classes.
 
     Of equally good ones it takes the one with the least smoothing, then with the lowest weight, then with the lowest
-    level. If these series have fewer than `ENOUGH` anomalies, or labels are made, nothing is chosen: the distance
+    level. If these series have fewer than `ENOUGH` anomalies, or injected ones, nothing is chosen: the distance
     rules, smoothed a little, and no level is taken off.
 
     Args:
@@ -230,12 +230,20 @@ def choose_readout(
       probabilities: whether the scores are probabilities.
 
     Returns:
-      The readout; and notes with its values and that AUPR without and with it, None without such a series.
+      The readout; and notes with its values, that AUPR without and with it, None without such a series, and why nothing
+      was chosen ('' if something was, or nothing was to be).
     """
     smoothing, weight, level = config.score.smoothing, config.score.distance_weight, config.score.level
     series = [run for run in _series(validation) if 0 < validation.label[run].sum() < run.stop - run.start]
     anomalies = sum(np.count_nonzero(np.diff(validation.label[run], prepend=0) > 0) for run in series)
-    if config.data.labels in ("rules", "injected") or anomalies < ENOUGH:
+    preset = ""
+    if config.data.labels == "injected":
+        preset = "the anomalies were injected"
+    elif anomalies < ENOUGH:
+        preset = f"validation has {anomalies} of the {ENOUGH} anomalies that a choice needs"
+    if smoothing and min(weight, level) >= 0:
+        preset = ""
+    elif preset:
         smoothing = smoothing or CAUTIOUS_SMOOTHING
         weight = CAUTIOUS_WEIGHT if weight < 0 else weight
         level = max(level, 0.0)
@@ -249,7 +257,7 @@ def choose_readout(
 
     if not series:
         readout = Readout(smoothing, weight, level)
-        return readout, _notes(readout, None, None)
+        return readout, _notes(readout, None, None, preset)
     without = best = mean_aupr(validation.score)
     chosen = None
     terms = np.stack([_finite_logit(validation.score) if probabilities else validation.score, distances], axis=1)
@@ -263,7 +271,7 @@ def choose_readout(
             if chosen is None or aupr > best + _SAME:
                 chosen, best = candidate, aupr
     assert chosen
-    return chosen, _notes(chosen, without, best)
+    return chosen, _notes(chosen, without, best, preset)
 
 
 def moving_average(
@@ -333,5 +341,6 @@ def _distances(config: ConfigDict, dataset: Dataset, scores: MethodScores) -> di
     return {split: steps.score for split, steps in stitch_splits(dataset, windows).items()}
 
 
-def _notes(readout: Readout, without: float | None, with_it: float | None) -> dict[str, Any]:
-    return {**dataclasses.asdict(readout), "validation_aupr": {"without": without, "with": with_it}}
+def _notes(readout: Readout, without: float | None, with_it: float | None, preset: str) -> dict[str, Any]:
+    chosen = dataclasses.asdict(readout)
+    return {**chosen, "preset": preset, "validation_aupr": {"without": without, "with": with_it}}

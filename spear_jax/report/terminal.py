@@ -83,7 +83,11 @@ def describe_readouts(content: Mapping[str, Any]) -> list[str]:
     if not described:
         return []
     aupr = {name: format_number("aupr", value) for name, value in readout["validation_aupr"].items()}
-    return [f"readout: {described}; AUPR of validation series {aupr['with']} with it, {aupr['without']} without (mean)"]
+    preset = f" (preset, not chosen: {readout['preset']})" if readout.get("preset") else ""
+    return [
+        f"readout: {described}{preset}; AUPR of validation series {aupr['with']} with it, {aupr['without']} without"
+        " (mean)"
+    ]
 
 
 def describe_preferred(content: Mapping[str, Any]) -> list[str]:

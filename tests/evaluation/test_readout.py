@@ -239,16 +239,23 @@ def test_nothing_is_chosen_without_a_series_of_both_classes(label: bool) -> None
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0])
-def test_nothing_is_chosen_by_few_anomalies_or_by_made_ones(level: float) -> None:
+def test_nothing_is_chosen_by_few_anomalies_or_by_injected_ones(level: float) -> None:
     """However much better the scores alone seem to be on validation."""
-    for anomalies, made in ((9, False), (10, False), (10, True)):
+    for anomalies, labels_are, preset in (
+        (9, "column", "validation has 9 of the 10 anomalies that a choice needs"),
+        (10, "column", ""),
+        (10, "rules", ""),
+        (10, "injected", "the anomalies were injected"),
+    ):
         labels = np.repeat(np.arange(2 * anomalies) % 2, 50)
         validation = scored(np.where(labels, 0.9, 0.1), labels)
         config = open_config(level=level)
-        config.data.labels = "injected" if made else ""
-        expected = CAUTIOUS if made or anomalies < 10 else Readout()
+        config.data.labels = labels_are
         readout, notes = choose_readout(config, validation, 1.0 - labels, True)
-        assert readout == expected and notes["validation_aupr"]["without"] == 1
+        assert readout == (CAUTIOUS if preset else Readout()) and notes["preset"] == preset
+        assert notes["validation_aupr"]["without"] == 1
+        config = Readout(1, 0.5, 0.5).write_to(config)
+        assert choose_readout(config, validation, 1.0 - labels, True)[1]["preset"] == ""
 
 
 def test_no_distance_is_added_to_scores_that_are_no_probabilities() -> None:

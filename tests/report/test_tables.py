@@ -48,6 +48,16 @@ def test_a_rule_that_does_nothing_says_so() -> None:
     assert describe_rule(0, 3, "row") == "none merged, alarms of fewer than 3 rows dropped"
 
 
+def test_a_readout_that_was_not_chosen_says_why(finished: Run) -> None:
+    content = copy.deepcopy(results(finished.workdir))
+    aupr = {"without": 0.25, "with": 0.5}
+    content["readout"] = {"smoothing": 16, "distance_weight": 16.0, "level": 0.0, "validation_aupr": aupr}
+    described = "readout: distance to the past added with weight 16, moving average of 16 steps{}; AUPR of validation"
+    assert described.format("") in results_table(content)
+    content["readout"]["preset"] = "the anomalies were injected"
+    assert described.format(" (preset, not chosen: the anomalies were injected)") in results_table(content)
+
+
 def test_a_simpler_control_that_validation_prefers_is_named(finished: Run) -> None:
     content = copy.deepcopy(results(finished.workdir))
     own = content["validation"]["aupr"]
