@@ -1,22 +1,30 @@
 """Runs the same code on one device or on many processes, and prints from one of them."""
 
 import contextlib
+import hashlib
 import os
+import platform
+import re
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
 from spear_jax.errors import InputError, one_line, plain
+
+_MOST_BYTES = 2**30  # of compiled programs that are kept; those that were not used for longest go
+_LEAST_SECONDS = 0.1  # of compiling, for a program to be kept
 
 
 def join_processes(distributed: str) -> None:
@@ -65,6 +73,27 @@ def check_devices() -> None:
         asked = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: " if os.environ.get("JAX_PLATFORMS") else ""
         reason = f" ({one_line(error)[:160]})" if str(error) else ""
         raise InputError(f"{asked}JAX finds no such device here{reason}; unset it, or install JAX for it") from error
+
+
+def keep_programs() -> None:
+    """Lets JAX keep compiled programs in ~/.cache/spear_jax/programs, so that the next start need not compile them.
+
+    The environment variable JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps
+    none. A folder that cannot be made is done without.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] or not jax.config.values["jax_enable_compilation_cache"]:
+        return
+    # Programs for one CPU may not run on another one that shares the home folder.
+    cpu = Path("/proc/cpuinfo")
+    features = re.search("^(flags|Features).*", cpu.read_text(), re.MULTILINE) if cpu.is_file() else None
+    kind = hashlib.sha256((features[0] if features else platform.processor()).encode()).hexdigest()[:12]
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+        folder = Path("~/.cache/spear_jax/programs").expanduser() / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+        compilation_cache.reset_cache()  # JAX decides once, at its first program, whether there is one
 
 
 def check_alone(mode: str) -> None:

@@ -32,6 +32,7 @@ from spear_jax.backbones.weights.finding import ModelFiles, find_weights
 from spear_jax.backbones.weights.naming import NAMINGS, Naming
 from spear_jax.backbones.weights.safetensors_files import Checkpoint, sha256_of_files, weight_files
 from spear_jax.errors import InputError
+from spear_jax.parallel import keep_programs
 from spear_jax.storage import read_json
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
@@ -171,6 +172,7 @@ def load_backbone(
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
         device cannot compute in this dtype, or computes wrong numbers.
     """
+    keep_programs()
     dtype = choose_dtype(dtype)
     shape = describe_backbone(name_or_folder, dtype, int8=int8, attention=attention, remat=remat, config_only=False)
 
