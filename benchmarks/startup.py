@@ -12,6 +12,7 @@ Starts without and with kept programs alternate; medians over rounds, and the ra
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ SCORE = (
 
 
 def seconds_until(command: Sequence[str], sign: str, kept: Path, rows: str = "") -> float:
-    """Starts a command and returns the seconds until a line of its output holds `sign`, then ends it."""
+    """Starts a command and returns the seconds until a line of its output matches `sign`, then ends it."""
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(kept), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # as spear_jax sets it
     began = time.perf_counter()
@@ -46,7 +47,7 @@ def seconds_until(command: Sequence[str], sign: str, kept: Path, rows: str = "")
         output = []
         for line in process.stdout:
             output.append(line)
-            if sign in line:
+            if re.search(sign, line):
                 seconds = time.perf_counter() - began
                 process.kill()
                 return seconds
@@ -72,10 +73,10 @@ def main() -> None:
         detector = str(folder / "run" / "detector")
         live = "value\n" + "\n".join(map(str, values[:2000].round(4))) + "\n"
         starts = {
-            "--mode=train, to the end of the first epoch": (train, "epoch   1/2", ""),
+            "--mode=train, to the end of the first epoch": (train, "^epoch +1/2", ""),
             "--mode=score --input=-, to the first score": (
                 [*program, "--mode=score", f"--detector={detector}", "--input=-"],
-                "\n0,",
+                r"^[^ ]*,\d+,.*\d$",
                 live,
             ),
             "load_backbone": ([sys.executable, "-c", LOAD], "there", ""),
@@ -87,7 +88,7 @@ def main() -> None:
                 kept = folder / f"programs_{number}_{len(title)}"
                 for start, measured in times.items():
                     workdir = [f"--workdir={folder / f'{number}_{start[:3]}'}"] if "--mode=train" in title else []
-                    measured.append(seconds_until([*command, *workdir], sign.strip("\n"), kept, rows))
+                    measured.append(seconds_until([*command, *workdir], sign, kept, rows))
             shown = [
                 f"{start} {statistics.median(own):5.1f} s ({min(own):.1f} to {max(own):.1f})"
                 for start, own in times.items()

@@ -7,11 +7,13 @@ import io
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from spear_jax.backbones.bert import BertConfig, BertLayer
 from spear_jax.backbones.weights.checkpoint import Params
 from spear_jax.errors import InputError, one_line
+from spear_jax.parallel import place, replicated
 
 SHAPE = BertConfig(
     hidden_size=64,
@@ -60,16 +62,17 @@ def expected() -> dict[str, Float[np.ndarray, "..."]]:
 
 
 @functools.cache
-def check_device(dtype: str) -> None:
-    """Checks once that the first device of this process computes right numbers in a dtype.
+def check_numbers(dtype: str) -> None:
+    """Checks once that the devices of this process compute right numbers in a dtype, each on its own.
 
     Compilers have been wrong without a word on some machines: jax issues 39103 (CPU) and 40633 (GPU).
 
     Raises:
-      InputError: it cannot compute in this dtype, or computes other numbers.
+      InputError: one cannot compute in this dtype, or computes other numbers.
     """
     params, inputs, mask = example()
-    device = jax.devices()[0].device_kind
+    devices = jax.local_devices()
+    kind = devices[0].device_kind
 
     def total(prompt: Array, rest: dict[str, Array]) -> tuple[Array, Array]:
         before = jnp.broadcast_to(prompt, (len(mask), *prompt.shape))
@@ -81,17 +84,19 @@ def check_device(dtype: str) -> None:
         return jnp.sum(scores**2), scores
 
     try:
+        placed = place(inputs, replicated(Mesh(np.array(devices), ("data",))))
         with jax.default_matmul_precision("highest"):
-            (_, scores), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(inputs["prompt"], inputs)
-        computed = {"scores": np.asarray(scores), "gradient": np.asarray(gradient)}
+            (_, scores), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(placed["prompt"], placed)
+        jax.block_until_ready((scores, gradient))
     except Exception as error:  # its kind depends on the device's compiler
         reason = f"{type(error).__name__}: {one_line(error)}"[:200]
-        raise InputError(f"backbone.dtype = {dtype!r}: the device {device} cannot compute in it ({reason})") from error
+        raise InputError(f"backbone.dtype = {dtype!r}: the device {kind} cannot compute in it ({reason})") from error
     for name, right in expected().items():
-        difference = float(np.linalg.norm(computed[name] - right) / np.linalg.norm(right))
-        if not difference <= TOLERANCE[dtype]:  # nor NaN
-            raise InputError(
-                f"this machine computes wrong numbers: the {name} of a small layer in {dtype} on {device} differ by"
-                f" {difference:.2g} of their size from what they are (jax {jax.__version__}); another version of jax"
-                " or XLA_FLAGS may help, see docs/troubleshooting.md"
-            )
+        for shard in {"scores": scores, "gradient": gradient}[name].addressable_shards:
+            difference = float(np.linalg.norm(np.asarray(shard.data) - right) / np.linalg.norm(right))
+            if not difference <= TOLERANCE[dtype]:  # nor NaN
+                raise InputError(
+                    f"this machine computes wrong numbers: the {name} of a small layer in {dtype} on {shard.device}"
+                    f" ({kind}) differ by {difference:.2g} of their size from what they are (jax {jax.__version__});"
+                    " another version of jax or XLA_FLAGS may help, see docs/troubleshooting.md"
+                )

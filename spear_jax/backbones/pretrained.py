@@ -16,7 +16,7 @@ import numpy as np
 from spear_jax.backbones.attention import INT8_GROUPS, on_recent_gpu
 from spear_jax.backbones.backbone import Backbone
 from spear_jax.backbones.bert import Bert, BertConfig
-from spear_jax.backbones.canary import check_device
+from spear_jax.backbones.canary import check_numbers
 from spear_jax.backbones.decoder import Decoder
 from spear_jax.backbones.vocabulary import Vocabulary, random_vocabulary, read_vocabulary
 from spear_jax.backbones.weights.checkpoint import (
@@ -182,7 +182,7 @@ def load_backbone(
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     with ThreadPoolExecutor(1) as pool:  # most of the check is compiling, which reading need not wait for
-        check = pool.submit(check_device, dtype)
+        check = pool.submit(check_numbers, dtype)
         if shape.files is None or not shape.pretrained:
             weights = _random_weights(shape, put)
         else:

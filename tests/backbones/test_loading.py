@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import Spear, quick
+from conftest import Spear, plain_environment, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -252,9 +252,9 @@ def test_impossible_fields_are_refused(fields: dict[str, str], message: str) -> 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Lets the device be checked anew, before and after."""
-    canary.check_device.cache_clear()
+    canary.check_numbers.cache_clear()
     yield
-    canary.check_device.cache_clear()
+    canary.check_numbers.cache_clear()
 
 
 def test_a_dtype_that_the_device_does_not_support(unchecked: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,34 @@ def test_a_dtype_that_the_device_does_not_support(unchecked: None, monkeypatch: 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_numbers_are_right_on_this_machine(unchecked: None, dtype: str) -> None:
-    canary.check_device(dtype)
+    canary.check_numbers(dtype)
+
+
+@pytest.mark.one_python
+def test_each_device_is_checked() -> None:
+    """One of eight is made to be wrong after it has computed."""
+    script = """
+import jax
+from spear_jax.backbones.pretrained import load_backbone
+right = jax.jit
+
+def broken(*arguments, **options):
+    run = right(*arguments, **options)
+    def disturb(array):
+        parts = [shard.data * (1.1 if shard.device.id == 5 else 1) for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
+    return lambda *inputs: jax.tree.map(disturb, run(*inputs))
+
+load_backbone("random:tiny")
+from spear_jax.backbones import canary
+canary.check_numbers.cache_clear()
+jax.jit = broken
+load_backbone("random:tiny")
+"""
+    environment = plain_environment() | {"JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200)
+    assert re.search(r"of a small layer in float32 on \w+[:_]5 \(cpu\) differ by 0.1 of", done.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", ["scores", "gradient"])
