@@ -43,13 +43,19 @@ def start(home: Path, script: str = LOAD, **variables: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_second_start_compiles_nothing_that_takes_long(tmp_path: Path) -> None:
+def test_the_second_start_compiles_nothing_that_takes_long_unless_it_is_damaged(tmp_path: Path) -> None:
     first, second = start(tmp_path, LOAD + FIT), start(tmp_path, LOAD + FIT)
     assert Path(first["folder"]).parent == tmp_path / ".cache" / "spear_jax" / "programs"
     kept = list(Path(first["folder"]).glob("*-cache"))
     assert len(kept) > 2 and first["compiled"] >= len(kept)
     assert second["found"] >= len(kept)
-    assert second["scores"] == first["scores"]
+    for number, entry in enumerate(kept):
+        content = bytearray(entry.read_bytes())
+        content[len(content) // 2] ^= 4
+        entry.write_bytes(content[: len(content) // (1 + number % 2)])
+    damaged = start(tmp_path, LOAD + FIT)
+    assert damaged["found"] == 0
+    assert second["scores"] == first["scores"] == damaged["scores"]
 
 
 @pytest.mark.parametrize(
