@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Shaped
+from jaxtyping import Array, Shaped
 
 from spear_jax.errors import InputError, one_line, plain
 
@@ -122,15 +122,65 @@ def _cluster_variable() -> str:
     return ""
 
 
-def make_mesh() -> Mesh:
-    """Returns a mesh of all devices of all processes with one axis, 'data'."""
+def make_mesh(shards: int = 1) -> Mesh:
+    """Returns a mesh of all devices of all processes, with the axes 'data' and 'model'.
+
+    Batches are divided over both, the matrices of a frozen backbone over the second alone, which has `shards` devices.
+
+    Raises:
+      InputError: the number of devices is no multiple of `shards`.
+    """
     check_devices()
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return divide(np.array(jax.devices()), shards)
+
+
+def divide(devices: Shaped[np.ndarray, "devices"], shards: int) -> Mesh:
+    """Returns the mesh of `make_mesh` on some devices."""
+    if len(devices) % shards:
+        raise InputError(f"config.backbone.shards={shards} must divide the number of devices, {len(devices)}")
+    return Mesh(devices.reshape(-1, shards), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays that are the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def window_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Returns the sharding of arrays whose windows, along an axis, are divided over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
+
+
+def frozen_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+    """Returns the sharding of a frozen parameter.
+
+    The stacked matrices of a backbone's layers [layers, rows, columns] are divided by columns, if these can be divided
+    evenly; all else is small, and the same on every device.
+    """
+    shards = mesh.shape["model"]
+    if shards == 1 or len(shape) < 3 or shape[-1] % shards:
+        return replicated(mesh)
+    return NamedSharding(mesh, PartitionSpec(None, None, "model"))
+
+
+def gathering(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context in which programs are traced that gather what is divided, see `gather`."""
+    return jax.set_mesh(mesh) if mesh.shape["model"] > 1 else contextlib.nullcontext()
+
+
+def gather(matrix: Array | np.ndarray) -> Array | np.ndarray:
+    """Gathers a matrix that may be divided, within a program that is traced in `gathering`, and returns it.
+
+    Left to itself, XLA would rather exchange activations, which are larger.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return matrix
+    return jax.lax.with_sharding_constraint(matrix, PartitionSpec())
+
+
+def place_frozen(tree: Any, mesh: Mesh) -> Any:
+    """Puts frozen parameters onto the devices, each with its sharding, see `place`."""
+    return jax.tree.map(lambda leaf: place(leaf, frozen_sharding(mesh, np.shape(leaf))), tree)
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
@@ -149,8 +199,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh, axis: int) -> dict[str
 
     Windows of zeros, masked, are added up to a multiple of the number of devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
-    return place({name: _pad(array, mesh.size, axis) for name, array in batch.items()}, sharding)
+    return place({name: _pad(array, mesh.size, axis) for name, array in batch.items()}, window_sharding(mesh, axis))
 
 
 def _pad(array: Shaped[np.ndarray, "..."], divisor: int, axis: int) -> Shaped[np.ndarray, "..."]:

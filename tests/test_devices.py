@@ -61,6 +61,7 @@ from spear_jax.model import assemble_model
 
 settings = config.load_config("configs/quickstart.py:debug")
 settings.prompt.length = 20
+settings.backbone.shards = int(sys.argv[1])
 model = assemble_model(settings, load_backbone("random:tiny", "float32"))
 everywhere = parallel.replicated(model.mesh)
 optimizer = training.make_optimizer(settings)
@@ -72,7 +73,8 @@ batches = parallel.shard_batch({
     "targets": np.zeros((3, 10, 64)),
 }, model.mesh, axis=1)
 call = training.make_train_call(model.module, optimizer, 1.0)
-compiled = call.lower(trainable, state, frozen, batches, 3).compile()
+with parallel.gathering(model.mesh):
+    compiled = call.lower(trainable, state, frozen, batches, 3).compile()
 
 def local(leaves, shardings):
     pairs = zip(leaves, shardings, strict=True)
@@ -84,11 +86,12 @@ text = compiled.as_text()
 print(json.dumps({
     "devices": jax.device_count(),
     "batches": {name: local([batches[name]], [inputs[3][name]])[0] for name in batches},
-    "parameters": local(jax.tree.leaves((trainable, state, frozen)), jax.tree.leaves(inputs[:3])),
+    "parameters": local(jax.tree.leaves((trainable, state)), jax.tree.leaves(inputs[:2])),
+    "frozen": local(jax.tree.leaves(frozen), jax.tree.leaves(inputs[2])),
     "results": local(jax.tree.leaves((trainable, state)), jax.tree.leaves(made[:2])),
     "partitions": int(re.search(r"num_partitions=(\\d+)", text).group(1)),
     "hidden": sorted(set(re.findall(r"f32\\[(\\d+),84,32\\]", text))),
-    "gathers": len(re.findall(r"all-gather|all-to-all|collective-permute", text)),
+    "gathers": re.findall(r" = \\w+(\\S+)\\{\\S* (?:all-gather|all-to-all|collective-permute)(?:-start)?\\(", text),
     "reduces": len(re.findall(r"all-reduce", text)),
 }))
 """
@@ -207,11 +210,15 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.landing
 @pytest.mark.slow
-def test_eight_devices_give_the_numbers_of_one(single: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 4])
+def test_eight_devices_give_the_numbers_of_one(single: Path, tmp_path: Path, shards: int) -> None:
+    """However the frozen weights are divided."""
     folder = tmp_path / "run"
-    assert f"devices: {DEVICES} x" in train(folder, devices=DEVICES)
+    assert f"devices: {DEVICES} x" in train(folder, f"--config.backbone.shards={shards}", devices=DEVICES)
     assert results(folder)["versions"]["devices"] == str(DEVICES)
     assert_same_run(folder, single)
+    # The detector is for any machine.
+    assert json.loads((folder / "detector" / "detector.json").read_text())["config"]["backbone"]["shards"] == 1
 
 
 @pytest.mark.slow
@@ -283,9 +290,10 @@ def wait_for(processes: list[subprocess.Popen[str]], outputs: list[Path], seen: 
         time.sleep(0.01)
 
 
-def test_the_compiled_training_call_divides_batches_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 4])
+def test_the_compiled_training_call_divides_batches_and_frozen_matrices_alone(tmp_path: Path, shards: int) -> None:
     output = tmp_path / "output.log"
-    codes = finish([start(output, ["-c", SHARDING], devices=DEVICES)])
+    codes = finish([start(output, ["-c", SHARDING, str(shards)], devices=DEVICES)])
     assert codes == [0], output.read_text()
     report = json.loads(output.read_text().splitlines()[-1])
     assert report["devices"] == report["partitions"] == DEVICES
@@ -295,8 +303,20 @@ def test_the_compiled_training_call_divides_batches_and_nothing_else(tmp_path: P
         assert share == full
     # Hidden states too: 20 prompt vectors and 64 steps of 2 windows, never of 16.
     assert report["hidden"] == ["2"]
-    assert report["gathers"] == 0
     assert report["reduces"] > 0  # of gradient and loss
+    # The six matrices of the one layer before the last, each gathered there alone, forwards and backwards.
+    divided = [(full, share) for full, share in report["frozen"] if share != full]
+    assert all(share == [*full[:-1], full[-1] // shards] for full, share in divided)
+    assert len(divided) == (6 if shards > 1 else 0)
+    assert sorted(report["gathers"]) == sorted(2 * [str(full).replace(" ", "") for full, _ in divided])
+
+
+def test_shards_must_divide_the_devices(tmp_path: Path) -> None:
+    output, folder = tmp_path / "output.log", tmp_path / "run"
+    command = ["-m", "spear_jax.main", *RUN, "--config.backbone.shards=3", f"--workdir={folder}"]
+    assert finish([start(output, command, devices=DEVICES)]) == [2]
+    assert output.read_text() == "error: config.backbone.shards=3 must divide the number of devices, 8\n"
+    assert not folder.exists()
 
 
 def test_a_batch_is_filled_up_with_masked_windows() -> None:

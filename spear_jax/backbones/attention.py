@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spear_jax.errors import InputError
+from spear_jax.parallel import gather
 
 INT8_GROUPS = {"none": 0, "channel": 0, "grouped": 32}
 """`backbone.int8` -> number of rows of a kernel that share a scale; 0 means all."""
@@ -45,9 +46,10 @@ class Linear(nn.Module):
         x = x.astype(self.dtype)
         init = nn.initializers.normal(0.02)
         if self.int8 == "none":
-            y = x @ self.param("kernel", init, (rows, self.features), self.dtype).astype(self.dtype)
+            y = x @ gather(self.param("kernel", init, (rows, self.features), self.dtype).astype(self.dtype))
         else:
-            kernel = self.param("kernel", nn.initializers.zeros, (rows, self.features), jnp.int8).astype(self.dtype)
+            kernel = gather(self.param("kernel", nn.initializers.zeros, (rows, self.features), jnp.int8))
+            kernel = kernel.astype(self.dtype)
             groups = int8_groups(self.int8, rows)
             scale = self.param("kernel_scale", nn.initializers.ones, (groups, self.features)).astype(self.dtype)
             if groups == 1:  # a single scale per output channel can be applied after the product

@@ -32,7 +32,7 @@ from spear_jax.backbones.weights.finding import ModelFiles, find_weights
 from spear_jax.backbones.weights.naming import NAMINGS, Naming
 from spear_jax.backbones.weights.safetensors_files import Checkpoint, sha256_of_files, weight_files
 from spear_jax.errors import InputError
-from spear_jax.parallel import keep_programs
+from spear_jax.parallel import keep_programs, place_frozen
 from spear_jax.storage import read_json
 
 RANDOM_SEED = 0  # of every 'random:...' backbone
@@ -149,7 +149,7 @@ def load_backbone(
     int8: str = "none",
     attention: str = "own",
     remat: bool = False,
-    sharding: jax.sharding.Sharding | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Backbone:
     """Finds, checks and loads a frozen backbone.
 
@@ -165,8 +165,8 @@ def load_backbone(
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
       attention: 'own' keeps the model's attention; 'causal' and 'bidirectional' override it.
       remat: see `Bert.remat`.
-      sharding: sharding with which each parameter is put on devices as soon as it is read; None leaves them in host
-        memory.
+      mesh: devices onto which each parameter is put as soon as it is read, see `parallel.frozen_sharding`; None leaves
+        them in host memory.
 
     Raises:
       InputError: the model cannot be found, its files are damaged, it is of a kind that is not supported, or the
@@ -177,9 +177,7 @@ def load_backbone(
     shape = describe_backbone(name_or_folder, dtype, int8=int8, attention=attention, remat=remat, config_only=False)
 
     def put(array: np.ndarray) -> Any:
-        if sharding is None:
-            return array
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return array if mesh is None else place_frozen(array, mesh)
 
     with ThreadPoolExecutor(1) as pool:  # most of the check is compiling, which reading need not wait for
         check = pool.submit(check_numbers, dtype)

@@ -51,7 +51,7 @@ def estimate_memory(config: ConfigDict) -> MemoryEstimate:
     Raises:
       InputError: see `describe`.
     """
-    backbone, mesh = describe(config), parallel.make_mesh()
+    backbone, mesh = describe(config), parallel.make_mesh(config.backbone.shards)
     programs = lower_programs(config, backbone, mesh)
     return MemoryEstimate(backbone, programs.trainable, _measure(programs, mesh.size))
 
@@ -61,16 +61,16 @@ def _measure(programs: Programs, devices: int) -> pd.DataFrame:
     trainable, frozen, batches, batch = programs.trainable, programs.frozen, programs.batches, programs.batch
 
     def both(*parts: str) -> list[int]:
-        return [sum(byte_count(tree.get(part, {})) for tree in (trainable, frozen) for part in parts)] * 2
+        return [sum(_device_bytes(tree.get(part, {})) for tree in (trainable, frozen) for part in parts)] * 2
 
     rows = {
-        "frozen backbone": [byte_count(frozen.get("backbone", {}))] * 2,
+        "frozen backbone": [_device_bytes(frozen.get("backbone", {}))] * 2,
         "trained backbone": [byte_count(trainable.get("backbone", {}))] * 2,
         "bin embeddings": both("embedding", "cls"),
         "prompt and head": both("prompt", "head"),
         "optimizer": [byte_count(programs.optimizer), 0],
         "best parameters": [byte_count(trainable), 0],
-        "windows": [byte_count(batches) // devices, byte_count(batch) // devices],
+        "windows": [_device_bytes(batches), _device_bytes(batch)],
         "activations (XLA)": [_temporary_bytes(lowered.compile()) for lowered in (programs.training, programs.scoring)],
     }
     trained, scored = batches["mask"].shape[1] // devices, batch["mask"].shape[0] // devices
@@ -82,6 +82,13 @@ def _measure(programs: Programs, devices: int) -> pd.DataFrame:
 def _temporary_bytes(compiled: Any) -> int:
     """Returns the bytes that a compiled program allocates besides its arguments and results."""
     return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def _device_bytes(shapes: Any) -> int:
+    """Returns the bytes that a device holds of a tree of shapes with shardings."""
+    return byte_count(
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype), shapes)
+    )
 
 
 def byte_count(tree: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from spear_jax import parallel
@@ -66,13 +66,14 @@ def lower_programs(config: ConfigDict, backbone: BackboneShape, mesh: Mesh) -> P
     optimizer = make_optimizer(config)
     trainable, frozen = _split_shapes(config, shapes)
     everywhere = parallel.replicated(mesh)
-    trainable, frozen, state = _place((trainable, frozen, jax.eval_shape(optimizer.init, trainable)), everywhere)
+    trainable, state = _place((trainable, jax.eval_shape(optimizer.init, trainable)), everywhere)
+    frozen = jax.tree.map(lambda leaf: _place(leaf, parallel.frozen_sharding(mesh, leaf.shape)), frozen)
     steps = config.train.steps_per_call
     trained, scored = (-(-size // mesh.size) * mesh.size for size in (config.train.batch_size, config.score.batch_size))
-    batches = _place(_batch_shapes(config, steps, trained), NamedSharding(mesh, PartitionSpec(None, "data")))
-    batch = _place(_batch_shapes(config, scored), NamedSharding(mesh, PartitionSpec("data")))
+    batches = _place(_batch_shapes(config, steps, trained), parallel.window_sharding(mesh, 1))
+    batch = _place(_batch_shapes(config, scored), parallel.window_sharding(mesh))
     call = make_train_call(spear, optimizer, config.train.positive_weight)
-    with jax.default_matmul_precision(config.backbone.matmul_precision):
+    with jax.default_matmul_precision(config.backbone.matmul_precision), parallel.gathering(mesh):
         training = call.lower(trainable, state, frozen, batches, steps)  # type: ignore[attr-defined]
         scoring = apply_batch.lower(score_batch, spear, trainable, frozen, batch, everywhere)
     return Programs(trainable, frozen, state, batches, batch, training, scoring)

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 import pandas as pd
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from spear_jax.backbones import BackboneShape
 from spear_jax.commands.memory import readable
 from spear_jax.commands.programs import describe, lower_programs
 from spear_jax.errors import InputError, one_line
+from spear_jax.parallel import divide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class CompiledProgram:
 
 def compiled_table(config: ConfigDict, topology: str) -> str:
     """Compiles a config's programs for a topology and describes them per chip."""
-    mesh, backbone = find_topology(topology), describe(config, "tpu")
+    mesh, backbone = find_topology(topology, config.backbone.shards), describe(config, "tpu")
     kind = mesh.devices.flat[0].device_kind
     chip = CHIPS.get(kind)
     columns = {}
@@ -124,11 +125,11 @@ def compiled_table(config: ConfigDict, topology: str) -> str:
     )
 
 
-def find_topology(topology: str) -> Mesh:
-    """Returns a mesh of the chips of a topology, such as 'v5e:2x4' or 'v5e:16x16,slices=2', with one axis, 'data'.
+def find_topology(topology: str, shards: int = 1) -> Mesh:
+    """Returns the mesh of `parallel.make_mesh` on the chips of a topology, such as 'v5e:2x4' or 'v5e:16x16,slices=2'.
 
     Raises:
-      InputError: libtpu is not installed, or knows no such topology.
+      InputError: libtpu is not installed, or knows no such topology; or the number of chips is no multiple of `shards`.
     """
     match = _TOPOLOGY.fullmatch(topology)
     if not match:
@@ -151,7 +152,7 @@ def find_topology(topology: str) -> Mesh:
         described = topologies.get_topology_desc(platform="tpu", topology_name=match["name"], **options)
     except Exception as error:  # its kind differs between versions
         raise InputError(f"--topology={topology}: {one_line(error)}") from error
-    return Mesh(np.array(described.devices), ("data",), axis_types=(AxisType.Auto,))
+    return divide(np.array(described.devices), shards)
 
 
 def compile_program(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, what: str) -> CompiledProgram:

@@ -46,6 +46,13 @@ _BACKBONE = {
     ),
     "matmul_precision": Field("default", "`jax_default_matmul_precision`", ("default", "high", "highest")),
     "remat": Field(False, "recomputes activations in the backward pass: less memory, more time"),
+    "shards": Field(
+        1,
+        "devices over which each frozen weight matrix is divided, to be gathered when it is used; 1: each has all",
+        Limits(1, 2**16),
+        scoring="always",
+        affects="nothing",
+    ),
 }
 
 _PROMPT = {

@@ -235,9 +235,9 @@ class Detector:
         write_files(folder, content, blob)
 
     def _config_to_share(self) -> ConfigDict:
-        """Returns the config without the places of files on this machine, which scoring does not need."""
+        """Returns the config without what is this machine's own: places of files, and the division over its devices."""
         config = self.config.copy_and_resolve_references()
-        config.update_from_flattened_dict(dict.fromkeys(_PLACES, ""))
+        config.update_from_flattened_dict({**dict.fromkeys(_PLACES, ""), "backbone.shards": 1})
         return config
 
     @property

@@ -50,7 +50,7 @@ def load_method_backbone(config: ConfigDict) -> Backbone:
         int8=fields.int8,
         attention=fields.attention,
         remat=fields.remat,
-        sharding=parallel.replicated(parallel.make_mesh()) if frozen else None,
+        mesh=parallel.make_mesh(fields.shards) if frozen else None,
     )
 
 

@@ -139,8 +139,9 @@ def start_zero_shot(config: ConfigDict, dataset: Dataset, record: RunRecord) -> 
     questions = prepare_questions(config, backbone, dataset, record)
 
     def score() -> dict[str, StepScores]:
-        with jax.default_matmul_precision(config.backbone.matmul_precision):
-            scores = questions.score(batch_size=config.score.batch_size, mesh=parallel.make_mesh())
+        mesh = parallel.make_mesh(config.backbone.shards)
+        with jax.default_matmul_precision(config.backbone.matmul_precision), parallel.gathering(mesh):
+            scores = questions.score(batch_size=config.score.batch_size, mesh=mesh)
         return stitch_splits(dataset, scores)
 
     return score

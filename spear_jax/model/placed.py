@@ -33,7 +33,7 @@ BatchFeatures = tuple[Int[np.ndarray, "_"], Float[np.ndarray, "_ _ hidden"]]
 
 @dataclasses.dataclass(frozen=True)
 class PlacedModel:
-    """A model and its parameters, replicated over all devices.
+    """A model and its parameters, on all devices: the same on each, but for a frozen backbone that is divided.
 
     Attributes:
       module: maps the inputs and the mask of a batch to logits.
@@ -69,8 +69,10 @@ class PlacedModel:
         Raises:
           InputError: a parameter is NaN or infinite.
         """
-        mesh = parallel.make_mesh()
-        trainable, frozen = _place((trainable, frozen), mesh)
+        mesh = parallel.make_mesh(config.backbone.shards)
+        _check_finite((trainable, frozen))
+        trainable = parallel.place(trainable, parallel.replicated(mesh))
+        frozen = parallel.place_frozen(frozen, mesh)
         precision = config.backbone.matmul_precision
         return cls(module, trainable, frozen, mesh, config.score.batch_size, precision, embedding or {})
 
@@ -82,7 +84,8 @@ class PlacedModel:
         Raises:
           InputError: a parameter is NaN or infinite.
         """
-        placed = _place(parts, self.mesh)
+        _check_finite(parts)
+        placed = parallel.place(parts, parallel.replicated(self.mesh))
         return dataclasses.replace(
             self,
             trainable={**self.trainable, **{name: placed[name] for name in placed if name in self.trainable}},
@@ -165,7 +168,7 @@ class PlacedModel:
         }
 
     def _run(self, compute: Compute, batch: dict[str, Array]) -> Array:
-        with jax.default_matmul_precision(self.matmul_precision):
+        with jax.default_matmul_precision(self.matmul_precision), parallel.gathering(self.mesh):
             return apply_batch(compute, self.module, self.trainable, self.frozen, batch, parallel.replicated(self.mesh))
 
     def _map(
@@ -188,12 +191,11 @@ class PlacedModel:
             yield _fetch(*waiting)
 
 
-def _place(tree: Any, mesh: Mesh) -> Any:
-    """Puts parameters on all devices, and checks that those that come from the host are finite."""
+def _check_finite(tree: Any) -> None:
+    """Checks that the parameters that come from the host are finite."""
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if isinstance(leaf, np.ndarray):
             check_finite(".".join(key.key for key in keys if isinstance(key, jax.tree_util.DictKey)), leaf)
-    return parallel.place(tree, parallel.replicated(mesh))
 
 
 def _fetch(rows: Int[np.ndarray, "batch"], computed: Array) -> tuple[np.ndarray, np.ndarray]:

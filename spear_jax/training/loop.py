@@ -124,7 +124,8 @@ class Trainer:
     def run(self, on_epoch: Callable[[dict[str, Any]], object] | None) -> str:
         """Trains to the end or until a signal; returns `TrainingResult.stopped`."""
         train = self._config.train
-        with self._checkpoints, StopSignal() as stop, jax.default_matmul_precision(self._model.matmul_precision):
+        precision = jax.default_matmul_precision(self._model.matmul_precision)
+        with self._checkpoints, StopSignal() as stop, precision, parallel.gathering(self._model.mesh):
             while not self.progress.finished(train):
                 stopwatch = Stopwatch(self.progress)
                 epoch = self._train_epoch(stop, stopwatch)

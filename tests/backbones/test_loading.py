@@ -19,7 +19,6 @@ from conftest import Spear, plain_environment, quick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from jax.sharding import NamedSharding, PartitionSpec
 from test_decoder import GOLDEN, golden_folder, inputs
 
 from spear_jax import parallel
@@ -132,8 +131,8 @@ def test_loading_a_large_checkpoint_takes_little_more_memory_than_the_result(tmp
 def test_parameters_go_straight_to_the_devices(tmp_path: Path) -> None:
     folder = golden_folder("gemma3", tmp_path)
     mesh = parallel.make_mesh()
-    sharding = NamedSharding(mesh, PartitionSpec())
-    placed, held = load_backbone(folder, "bfloat16", sharding=sharding), load_backbone(folder, "bfloat16")
+    sharding = parallel.replicated(mesh)
+    placed, held = load_backbone(folder, "bfloat16", mesh=mesh), load_backbone(folder, "bfloat16")
     for on_device, on_host in zip(jax.tree.leaves(placed.params), jax.tree.leaves(held.params), strict=True):
         assert on_device.sharding == sharding
         assert on_device.dtype == on_host.dtype

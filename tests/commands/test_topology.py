@@ -132,7 +132,7 @@ def test_a_program_that_does_not_fit_ends_in_one_line(spear: Spear, monkeypatch:
 
     program = types.SimpleNamespace(compile=overflow)
     monkeypatch.setattr(topology, "lower_programs", lambda *_: types.SimpleNamespace(training=program))
-    monkeypatch.setattr(topology, "find_topology", lambda _: parallel.make_mesh())
+    monkeypatch.setattr(topology, "find_topology", lambda *_: parallel.make_mesh())
     outcome = spear(*command("quickstart:debug", mode="memory", topology=TOPOLOGY))
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: training does not fit: Ran out of memory on HBM: 26.02G exceeds 15.75G.")
