@@ -18,7 +18,7 @@ from spear_jax.data.tables.names import is_answer_name, split_words
 from spear_jax.data.tables.numbers import is_number
 from spear_jax.data.tables.quotes import OneLineFields
 from spear_jax.data.tables.rows import NORMAL
-from spear_jax.data.tables.times import EARLIEST, UNITS, find_time_formats, parse_stamps
+from spear_jax.data.tables.times import DIGITS, EARLIEST, UNITS, find_time_formats, parse_stamps
 from spear_jax.errors import InputError, listed, one_line
 
 _ROW_NUMBER = re.compile("-?[0-9]{1,8}")
@@ -26,9 +26,13 @@ _ISO_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 _DAY_FIRST, _MONTH_FIRST = "day first", "month first"
 _PLACES = ("start", "end", "series")
 _CLASS_WORDS = frozenset(
-    ("class", "type", "label", "labels", "kind", "category", "status", "state", "outlier", "attack")
+    (
+        *("class", "type", "label", "labels", "kind", "category", "status", "state", "outlier", "attack"),
+        *("severity", "level", "klasse", "typ", "art", "stufe"),
+    )
 )
 _SURELY_NORMAL = frozenset(("normal", "nominal", "healthy"))
+_NO_ANOMALY = r"(no|non|not|without|kein|keine|ohne)[\s_-]+(fault|anomal|attack|outlier|failure|event|fehler|störung).*"
 _HOUR_SHIFTS = (1_800_000_000_000, 3_600_000_000_000)  # nanoseconds that clocks go back by
 _DAY = 86_400_000_000_000
 _SHOWN = 6  # classes, in a remark
@@ -86,7 +90,8 @@ def label_by_intervals(
         several = len({series.group or series.name for series in recorded}) > 1
         for column in ("start", "end", *(["series"] if several else [])):
             if column not in table:
-                raise InputError(f"no column {column!r}; found {', '.join(map(str, table.columns))}")
+                where = ", which says where an interval applies (empty: everywhere)" if column == "series" else ""
+                raise InputError(f"no column {column!r}{where}; found {', '.join(map(str, table.columns))}")
         table, remarks = _leave_out_normal(table)
         labelled, ambiguous, more = _label_by_table(recorded, table, forms)
     except InputError as error:
@@ -127,8 +132,9 @@ def _leave_out_normal(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for name in [name for name in table if name not in _PLACES]:
         words = table[name].str.strip().str.lower()
         by_name = not _CLASS_WORDS.isdisjoint(split_words(str(name))) or is_answer_name(str(name))
-        normal = words.isin(NORMAL) if by_name else words.isin(_SURELY_NORMAL)
-        if not by_name and not normal.any():
+        normal = words.isin(NORMAL | {"none"}) if by_name else words.isin(_SURELY_NORMAL)
+        normal |= words.str.fullmatch(_NO_ANOMALY)
+        if not by_name and not normal.any() and not 1 < words.nunique() < len(words):
             continue
         counts = [f"{value or 'empty'} ({count})" for value, count in words[normal].value_counts().items()]
         others = [f"{value or 'empty'} ({count})" for value, count in words[~normal].value_counts().items()]
@@ -246,7 +252,11 @@ class _Places:
         if is_number(start) != is_number(end):
             raise InputError("is a number and a time; allowed: two row numbers, or two times")
         if not is_number(start):
-            return self._between_moments(start, end)
+            return self._between_moments(self._moments[start], self._moments[end])
+        if self._form.format in DIGITS.values():
+            first, last = (_parse_moment(pd.Series([text.strip()]), self._form.format) for text in (start, end))
+            if first and last:
+                return self._between_moments(first, last)
         if self._form.format in UNITS or (len(self._sorted) and not _ROW_NUMBER.fullmatch(start.strip())):
             return self._between_numbers(start, end)
         return self._between_rows(start, end)
@@ -282,10 +292,9 @@ class _Places:
             f" are times in {unit}, as in the rows, and not row numbers"
         )
 
-    def _between_moments(self, start: str, end: str) -> Int[np.ndarray, "rows"]:
+    def _between_moments(self, first: Moment, last: Moment) -> Int[np.ndarray, "rows"]:
         if not len(self._sorted):
             raise InputError(f"is given as times, but series {self._series.name!r} has no time stamps")
-        first, last = self._moments[start], self._moments[end]
         if self._form.format in UNITS and not first.offset and not last.offset:
             self._remarks.append("times without an offset are read as UTC, since those of the rows count from 1970")
         elif (first.offset, last.offset) != (self._form.offset, self._form.offset):

@@ -24,6 +24,8 @@ _TICKS_OF_1970 = 621_355_968_000_000_000
 _LIKELY_TICKS = (624_511_296_000_000_000, 662_380_416_000_000_000)  # 1980 to 2100; as ns, three weeks around 1990
 UNITS = ("s", "ms", "us", "ns", "m", "h", "D", TICKS)
 
+DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+
 EARLIEST = pd.Timestamp("1980-01-01").value
 _RISING_SHARE = 0.9
 
@@ -112,6 +114,8 @@ def find_time_formats(column: pd.Series, unit: str = "") -> list[str]:
         return ["ISO8601"]
     numbers = pd.to_numeric(column, errors="coerce")
     if len(numbers) and numbers.notna().all():
+        if digits := "" if unit else _find_digits(column):
+            return [digits]
         largest = float(numbers.abs().max())
         if _LIKELY_TICKS[0] <= numbers.min() and largest < _LIKELY_TICKS[1]:
             return [TICKS]
@@ -132,6 +136,16 @@ def find_time_formats(column: pd.Series, unit: str = "") -> list[str]:
         guess for guess in guesses if guess and not re.match("%Y.%d", guess)
     )  # nobody writes year-day-month
     return list(filter(fits, likely)) or list(filter(fits, _MORE_FORMATS)) or ["ISO8601"]
+
+
+def _find_digits(column: pd.Series) -> str:
+    """Returns the format of whole numbers that are dates of our time, such as 20250131; '' if they are none."""
+    texts = _texts(column)
+    time_format = DIGITS.get(len(str(texts.iloc[0])), "")
+    if not time_format or not texts.str.fullmatch(r"\d+").all():
+        return ""
+    times = parse_times(texts, time_format)
+    return time_format if times.notna().all() and EARLIEST <= times.min().value <= times.max().value < latest() else ""
 
 
 def parse_times(column: pd.Series, time_format: str) -> pd.Series:
