@@ -11,12 +11,14 @@ from sklearn.utils import check_array
 
 from spear_jax.data.series import LARGEST, Series
 from spear_jax.data.tables.answers import leave_out_answers
-from spear_jax.data.tables.columns import ANSWER, UNNAMED, Columns
+from spear_jax.data.tables.columns import ANSWER, UNNAMED, Columns, check_unique
 from spear_jax.data.tables.extremes import remark_on_extremes
 from spear_jax.data.tables.file import name_series, name_table
+from spear_jax.data.tables.names import is_time_name
 from spear_jax.data.tables.remarks import Remarks
 from spear_jax.data.tables.rows import RowParser, Rows, rows_by_series
 from spear_jax.data.tables.table_options import TableOptions
+from spear_jax.data.tables.times import looks_like_times
 from spear_jax.errors import InputError
 
 _INDEX = "index"  # the name of an index of times without a name
@@ -70,8 +72,15 @@ def read_array(data: Any, name: str, options: TableOptions) -> Table:
     data = data.to_pandas() if type(data).__module__.split(".")[0] == "polars" else data
     if isinstance(data, pd.Series):
         data = data.to_frame()
-    if isinstance(data, pd.DataFrame) and (isinstance(data.index, pd.DatetimeIndex) or _has_names(data)):
-        return _read_frame(data, name, options)
+    if isinstance(data, np.ma.MaskedArray):
+        data = np.ma.filled(data.astype(np.float64), np.nan)
+    if isinstance(data, pd.DataFrame):
+        try:
+            data, times = _with_names(data), _find_times(data.index)
+            if times is not None or _has_names(data):
+                return _read_frame(data, times, name, options)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     values = check_array(data, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name=name)
     if values.ndim > 2 or not values.ndim:
         raise InputError(f"{name}: its shape is {values.shape}; allowed: [time] and [time, columns]")
@@ -91,26 +100,48 @@ def _has_names(frame: pd.DataFrame) -> bool:
     return all(isinstance(name, str) for name in frame)
 
 
-def _read_frame(frame: pd.DataFrame, name: str, options: TableOptions) -> Table:
-    """Reads a frame as a file is read."""
+def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a frame whose columns have one level of names, all of which are text if any is."""
+    if frame.columns.nlevels > 1:
+        return frame.set_axis(["/".join(filter(None, map(str, names))) for names in frame.columns], axis=1)
+    return frame.rename(columns=str) if any(isinstance(name, str) for name in frame) else frame
+
+
+def _find_times(index: pd.Index) -> pd.Series | None:
+    """Returns the times in an index, as a column; None if it has none.
+
+    Raises:
+      InputError: it has several levels.
+    """
+    if index.nlevels > 1:
+        raise InputError("has an index of several levels; reset_index makes columns of them")
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    column = index.to_series(name=str(index.name or _INDEX)).reset_index(drop=True)
+    if isinstance(index, pd.TimedeltaIndex):
+        return column.dt.total_seconds()
+    return column if looks_like_times(column) or is_time_name(str(index.name)) else None
+
+
+def _read_frame(frame: pd.DataFrame, times: pd.Series | None, name: str, options: TableOptions) -> Table:
+    """Reads a frame as a file is read; `times` are those of its index."""
     named = _has_names(frame)
     if not len(frame) or not len(frame.columns):
-        raise InputError(f"{name}: has no rows or no columns")
-    if isinstance(frame.index, pd.DatetimeIndex):
-        times = frame.index.to_series(name=frame.index.name or _INDEX)
+        raise InputError("has no rows or no columns")
+    if any(map(pd.api.types.is_complex_dtype, frame.dtypes)):
+        raise InputError("has complex numbers; give real and imaginary parts as columns of their own")
+    frame = frame.reset_index(drop=True).rename(columns=str)
+    check_unique(list(frame))
+    if times is not None and times.name not in frame:
         frame = pd.concat([times, frame], axis=1)
         if not options.named.time:
             named_columns = dataclasses.replace(options.named, time=str(times.name))
             options = dataclasses.replace(options, named=named_columns)
-    frame = frame.reset_index(drop=True).rename(columns=str)
     if not named:  # by their places, as the columns of an array
         values = tuple(column for column in frame if column != options.named.time)
         options = dataclasses.replace(options, named=dataclasses.replace(options.named, values=values), usual=UNNAMED)
-    try:
-        parser = RowParser(frame, None, dataclasses.replace(options, labelled=False))
-        rows = parser.parse(frame, 0)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+    parser = RowParser(frame, None, dataclasses.replace(options, labelled=False))
+    rows = parser.parse(frame, 0)
     roles = parser.columns
     if roles.label:  # labels are given beside the frame
         roles = dataclasses.replace(
