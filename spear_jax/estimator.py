@@ -92,7 +92,7 @@ class SpearDetector(BaseEstimator):
       series_column: in long frames (a row per series and time), the column that names the series of each row; '' for
         others. Each row still gets one score; rows of `intervals` are those of the series.
       decimal_sign: '.' or ',', of numbers in text; '' lets the numbers tell it.
-      missing_values: numbers that stand for missing values, separated by commas, such as '-9999'.
+      missing_values: numbers or words that stand for missing values, separated by commas, such as '-9999,Bad'.
       dtype: dtype of the backbone, 'float32' or 'bfloat16', or 'auto', what suits the machine that trains.
       seed: seed of all random numbers.
       verbose: whether to print a line per epoch, and a progress bar on a terminal.

@@ -53,7 +53,9 @@ _SERIES = {
         scoring="always",
     ),
     "missing_values": Field(
-        "", "your files: numbers that stand for missing values, separated by commas, such as -9999", scoring="always"
+        "",
+        "your files: numbers or words that stand for missing values, separated by commas, such as -9999,Bad",
+        scoring="always",
     ),
     "decimal_sign": Field(
         "", "your files: decimal sign of numbers in text; `''`: told by the numbers", ("", ".", ","), scoring="always"

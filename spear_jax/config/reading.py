@@ -5,6 +5,7 @@ import csv
 import difflib
 import importlib.util
 import json
+import re
 import runpy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,17 +148,24 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def missing_values(data: ConfigDict) -> tuple[float, ...]:
-    """Returns the numbers that stand for missing values in the section `data`.
+def missing_values(data: ConfigDict) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Returns the numbers, and the words, that stand for missing values in the section `data`.
 
     Raises:
-      InputError: one of them is no number.
+      InputError: one of them is neither, such as -9999;-1.
     """
-    text = data.missing_values
-    try:
-        return tuple(map(float, split_names(text)))
-    except ValueError:
-        raise InputError(f"config.data.missing_values={text!r} must be numbers separated by commas") from None
+    numbers: list[float] = []
+    words: list[str] = []
+    for cell in split_names(data.missing_values):
+        try:
+            numbers.append(float(cell))
+        except ValueError:
+            if re.match(r"[^\W\d]", cell) is None and re.search(r"\d", cell):
+                raise InputError(
+                    f"config.data.missing_values={data.missing_values!r} must be numbers or words, separated by commas"
+                ) from None
+            words.append(cell)
+    return tuple(numbers), tuple(words)
 
 
 def stored_values(config: ConfigDict) -> dict[str, Any]:

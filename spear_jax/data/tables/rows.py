@@ -1,6 +1,7 @@
 """Parses frames of raw cells into rows of numbers, times and labels."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,8 +18,9 @@ from spear_jax.data.tables.times import TICKS, find_time_formats, join_dates_and
 from spear_jax.data.tables.units import find_unit, take_off_unit
 from spear_jax.errors import InputError, listed
 
-NORMAL = frozenset(("0", "0.0", "false", "normal", "ok", "no", "n", "nominal", "healthy", "benign", "good"))
-_ANOMALOUS = frozenset(("1", "1.0", "true", "anomaly", "anomalous", "abnormal", "attack", "outlier", "yes", "y"))
+NORMAL = frozenset(("0", "0.0", "false", "normal", "ok", "no", "n", "nominal", "healthy", "benign", "good", "nein"))
+_ANOMALOUS = frozenset(("1", "1.0", "true", "anomaly", "anomalous", "abnormal", "attack", "outlier", "yes", "y", "ja"))
+_DESCRIBING_ROWS = 10  # below the header
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,10 @@ class RowParser:
         self._reading, self._csv = options, csv_format
         self._sign = DecimalSign(options.decimal or (csv_format.decimal if csv_format else ""), self._delimiter)
         told = (options.named.time, options.named.label)
+        head = self._present(head, [str(name) for name in head if name not in told])
         units = {name: find_unit(head[name]) for name in head if not (is_time_name(str(name)) or name in told)}
         self._units = {str(name): unit for name, unit in units.items() if unit}
-        self.columns = choose_columns(self._numbers(head, 0), options.named, options.usual)
+        self.columns = choose_columns(self._without_units(head, 0), options.named, options.usual)
         self._units = {name: unit for name, unit in self._units.items() if name in self.columns.values}
         # One format for all rows: parsed cell by cell, 12/01 and 13/01 would be months apart.
         self.time_formats: list[str] = []
@@ -139,7 +142,7 @@ class RowParser:
         Raises:
           InputError: a cell cannot be parsed, or rows belong to several series; names row and column.
         """
-        columns, frame = self.columns, self._numbers(frame, first)
+        columns, frame = self.columns, self._without_units(self._present(frame, self.columns.values), first)
         if not self._sign.revealed:
             self._sign.add({name: frame[name] for name in columns.values})
         values = np.stack([self._parse_values(frame[name], first) for name in columns.values], axis=1)
@@ -162,9 +165,19 @@ class RowParser:
             series=series,
         )
 
-    def _numbers(self, frame: pd.DataFrame, first: int) -> pd.DataFrame:
+    def _without_units(self, frame: pd.DataFrame, first: int) -> pd.DataFrame:
         """Returns a frame without the units of its numbers."""
         return frame.assign(**{name: take_off_unit(frame[name], unit, first) for name, unit in self._units.items()})
+
+    def _present(self, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        """Returns a frame without the words that stand for missing values in some of its columns."""
+        words = self._reading.missing_words
+        if not words:
+            return frame
+        cells = {name: frame[name] for name in names if not pd.api.types.is_numeric_dtype(frame[name])}
+        return frame.assign(
+            **{name: column.mask(column.astype(str).str.strip().isin(words)) for name, column in cells.items()}
+        )
 
     def _parse_values(self, column: pd.Series, first: int) -> Float[np.ndarray, "rows"]:
         decimal = self._sign.sign or "."
@@ -175,6 +188,9 @@ class RowParser:
         if wrong.any():
             row, cell = first_cell(column, wrong, first)
             hint = f" (the decimal sign is {decimal!r})" if self._csv else ""
+            if re.match(r"'(\s*[^\W\d]|\D*$)", cell):
+                hint = "; data.missing_values names words that stand for missing values"
+                hint += ", and rows that describe the columns must be deleted" if row <= _DESCRIBING_ROWS else ""
             raise InputError(f"row {row}, column {column.name!r}: {cell} is not a number{hint}")
         return numbers.to_numpy(np.float64)
 
@@ -228,7 +244,10 @@ def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:
     wrong = ~labels & ~words.isin(NORMAL)
     if wrong.any():
         row, cell = first_cell(column, wrong, first)
-        raise InputError(f"row {row}, column {column.name!r}: label is {cell}; allowed: 0 and 1")
+        raise InputError(
+            f"row {row}, column {column.name!r}: label is {cell}; allowed: 0 and 1, false and true, no and yes, normal"
+            " and anomaly, and the like"
+        )
     return labels.to_numpy(bool)
 
 

@@ -17,6 +17,7 @@ class TableOptions:
       usual: the columns of the training, see `choose_columns`.
       decimal: the decimal sign, or '' if the numbers tell it.
       missing: numbers that stand for missing values.
+      missing_words: words that do, in columns of numbers.
       labelled: whether labels are read; if not, their column may contain anything.
     """
 
@@ -24,6 +25,7 @@ class TableOptions:
     usual: Columns = UNNAMED
     decimal: str = ""
     missing: tuple[float, ...] = ()
+    missing_words: tuple[str, ...] = ()
     labelled: bool = True
 
 
@@ -34,4 +36,4 @@ def read_table_options(data: ConfigDict, *, usual: Columns = UNNAMED, labelled: 
     """Returns what the section `data` of a config says about own tables; for the rest, see `TableOptions`."""
     values = tuple(split_names(data.value_columns))
     named = Columns(data.timestamp_column, values, data.label_column, series=data.series_column)
-    return TableOptions(named, usual, data.decimal_sign, missing_values(data), labelled)
+    return TableOptions(named, usual, data.decimal_sign, *missing_values(data), labelled)
