@@ -28,6 +28,8 @@ _COMMENT = "#"
 _MEASURED = re.compile(r"[-+\d\s.,:;/TZ]*")  # no name, but numbers and times, with any decimal sign
 _MISSING = frozenset(("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil", "missing", "inf", "-inf"))
 _UNIT = re.compile(r"\S{1,15}|[\[(][^\])]{1,20}[\])]")
+_QUOTES = "a cell that contains the delimiter must be in quotes, and lines above the header deleted"
+_MANY_TIMES = 10  # a table may have columns for several days
 _SHOWN = 60  # characters of a line in a message
 
 
@@ -42,7 +44,8 @@ class CsvFormat:
       skipped: the lines that are left out, counted from 0: before the header, comments, titles, and the directive sep=
         of Excel; below it, a row of units.
       has_units: whether there is such a row.
-      names: the names in the header.
+      names: the names in the header, as they stand there.
+      in_comment: whether the header is a line of comments.
       remark: a sentence if such lines are left out, else ''.
     """
 
@@ -52,6 +55,7 @@ class CsvFormat:
     skipped: tuple[int, ...] = ()
     has_units: bool = False
     names: tuple[str, ...] = ()
+    in_comment: bool = False
     remark: str = ""
 
     @classmethod
@@ -74,17 +78,22 @@ class CsvFormat:
         if numbered[0][1].lower().startswith("sep=") and len(numbered[0][1].strip()) <= 5:
             delimiter = numbered.pop(0)[1][4:5].strip("\r\n") or "\t"
         before = len(numbered)
+        comments = []
         while numbered[0][1].lstrip().startswith(_COMMENT) and len(numbered) > 1:
-            numbered.pop(0)
+            comments.append(numbered.pop(0))
+        above = [_without_sign(line) for _, line in comments[-1:]]
         lines = [line for _, line in numbered]
-        delimiter = delimiter or find_delimiter(lines)
+        delimiter = delimiter or find_delimiter([*above, *lines])
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        header = _find_header(rows[:_SNIFFED_LINES]) if len(rows) == len(lines) else 0
-        names = [name.strip() for name in rows[header]]
-        if all(all(map(is_number, name.split())) or starts_with_date(name) for name in names):
-            raise InputError(_without_header(lines[header]))
-        check_unique([name for name in names if not is_unnamed(name)])
+        in_comment = bool(above) and _names_columns(split_line(above[0], delimiter), rows[0])
+        if in_comment:
+            numbered.insert(0, comments[-1])
+            lines.insert(0, above[0])
+            rows.insert(0, split_line(comments[-1][1], delimiter))
+        header = _find_header(rows[:_SNIFFED_LINES]) if len(rows) == len(lines) and not in_comment else 0
+        names = [_without_sign(name) if in_comment else name.strip() for name in rows[header]]
         columns = list(itertools.zip_longest(*rows[header + 1 :], fillvalue=""))
+        _check_names(names, lines[header], columns)
         has_units = len(rows) == len(lines) and are_units(columns)
         columns = [column[1:] for column in columns] if has_units else columns
         decimal = decimal or revealed_sign(columns)
@@ -92,12 +101,14 @@ class CsvFormat:
         as_text |= decimal == delimiter  # numbers with a decimal comma are quoted, others would be read with a point
         titles = before - len(numbered) + header
         remarks = [f"lines before the header that are left out: {titles}"] if titles else []
+        remarks += ["the header is a line of comments"] if in_comment else []
         skipped = list(range(numbered[header][0]))
         if has_units:
             units = [cell.strip() for cell in rows[header + 1] if cell.strip()]
             remarks.append(f"the row of units below the header is left out ({listed(units)})")
             skipped.append(numbered[header + 1][0])
-        return cls(delimiter, decimal, as_text, tuple(skipped), has_units, tuple(rows[header]), "; ".join(remarks))
+        shown = "; ".join(remarks)
+        return cls(delimiter, decimal, as_text, tuple(skipped), has_units, tuple(rows[header]), in_comment, shown)
 
     def read(
         self, file: io.BufferedIOBase, rows: int, columns: Sequence[str] | None = None, *, text: str = ""
@@ -114,10 +125,10 @@ class CsvFormat:
           ValueError: a row has more cells than there are column names, or a field does not end on its line.
         """
         # Cells that pandas leaves as text are parsed later.
-        texts = {name: str for name in self.names if name.strip() == text}
+        texts = {name: str for name in self.names if self._clean(name) == text}
         options: dict[str, Any] = {"dtype": str} if self.as_text else {"decimal": self.decimal or ".", "dtype": texts}
         if columns is not None:
-            options["usecols"] = lambda name: str(name).strip() in columns
+            options["usecols"] = lambda name: self._clean(str(name)) in columns
         with refuse_extra_cells():
             frames = pd.read_csv(
                 io.BufferedReader(OneLineFields(file, self.delimiter), SNIFFED_BYTES),
@@ -135,7 +146,10 @@ class CsvFormat:
                 frame = next(frames, None)
             if frame is None:
                 return
-            yield frame.rename(columns=str.strip)
+            yield frame.rename(columns=self._clean)
+
+    def _clean(self, name: str) -> str:
+        return _without_sign(name) if self.in_comment else name.strip()
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
@@ -164,7 +178,8 @@ def find_delimiter(lines: Sequence[str]) -> str:
 def _find_header(rows: Sequence[Sequence[str]]) -> int:
     """Returns the number of the header among the first rows: the first that is as long as most rows are.
 
-    Earlier ones are titles. A row that leaves most of its names out is one of groups, above the header proper.
+    Earlier ones are titles, whose numbers are no names. A row that leaves most of its names out is one of groups, above
+    the header proper.
     """
     if len(rows) < 3:
         return 0
@@ -172,13 +187,21 @@ def _find_header(rows: Sequence[Sequence[str]]) -> int:
     if cells < 2:
         return 0
     header = next((number for number, row in enumerate(rows) if len(row) >= cells), 0)
-    if header and any(map(is_number, rows[header])):  # a row of numbers: the header is one of the shorter lines
-        return 0
+    if header and any(map(is_number, rows[header])):  # a longer title, or rows without names
+        return _find_names(rows, cells)
     groups, below = rows[header], rows[header + 1] if header + 1 < len(rows) else []
     named = [cell for cell in groups if cell.strip()]
     if len(below) == len(groups) and len(set(named)) < len(groups) - 1 and _are_names(below):
         return header + 1
     return header
+
+
+def _find_names(rows: Sequence[Sequence[str]], cells: int) -> int:
+    """Returns the number of the last row without numbers or times if it has names, and no row of the table is above."""
+    measured = [any(map(is_measured, row)) for row in rows]
+    last = max((number for number, numbers in enumerate(measured) if not numbers), default=0)
+    within = last > 0 and measured[last - 1] and len(rows[last - 1]) >= cells
+    return 0 if within or len(rows[last]) < cells or not _are_names(rows[last]) else last
 
 
 def _are_names(row: Sequence[str]) -> bool:
@@ -203,6 +226,40 @@ def are_units(columns: Sequence[Sequence[str]]) -> bool:
 def is_measured(cell: str) -> bool:
     """Returns whether a cell is a number, with any decimal sign, or begins with a date."""
     return bool(number_cells([cell])) or starts_with_date(cell)
+
+
+def _without_sign(comment: str) -> str:
+    return comment.strip().lstrip(_COMMENT).strip()
+
+
+def _names_columns(names: Sequence[str], row: Sequence[str]) -> bool:
+    """Returns whether cells of a comment are the names of a table's columns, whose first row follows."""
+    return len(names) == len(row) > 1 and _are_names(names) and any(map(is_measured, row))
+
+
+def _check_names(names: Sequence[str], line: str, columns: Sequence[Sequence[str]]) -> None:
+    """Checks that a row has names, given the columns below it."""
+    measured = [is_measured(name) for name in names]
+    pairs = list(zip(names, columns, strict=False))
+    same_words = all(name in map(str.strip, column) for name, column in pairs if name and not is_measured(name))
+    if all(all(map(is_number, name.split())) or starts_with_date(name) for name in names) or (
+        any(measured) and columns and same_words
+    ):
+        raise InputError(_without_header(line))
+    if any(starts_with_date(name) and column and starts_with_date(column[0]) for name, column in pairs):
+        raise InputError(_without_header(line))
+    times = sum(map(starts_with_date, names))
+    if times > max(_MANY_TIMES, max(map(len, columns), default=0)):
+        raise InputError(f"has a column for each of {times} times; write a row for each time, and a column per series")
+    if len(names) == 1 and columns and _has_spaces(names[0], columns[0]):
+        raise InputError("has spaces between its cells; allowed: a comma, a semicolon, a tab, or |")
+    check_unique([name for name in names if not is_unnamed(name)])
+
+
+def _has_spaces(name: str, column: Sequence[str]) -> bool:
+    """Returns whether cells of numbers are several ones with spaces between them, as many as there are names."""
+    several = [sum(map(is_number, cell.split())) for cell in column if cell.strip()]
+    return len(name.split()) > 1 and bool(several) and min(several) > 1
 
 
 def _without_header(line: str) -> str:
@@ -230,7 +287,12 @@ def refuse_extra_cells() -> Iterator[None]:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield
     except pd.errors.ParserWarning:
-        raise ValueError("rows have more fields than there are column names") from None
+        raise ValueError(f"rows have more fields than there are column names; {_QUOTES}") from None
+    except pd.errors.ParserError as error:
+        if not (counts := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))):
+            raise
+        usual, line, fields = counts.groups()
+        raise ValueError(f"line {line} has {fields} fields, earlier ones {usual}; {_QUOTES}") from None
 
 
 def _decode(start: bytes) -> str:
