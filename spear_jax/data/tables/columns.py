@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from spear_jax.data.tables.names import (
     is_answer_name,
@@ -33,6 +34,8 @@ _JUDGED_ROWS = 20  # fewer rows say little about what a column of numbers counts
 _FEW = 20  # codes and classes have at most so many values
 
 _COUNTS_ROWS = "counts the rows"
+_EVEN_STEPS = "rises by equal steps, as times do: data.timestamp_column or data.value_columns can name it"
+_SAME_STEP = 0.01  # of the usual step; times are rounded
 ANSWER = "named like labels, scores or flags"
 
 
@@ -127,9 +130,10 @@ def choose_columns(head: pd.DataFrame, named: Columns, usual: Columns) -> Column
         reasons |= reasons_of_times
     if label:
         reasons[label] = "named in data.label_column" if named.label else "by its name"
+    one_series = head.index[head[series] == head[series].iloc[0]] if series and len(head) else head.index
     for name in columns:
         if name not in reasons:
-            reasons[name] = others if values else _reason_against(head[name], name)
+            reasons[name] = others if values else _reason_against(head[name], name, one_series)
     if not values:
         values = tuple(name for name in columns if not reasons[name]) or _fall_back(columns, reasons)
         reasons |= {name: reasons[name] or "numbers" for name in values}
@@ -238,8 +242,8 @@ def _reason_against_time(column: pd.Series) -> str:
     return "named like times, but does not rise; data.timestamp_column or data.value_columns can name it"
 
 
-def _reason_against(column: pd.Series, name: str) -> str:
-    """Returns why a column is left out; '' if it has values."""
+def _reason_against(column: pd.Series, name: str, one_series: pd.Index) -> str:
+    """Returns why a column is left out; '' if it has values. Rows of one series tell whether it rises evenly."""
     if is_answer_name(name):
         return ANSWER
     if not len(column):
@@ -260,16 +264,33 @@ def _reason_against(column: pd.Series, name: str) -> str:
         return "an index"
     if whole and is_id_name(name):
         return "an id"
-    if len(numbers) >= _JUDGED_ROWS and whole and (np.diff(numbers) == 1).all():
+    own = numbers[numbers.index.isin(one_series)]
+    if len(own) >= _JUDGED_ROWS and whole and _counts(own.to_numpy(np.float64)):
         return _COUNTS_ROWS
     if len(numbers) >= _JUDGED_ROWS and whole and looks_like_clock_counts(numbers):
-        return "like times since 1970"
+        return "like times since 1970: data.timestamp_column can name it"
+    if len(own) >= _JUDGED_ROWS and _rises_evenly(own.to_numpy(np.float64)):
+        return _EVEN_STEPS
     return ""
 
 
 def _fall_back(columns: Sequence[str], reasons: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the columns that are values if no other is: those that only their contents speak against."""
-    return tuple(name for name in columns if reasons[name] == _COUNTS_ROWS)
+    return tuple(name for name in columns if reasons[name] in (_COUNTS_ROWS, _EVEN_STEPS))
+
+
+def _counts(numbers: Float[np.ndarray, "rows"]) -> bool:
+    """Returns whether numbers count, one by one, and begin anew at most now and then."""
+    steps = np.diff(numbers)
+    anew = steps != 1
+    seldom = anew.sum() * _JUDGED_ROWS <= len(steps)
+    return bool(seldom and (numbers[1:][anew] == numbers.min()).all())
+
+
+def _rises_evenly(numbers: Float[np.ndarray, "rows"]) -> bool:
+    steps = np.diff(numbers)
+    usual = float(np.median(steps))
+    return usual > 0 and bool((np.abs(steps - usual) <= _SAME_STEP * usual).all())
 
 
 def _may_name_series(column: pd.Series, name: str) -> bool:

@@ -11,8 +11,8 @@ def _names(*lines: str) -> frozenset[str]:
 _TIME_NAMES = _names(
     "timestamp|timestamps|time|datetime|date|ds|ts|date time|time stamp",
     "zeit|datum|zeitstempel|zeitpunkt|datum uhrzeit|uhrzeit",
-    "epoch|epoch time|unix|unix time|unix timestamp|unixtime|utc|time utc|utc time|timestamp utc|datetime utc|elapsed",
-    "elapsed time|event time|last changed|last updated|period start time",
+    "ticks|epoch|epoch time|unix|unix time|unix timestamp|unixtime|utc|time utc|utc time|timestamp utc|datetime utc",
+    "elapsed|elapsed time|event time|last changed|last updated|period start time",
 )
 _UNITS = {
     "s": _names("s|sec|secs|second|seconds"),
@@ -26,15 +26,24 @@ _UNITS = {
 _UNIT_OF_WORD = {word: unit for unit, words in _UNITS.items() for word in words}
 
 _LABEL_NAMES = _names(
-    "label|labels|is anomaly|anomaly|anomalies|anomalous|is outlier|outlier|attack|normal attack|ground truth"
+    "label|labels|is anomaly|anomaly|anomalies|anomalous|is outlier|outlier|attack|normal attack|ground truth",
+    "anomalie|anomalien|ausreißer",
 )
 # Single words of a name.
 _ANSWERS = _names(
     "label|labels|labelled|labeled|anomaly|anomalies|anomalous|outlier|outliers|inlier|attack|attacks|changepoint",
-    "changepoints|truth|score|scores|flag|flags|abnormal|predicted|prediction|predictions",
+    "changepoints|truth|score|scores|flag|flags|abnormal|predicted|prediction|predictions|pred|preds|rul",
+    "anomalie|anomalien|ausreißer|ausreisser",
 )
-_PERHAPS_ANSWERS = _names("fault|faults|faulty|failure|failures|alarm|alarms|incident|class|target|event")
-_INDICES = _names("|index|idx|row|row number|row id|row nr|level 0|record|record number|record id|id")
+_ANSWER_PAIRS = frozenset((("change", "point"), ("is", "normal"), ("y", "hat"), ("y", "true"), ("y", "score")))
+_PERHAPS_ANSWERS = _names(
+    "fault|faults|faulty|failure|failures|alarm|alarms|incident|incidents|class|target|event|error|errors|defect|defects",
+    "malfunction|intrusion|outage|warning|warnings|störung|störungen|fehler|ausfall|defekt",
+)
+_INDICES = _names(
+    "|index|idx|row|row number|row id|row nr|level 0|record|record number|record id|id|nr|no|lfd nr|zeile|seq|sequence",
+    "sequence number|sample number|frame number|line number",
+)
 _ID_ENDINGS = _names("id|ids|uuid|guid")
 _NUMBER_ENDINGS = _names("no|nr|number|num|key")
 _ENTITIES = _names(
@@ -70,7 +79,8 @@ def is_label_name(name: str) -> bool:
 def is_answer_name(name: str) -> bool:
     """Returns whether a name says that a column holds labels, scores or flags."""
     words = split_words(name)
-    return not _ANSWERS.isdisjoint(words) or ["change", "point"] in [words[i : i + 2] for i in range(len(words))]
+    pairs = [tuple(words[i : i + 2]) for i in range(len(words))]
+    return not _ANSWERS.isdisjoint(words) or not _ANSWER_PAIRS.isdisjoint(pairs) or words in (["gt"], ["normal"])
 
 
 def may_be_answer_name(name: str) -> bool:

@@ -11,8 +11,9 @@ from spear_jax.data.tables.columns import Columns
 from spear_jax.data.tables.rows import Rows
 from spear_jax.data.tables.times import EARLIEST, latest
 
-_COUNTER_ROWS = 20  # number of rows from which a column that rises by whole numbers counts as a counter
+_COUNTER_ROWS = 20  # number of rows from which a column that only rises counts as a counter
 _USUAL_STEPS = 100  # number of time steps whose median is the usual step
+_DAYS_OF_1980, _DAYS_OF_2060 = 29_221, 58_441  # since 1900
 _MOST_SECONDS = 366 * 86_400  # times since the start of a recording, which count from 0
 
 
@@ -35,7 +36,7 @@ class Remarks:
         self._guesses: list[str] = []
         width = len(columns.values)
         self._rows = self._infinite = 0
-        self._counter = np.ones(width, bool)  # whether a column only rises, by whole numbers
+        self._rising = np.ones(width, bool)  # whether a column rises from row to row
         self._smallest, self._largest = np.full(width, np.inf), np.full(width, -np.inf)
         self._pasts: dict[str, _Past] = {}  # by series
         self._repeated = self._backward = self._gaps = 0
@@ -60,7 +61,7 @@ class Remarks:
 
     def _add_values(self, past: "_Past", values: Float[np.ndarray, "rows columns"]) -> None:
         rises = np.diff(np.concatenate([past.last_values, values]), axis=0)
-        self._counter &= ((rises >= 1) & (rises == np.round(rises))).all(axis=0)
+        self._rising &= (rises > 0).all(axis=0)
         past.last_values = values[-1:] if len(values) else past.last_values
         finite = np.isfinite(values)
         self._smallest = np.minimum(self._smallest, values.min(axis=0, initial=np.inf, where=finite))
@@ -117,7 +118,12 @@ class Remarks:
         if self._earliest >= EARLIEST:
             return ""
         if self._earliest >= 0 and self._latest < _MOST_SECONDS * 10**9:
-            return f"the times end in {last.year}: are they seconds since 1970, or since the start of a recording?"
+            days = range(_DAYS_OF_1980, _DAYS_OF_2060)
+            in_excel = int(self._earliest / 1e9) in days and int(self._latest / 1e9) in days
+            excel = ", or days since 1900, as in Excel (write dates)" if in_excel else ""
+            return (
+                f"the times end in {last.year}: are they seconds since 1970, or since the start of a recording{excel}?"
+            )
         return f"times lie long ago ({first}); numbers are read as counts since 1970"
 
     def news(self) -> Iterator[str]:
@@ -134,11 +140,10 @@ class Remarks:
         yield from filter(None, self._at_any_row())
         for name, problem in self._idle().items():
             yield f"column {name!r} {problem}{': left out' if name in self._left_out else ''}"
-        for name, counter in zip(self._columns.values, self._counter, strict=True):
-            if counter and self._rows >= _COUNTER_ROWS and name not in self._left_out:
+        for name, rises in zip(self._columns.values, self._rising, strict=True):
+            if rises and self._rows >= _COUNTER_ROWS and name not in self._left_out:
                 yield (
-                    f"column {name!r} only rises, by whole numbers: a counter, or times? data.value_columns names the"
-                    " columns of values"
+                    f"column {name!r} only rises: a counter, or times? data.value_columns names the columns of values"
                 )
 
     def leave_out_idle(self) -> list[bool]:
