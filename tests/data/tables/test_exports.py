@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from own_files import load_files, roles
+from own_files import load_files, load_text, roles
 
+from spear_jax.config import default_config, missing_values
+from spear_jax.data.tables.arrays import read_labelled
+from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.errors import InputError
 
 ROWS = 48
@@ -135,6 +138,41 @@ EXPORTS: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
         "time",
         ["T1"],
     ),
+    "LabVIEW, with two headers above": (
+        lambda root: lines(
+            root / "x.txt",
+            "LabVIEW Measurement\t",
+            "Decimal_Separator\t,",
+            "***End_of_Header***\t",
+            "\t",
+            "Channels\t1\t",
+            "Time\t10:11:12,5\t",
+            "Delta_X\t0,1\t",
+            "***End_of_Header***\t\t",
+            "X_Value\tVoltage\tComment",
+            *(f"{german(number / 4)}\t{german(value)}\t" for number, value in enumerate(VALUES)),
+        ),
+        "",
+        ["Voltage"],
+    ),
+    "a program in .NET": (
+        lambda root: lines(
+            root / "x.csv",
+            "Ticks;Druck;IsAnomaly",
+            *rows(lambda t, v, y: f"{621_355_968_000_000_000 + t.value // 100};{german(v)};{bool(y)}"),
+        ),
+        "Ticks",
+        ["Druck"],
+    ),
+    "a database in German": (
+        lambda root: lines(
+            root / "x.csv",
+            "Zeitpunkt;Druck;Anomalie",
+            *rows(lambda t, v, y: f"{t:%d.%m.%Y %H:%M:%S};{german(v)};{('nein', 'ja')[y]}"),
+        ),
+        "Zeitpunkt",
+        ["Druck"],
+    ),
     "pandas": (
         lambda root: (
             pd.DataFrame({"at": TIMES, "v": VALUES}).to_csv(root / "x.csv"),
@@ -169,6 +207,28 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "UCR": ("007_UCR_Anomaly_x_40_50_60.txt", b" 1.0e0  2.0e0  3.0e0  4.0e0 5.0e0\n", "no header line"),
     "SMD": ("machine-1-1.txt", b"0.1,0.2,0.3\n0.2,0.3,0.4\n0.3,0.4,0.5\n", "expected a header line"),
     "Git LFS": ("x.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "CloudWatch, with rows that describe columns": (
+        "x.csv",
+        b"Full label,CPU i-0a1\nLabel,i-0a1\nRegion,eu\nPeriod,300\n"
+        + b"".join(b"2024/03/25 08:%02d:00,%d.5\n" % (n, n) for n in range(9)),
+        "rows that describe the columns must be deleted",
+    ),
+    "a log with commas in its times": (
+        "x.csv",
+        b"time,latency\n" + b"".join(b"2024-03-25 08:00:%02d,123,%d.5\n" % (n, n) for n in range(9)),
+        "a cell that contains the delimiter must be in quotes",
+    ),
+    "a longer row": (
+        "x.csv",
+        b"time,v\n1,2.5\n2,3.5\n3,4.5,7\n",
+        "a cell that contains the delimiter must be in quotes",
+    ),
+    "a historian": (
+        "x.csv",
+        b"Tag,Timestamp,Value\n"
+        + b"".join(b"A,2024-03-25 08:%02d,%s\n" % (n, b"Bad" if n == 30 else b"1.5") for n in range(40)),
+        "'Bad' is not a number; data.missing_values names words",
+    ),
     "Exathlon": ("x.csv", b"t,machine_id,v\n1,a,1.5\n2,a,2.5\n1,b,3.5\n2,b,4.5\n", "tells series apart"),
 }
 
@@ -181,3 +241,53 @@ def test_other_exports_are_refused_in_a_short_line(tmp_path: Path, name: str) ->
         load_files(tmp_path / file, labels="injected")
     assert message in str(raised.value)
     assert len(str(raised.value).replace(str(tmp_path), "")) <= 300
+
+
+HISTORIAN = "Tag;Timestamp;Value;Quality\n" + "".join(
+    f"{tag};2024-03-25 08:{minute:02d};{value};{'Good' if minute % 9 else 'Bad'}\n"
+    for minute in range(40)
+    for tag, value in (
+        ("FIC.PV", f"{minute % 7 + 0.25} kg" if minute % 9 else "Bad"),
+        ("TIC.PV", "I/O Timeout" if minute < 25 else f"{minute % 5 + 0.5} kg"),
+    )
+)
+
+
+def test_words_stand_for_missing_values(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(HISTORIAN)
+    loaded = load_files(
+        tmp_path / "x.csv", labels="injected", series_column="Tag", missing_words=("Bad", "I/O Timeout")
+    )
+    values = {series.name: series.values.tolist() for series in loaded.series}
+    nan = np.nan
+    assert values.keys() == {"FIC.PV", "TIC.PV"}
+    np.testing.assert_array_equal(values["FIC.PV"], [m % 7 + 0.25 if m % 9 else nan for m in range(40)])
+    np.testing.assert_array_equal(values["TIC.PV"], [nan] * 25 + [m % 5 + 0.5 for m in range(25, 40)])
+
+
+def test_words_and_numbers_are_named_together() -> None:
+    config = default_config()
+    config.data.missing_values = "-9999,Bad,I/O Timeout,--"
+    assert missing_values(config.data) == ((-9999,), ("Bad", "I/O Timeout", "--"))
+    config.data.missing_values = "-9999;-1"
+    with pytest.raises(InputError, match="must be numbers or words, separated by commas"):
+        missing_values(config.data)
+
+
+def test_a_frame_is_read_without_words_for_missing_values() -> None:
+    frame = pd.DataFrame({"v": ["1.5", "Bad", "2.5", "3.5"], "w": [1.5, 2.0, 4.0, 3.0]})
+    read = read_labelled(frame, None, TableOptions(missing_words=("Bad",)))
+    np.testing.assert_array_equal(read.series[0].values, [1.5, np.nan, 2.5, 3.5])
+
+
+def test_days_since_1900_are_said(tmp_path: Path) -> None:
+    text = "Date,v\n" + "".join(f"{45717 + hour / 24:.5f},{hour % 7 + 0.5}\n" for hour in range(40))
+    assert "days since 1900, as in Excel" in " ".join(load_text(tmp_path / "x.csv", text).warnings)
+    text = "elapsed,v\n" + "".join(f"{second},{second % 7 + 0.5}\n" for second in range(40))
+    assert "Excel" not in " ".join(load_text(tmp_path / "x.csv", text).warnings)
+
+
+def test_a_table_of_a_row_per_sensor_is_judged_by_the_rows_of_one(tmp_path: Path) -> None:
+    rows = "".join(f"{n / 4},{sensor},{n % 7 + 0.5}\n" for n in range(40) for sensor in "ab")
+    (first, second) = load_text(tmp_path / "x.csv", "X_Value,sensor,v\n" + rows, series_column="sensor").series
+    assert (first.name, first.column, second.name) == ("a", "v", "b")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from own_files import load_files
+from own_files import load_files, written
 
 from spear_jax.errors import InputError
 
@@ -128,3 +128,112 @@ def test_an_intervals_file_in_the_folder_is_no_series(tmp_path: Path, named: boo
     assert any("marks.csv" in warning and "left out" in warning for warning in loaded.warnings)
     with pytest.raises(InputError, match="has intervals"):
         load_files(marks, labels="injected")
+
+
+NORMAL_CLASSES = {
+    "severity": ("high", "none"),
+    "Klasse": ("Fehler", "kein Fehler"),
+    "comment": ("pump stopped", "no fault"),
+    "what": ("attack 3", "non-attack"),
+}
+
+
+@pytest.mark.parametrize("name", NORMAL_CLASSES)
+def test_words_for_no_anomaly_are_known_in_any_column(tmp_path: Path, name: str) -> None:
+    bad, good = NORMAL_CLASSES[name]
+    text = f"start,end,{name}\n60,69,{bad}\n100,190,{good}\n"
+    rows, said = label(tmp_path, MINUTES, text)
+    assert rows.tolist() == list(range(60, 70))
+    assert bad.lower() in said and good.lower() in said
+
+
+def test_words_that_come_again_are_said(tmp_path: Path) -> None:
+    rows, said = label(tmp_path, MINUTES, "start,end,text\n60,61,leak\n70,71,test\n80,81,test\n")
+    assert len(rows) == 6 and "column 'text': intervals of class test (2), leak (1) are anomalies" in said
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return written(tmp_path / "own.csv")
+
+
+@pytest.mark.parametrize("sign", [",", ";"])
+def test_intervals_of_a_column(table: Path, tmp_path: Path, sign: str) -> None:
+    (tmp_path / "marks.csv").write_text("series,start,end\nflow,3,5\n".replace(",", sign))
+    loaded = load_files(str(table), labels="intervals", intervals=str(tmp_path / "marks.csv")).series
+    assert [np.flatnonzero(series.labels).tolist() for series in loaded] == [[], [3, 4, 5]]
+
+
+def test_intervals(table: Path, tmp_path: Path) -> None:
+    marks = tmp_path / "marks.txt"
+    marks.write_text("start,end\n3,5\n2024-03-01 01:00,2024-03-01 01:12\n")
+    for series in load_files(str(table), labels="intervals", intervals=str(marks)).series:
+        assert np.flatnonzero(series.labels).tolist() == [3, 4, 5, 12, 13, 14]  # 01:12 lies between two rows
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "rows", "ambiguous"),
+    [
+        ("01/02/2024 00:00", "02/13/2024 00:00", (1, 43), False),  # the end tells that the month is first
+        ("05/02/2024 00:00", "06/02/2024 00:00", (35, 36), False),  # outside the series, with the month first
+        ("01/02/2024 00:00", "02/02/2024 00:00", (31, 32), True),
+        ("2024-01-05", "7 Jan 2024", (4, 6), False),
+    ],
+)
+def test_intervals_have_the_same_order_of_day_and_month(
+    tmp_path: Path, begin: str, end: str, rows: tuple[int, int], ambiguous: bool
+) -> None:
+    table = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=60, freq="D"), "a": np.arange(60.0)})
+    table.to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "marks.csv").write_text(f"start,end\n{begin},{end}\n")
+    loaded = load_files(str(tmp_path / "own.csv"), labels="intervals", intervals=str(tmp_path / "marks.csv"))
+    assert np.flatnonzero(loaded.series[0].labels)[[0, -1]].tolist() == list(rows)
+    assert any("dates are read day first" in message for message in loaded.warnings) == ambiguous
+
+
+def test_intervals_of_several_series(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data" / "a.csv")
+    written(tmp_path / "data" / "b.csv")
+    marks = tmp_path / "marks.csv"
+    marks.write_text("series,start,end\na,1,2\nb/flow,4,4\n")
+    loaded = {
+        series.name: series
+        for series in load_files(str(tmp_path / "data"), labels="intervals", intervals=str(marks)).series
+    }
+    assert {name: np.flatnonzero(series.labels).tolist() for name, series in loaded.items()} == {
+        "a/pump": [1, 2],
+        "a/flow": [1, 2],
+        "b/pump": [],
+        "b/flow": [4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("begin,end\n1,2\n", "marks.csv: no column 'start'; found begin, end"),
+        (
+            "start,end\n5,4\n",
+            "marks.csv: row 1: '5' to '4' is not an interval in series 'own/pump', which has rows 0 to 39",
+        ),
+        ("start,end\n1,2\n30,40\n", "marks.csv: row 2: '30' to '40' is not an interval"),
+        ("start,end\n-1,2\n", "marks.csv: row 1: '-1' to '2' is not an interval"),
+        ("start,end\n2023-01-01,2024-03-01 01:00\n", "row 1: '2023-01-01' to '2024-03-01 01:00' is not an interval"),
+        ("start,end\nsoon,later\n", "marks.csv: row 1, column 'start': 'soon' is neither a row number nor a time"),
+        ("start,end\n--5,6\n", "marks.csv: row 1, column 'start': '--5' is neither a row number nor a time"),
+        ("start,end\n²,6\n", "marks.csv: row 1, column 'start': '²' is neither a row number nor a time"),
+        ("start,end\n13/02/2024,02/13/2024\n", "has the month first and '13/02/2024' the day first; use one order"),
+        ("series,start,end\nb,1,2\n", "marks.csv: row 1: no series is named 'b'; there are own/pump, own/flow"),
+        ("", "marks.csv: cannot be read as CSV"),
+        ("start,end\n1,2,5\n", "marks.csv: cannot be read as CSV (rows have more fields than there are column names;"),
+        ("start,end,start\n1,2,1\n", "marks.csv: two columns are named 'start'"),
+    ],
+)
+def test_impossible_intervals_are_refused(table: Path, tmp_path: Path, text: str, message: str) -> None:
+    marks = tmp_path / "marks.csv"
+    marks.write_text(text)
+    with pytest.raises(InputError) as raised:
+        load_files(str(table), labels="intervals", intervals=str(marks))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

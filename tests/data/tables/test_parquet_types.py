@@ -21,7 +21,7 @@ BERLIN = pa.timestamp("us", tz="Europe/Berlin")
 
 # The column, and its first values if it is one of values, else None.
 COLUMNS: dict[str, tuple[pa.Array, list[float] | None]] = {
-    "text as bytes": (pa.array([b"%d.5" % row for row in range(ROWS)]), [0.5, 1.5]),
+    "text as bytes": (pa.array([b"%d.5" % (row % 7) for row in range(ROWS)]), [0.5, 1.5]),
     "bytes": (pa.array([b"\xff\xfe"] * ROWS), None),
     "fixed": (pa.array([b"\xffb"] * ROWS, pa.binary(2)), None),
     "view": (pa.array([b"\xff"] * ROWS, pa.binary_view()), None),

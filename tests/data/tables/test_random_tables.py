@@ -26,6 +26,7 @@ TIME_FORMATS = {
     "American": "%m/%d/%Y %H:%M:%S",
     "British": "%d/%m/%Y %H:%M",
     "logging": "%Y-%m-%d %H:%M:%S,%f",
+    "digits": "%Y%m%d%H%M%S",
 }
 LABEL_WORDS = {"label": "01", "is_anomaly": ("False", "True"), "Normal/Attack": ("Normal", "Attack"), "anomaly": "01"}
 
@@ -81,6 +82,7 @@ def tables(draw: st.DrawFn) -> Drawn:
         if "%S" not in TIME_FORMATS[time_form] and step == "10s":
             meant = pd.date_range(meant[0], periods=rows, freq="min")
         texts = [stamp.strftime(TIME_FORMATS[time_form]) for stamp in meant]
+        time_name = "timestamp" if (time_name, time_form) == ("when seen", "digits") else time_name
     elif time_form != "none":
         time_name = "timestamp" if time_name == "when seen" else time_name
         factor = {"seconds": 10**9, "milliseconds": 10**6}[time_form]
@@ -93,6 +95,7 @@ def tables(draw: st.DrawFn) -> Drawn:
         "anomaly_score": [str(i % 9) for i in range(rows)],
         "Unnamed: 0": [str(i) for i in range(rows)],
         "machine_id": ["7"] * rows,
+        "X_Value": [f"{i / 4:.2f}" for i in range(rows)] if decimal == "." else ["x"] * rows,
         "note": ["pump" if i % 5 else "" for i in range(rows)],
         "empty": [""] * rows,
         "still": ["3"] * rows,
