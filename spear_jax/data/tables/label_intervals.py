@@ -22,7 +22,7 @@ from spear_jax.data.tables.times import DIGITS, EARLIEST, UNITS, find_time_forma
 from spear_jax.errors import InputError, listed, one_line
 
 _ROW_NUMBER = re.compile("-?[0-9]{1,8}")
-_ISO_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
+_ISO_DAY = re.compile(r"\d{4}([-/. ]?)\d{2}\1\d{2}")
 _DAY_FIRST, _MONTH_FIRST = "day first", "month first"
 _PLACES = ("start", "end", "series")
 _CLASS_WORDS = frozenset(

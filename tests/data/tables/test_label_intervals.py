@@ -130,6 +130,22 @@ def test_an_intervals_file_in_the_folder_is_no_series(tmp_path: Path, named: boo
         load_files(marks, labels="injected")
 
 
+@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%Y%m%dT%H%M", "%d-%b-%Y %H:%M", "%b %d, %Y %H:%M"])
+def test_intervals_have_the_form_of_the_rows(tmp_path: Path, form: str) -> None:
+    bounds = ",".join(f'"{MINUTES[row].strftime(form)}"' for row in (60, 69))
+    rows, _ = label(tmp_path, MINUTES.strftime(form), f"start,end\n{bounds}\n")
+    assert rows.tolist() == list(range(60, 70))
+
+
+@pytest.mark.parametrize("form", ["%Y/%m/%d", "%d.%m.%Y", "%d-%b-%Y"])
+def test_a_day_alone_ends_at_midnight_in_any_form(tmp_path: Path, form: str) -> None:
+    times = pd.date_range("2024-01-01", periods=ROWS, freq="h")
+    texts = times.strftime(f"{form} %H:%M")
+    bounds = ",".join(times[row].strftime(form) for row in (48, 72))
+    rows, _ = label(tmp_path, texts, f"start,end\n{bounds}\n")
+    assert rows.tolist() == list(range(48, 96))
+
+
 NORMAL_CLASSES = {
     "severity": ("high", "none"),
     "Klasse": ("Fehler", "kein Fehler"),
