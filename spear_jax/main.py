@@ -1,11 +1,25 @@
 """Parses the command line and runs the chosen mode."""
 
-import dataclasses
 import os
-import re
-import shlex
 import signal
 import sys
+
+
+def _end_at_once(*_: object) -> None:
+    """Says that Ctrl-C was pressed, and ends the process, as `kill -9` may at any moment.
+
+    An exception is lost in some libraries, and makes others abort.
+    """
+    os.write(2, b"stopped: Ctrl-C\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":  # before the other imports, which take most of a start
+    signal.signal(signal.SIGINT, _end_at_once)
+
+import dataclasses
+import re
+import shlex
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,19 +219,8 @@ def _report(line: str, code: int) -> int:
 
 def program(arguments: Sequence[str]) -> int:
     """Runs the program in a process of its own, which a stop or Ctrl-C always ends soon; see `main`."""
-    interrupted = False
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        _end_soon(130)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    code = main(arguments)
-    if interrupted and code != 130:  # a library has caught the exception
-        code = _report("stopped: Ctrl-C", 130)
-    if code:
+    signal.signal(signal.SIGINT, _end_at_once)
+    if code := main(arguments):
         _end_soon(code)
     return code
 

@@ -53,6 +53,20 @@ class Fault:
         self.last = os.fsdecode(path) if event == "open" and not appends else ""
 
 
+def end_after(text: str) -> None:
+    """Ends this process with code 0 once it has printed a text."""
+    write = sys.stdout.write
+
+    def watched(piece: str) -> int:
+        written = write(piece)
+        if text in piece:
+            sys.stdout.flush()
+            os._exit(0)
+        return written
+
+    sys.stdout.write = watched  # type: ignore[method-assign]
+
+
 def run(order: dict[str, Any], output: Any) -> None:
     """Runs the program as an order says, and ends this process; the output ends with the number of changes."""
     os.dup2(output.fileno(), 1)
@@ -60,6 +74,10 @@ def run(order: dict[str, Any], output: Any) -> None:
     os.setsid()
     if order.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
+    if order.get("memory_bytes"):
+        resource.setrlimit(resource.RLIMIT_DATA, (order["memory_bytes"], order["memory_bytes"]))
+    if order.get("until"):
+        end_after(order["until"])
     fault = Fault(order["folder"], order.get("kind", ""), order.get("at", 0))
     from spear_jax.main import program
 
