@@ -13,7 +13,7 @@ from spear_jax.errors import InputError
 from spear_jax.evaluation import read_results
 from spear_jax.report import COLUMNS, NAMES
 from spear_jax.storage import write_whole
-from spear_jax.studies.table import read_tables, result_rows
+from spear_jax.studies.table import read_study_table, result_rows
 from spear_jax.studies.table_cells import pipe_table, spread
 
 SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "aupr", "vus_pr", "vus_roc", "range_f1", "event_f1")
@@ -41,14 +41,16 @@ def compare_runs(workdir: Path) -> str:
       InputError: the folder contains no results.
     """
     found: list[dict[str, Any]] = []
-    for path in sorted(workdir.rglob("results.json")):
+    tables: list[pd.DataFrame] = []
+    for path in (*sorted(workdir.rglob("results.json")), *sorted(workdir.glob("*.parquet"))):
         try:
-            found += result_rows(str(path), read_results(path))
-        except (InputError, LookupError, TypeError, AttributeError) as error:
-            reason = error if isinstance(error, InputError) else f"{path}: not the results of a run of this version"
-            print(f"left out: {reason}", file=sys.stderr)
+            if path.suffix == ".json":
+                found += result_rows(str(path), read_results(path))
+            elif (table := read_study_table(path)) is not None:
+                tables.append(table[table["error"] == ""])
+        except InputError as error:
+            print(f"left out: {error}", file=sys.stderr)
     rows = pd.DataFrame(found)
-    tables = [table[table["error"] == ""] for table in read_tables(workdir).values()]
     if tables:  # studies share runs
         rows = pd.concat([rows, pd.concat(tables).drop_duplicates(["run", "split", "control"])])
     if not len(rows):

@@ -19,6 +19,7 @@ from spear_jax.detector.artifact import Detector
 from spear_jax.errors import InputError
 from spear_jax.evaluation.results import read_results, read_table
 from spear_jax.storage import parse_json
+from spear_jax.studies import make_table, result_rows, write_table
 
 pytestmark = pytest.mark.one_python
 
@@ -92,13 +93,35 @@ def test_runs_with_bad_results_are_left_out_with_a_line(spear: Spear, finished: 
         "kind": json.dumps(good | {"controls": 3}),
         "inside": json.dumps(good | {"controls": {"random_scores": 3}}),
         "edited": json.dumps(good | {"sha256": "0"}),
+        "seed": json.dumps(good | {"seed": "a"}),
+        "command": json.dumps(good | {"command": "'"}),
+        "method": json.dumps(good | {"method": "unknown"}),
+        "control": json.dumps(good | {"controls": {"unknown": good["controls"]["random_scores"]}}),
+        "warnings": json.dumps(good | {"warnings": [1]}),
+        "metrics": json.dumps(good | {"test": dict.fromkeys(good["test"], "a")}),
+        "text": json.dumps(good | {"test": [1]}),
     }
     for name, text in bad.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
+    (tmp_path / "bytes").mkdir()  # of a name that is not UTF-8
+    other = good | {"command": f"{good['command']} --config.data.dir=K\udcfchlung.csv"}
+    (tmp_path / "bytes" / "results.json").write_text(json.dumps(other))
+    write_table(tmp_path / "study.parquet", make_table(result_rows("run", good), "study.py"))
+    whole = (tmp_path / "study.parquet").read_bytes()
+    tables = {"cut": whole[:-9], "flipped": whole[:200] + b"\0" * 99 + whole[299:], "empty": b"", "text": b"a,b\n"}
+    for name, content in tables.items():
+        (tmp_path / f"{name}.parquet").write_bytes(content)
+    for name in ("seed", "command", "split"):
+        table = make_table(result_rows("run", good), "study.py")
+        table[name] = [[1]] * len(table)
+        write_table(tmp_path / f"no_{name}.parquet", table)
+        tables[f"no_{name}"] = b""
     outcome = spear("--mode=compare", f"--workdir={tmp_path}")
     assert outcome.code == 0, outcome.err
+    assert "K\\udcfchlung" in outcome.out
     lines = outcome.err.splitlines()
-    assert len(lines) == len(bad)
-    for line, name in zip(lines, sorted(bad), strict=True):
-        assert line.startswith("left out: ") and f"{tmp_path / name}/results.json" in line, line
+    names = [*(f"{name}/results.json" for name in sorted(bad)), *(f"{name}.parquet" for name in sorted(tables))]
+    assert len(lines) == len(names), lines
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith("left out: ") and f"{tmp_path / name}" in line, line
