@@ -57,6 +57,8 @@ class OwnedFolder:
         Raises:
           InputError: another process owns it, or it cannot be a folder.
         """
+        if os.path.abspath(self.path).encode(errors="ignore") != os.fsencode(os.path.abspath(self.path)):  # noqa: PTH100
+            raise InputError(f"--workdir={self.path}: the path must be UTF-8, which checkpoints need")
         remote, made = "://" in str(self.path), []
         with contextlib.ExitStack() as stack:
             try:
@@ -157,11 +159,25 @@ def write_whole(path: Path | epath.Path, content: bytes | str) -> None:
         raise
 
 
-def check_no_pointer(path: Path | epath.Path) -> None:
-    """Checks that a file that exists is not a pointer of Git LFS, which a clone without Git LFS has in its place."""
-    with path.open("rb") as file:
-        if file.read(len(_LFS)) == _LFS:
-            raise InputError(f"{path}: is a Git LFS pointer, not the file: git lfs pull")
+def check_ordinary(path: Path | epath.Path) -> None:
+    """Checks that what exists is no pipe, which might be waited for, and no pointer of Git LFS.
+
+    A clone without Git LFS has such pointers in the place of files.
+    """
+    try:
+        _check_no_pipe(path)
+        with path.open("rb") as file:
+            start = file.read(len(_LFS))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
+    if start == _LFS:
+        raise InputError(f"{path}: is a Git LFS pointer, not the file: git lfs pull")
+
+
+def _check_no_pipe(path: Path | epath.Path) -> None:
+    """Checks that a path is no pipe or device, from which reading might never end."""
+    if "://" not in str(path) and (local := Path(path)).exists() and not (local.is_file() or local.is_dir()):
+        raise OSError("a pipe or a device, and no file")
 
 
 def read_json(path: Path | epath.Path) -> dict[str, Any]:
@@ -171,6 +187,7 @@ def read_json(path: Path | epath.Path) -> dict[str, Any]:
       InputError: it cannot be read, is not JSON or contains something other than an object.
     """
     try:
+        _check_no_pipe(path)
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {one_line(error)}") from error

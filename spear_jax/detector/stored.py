@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from spear_jax.errors import InputError
-from spear_jax.storage import check_no_pointer, read_sealed, sealed, write_whole
+from spear_jax.storage import check_ordinary, read_sealed, sealed, write_whole
 
 DETECTOR_SCHEMA = 2
 JSON, TENSORS = "detector.json", "detector.safetensors"
@@ -46,7 +46,7 @@ def read_files(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Float32[np
         raise InputError(f"{path}: schema {schema!r}; this version reads {DETECTOR_SCHEMA}")
     path = folder / TENSORS
     try:
-        check_no_pointer(path)
+        check_ordinary(path)
         blob = path.read_bytes()
         if hashlib.sha256(blob).hexdigest() != content.get("tensors_sha256"):
             raise InputError(f"{path}: damaged, or not the file that {JSON} describes")

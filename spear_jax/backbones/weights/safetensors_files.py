@@ -14,7 +14,7 @@ import safetensors
 from jaxtyping import Shaped
 
 from spear_jax.errors import InputError
-from spear_jax.storage import check_no_pointer, read_json
+from spear_jax.storage import check_ordinary, read_json
 
 _SINGLE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -114,7 +114,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Shaped[np.ndarray, "..."]], 
     Raises:
       InputError: the file is truncated, is not a safetensors file, or has a tensor of an unknown dtype.
     """
-    check_no_pointer(file)
+    check_ordinary(file)
     try:
         with safetensors.safe_open(file, framework="numpy"):
             pass  # opening checks the header, and that the tensors fill the file

@@ -60,17 +60,17 @@ class CsvFormat:
 
     @classmethod
     def sniff(cls, start: bytes, decimal: str = "") -> "CsvFormat":
-        """Detects the format from the first bytes of a CSV, at most `SNIFFED_BYTES`.
+        """Detects the format from the first bytes of a CSV.
 
         Args:
-          start: the first bytes.
+          start: the first bytes; a multiple of `SNIFFED_BYTES`, or the whole file.
           decimal: the decimal sign if the user named it, else ''.
 
         Raises:
           InputError: it is not a CSV in UTF-8 with a header line.
         """
         numbered = [(number, line) for number, line in enumerate(io.StringIO(_decode(start))) if line.strip()]
-        if len(start) == SNIFFED_BYTES and len(numbered) > 1:  # the last line, or a number in it, may be cut
+        if _may_be_cut(start) and len(numbered) > 1:  # the last line, or a number in it, may be cut
             numbered.pop()
         if not numbered:
             raise InputError("is empty; expected a CSV with a header line")
@@ -154,6 +154,8 @@ class CsvFormat:
 
 def split_line(line: str, delimiter: str) -> list[str]:
     """Splits a line of a CSV into its cells."""
+    if delimiter not in line and '"' not in line:  # it may be longer than a field that the reader accepts
+        return [line.lstrip(" ").rstrip("\r\n")] if line.strip("\r\n") else []
     return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
@@ -295,6 +297,10 @@ def refuse_extra_cells() -> Iterator[None]:
         raise ValueError(f"line {line} has {fields} fields, earlier ones {usual}; {_QUOTES}") from None
 
 
+def _may_be_cut(start: bytes) -> bool:
+    return len(start) > 0 and len(start) % SNIFFED_BYTES == 0
+
+
 def _decode(start: bytes) -> str:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("is text in UTF-16; save it as UTF-8")
@@ -302,6 +308,6 @@ def _decode(start: bytes) -> str:
         raise InputError("is neither a CSV nor named .parquet (it contains null bytes)")
     try:
         # The last character may be cut in two.
-        return start.decode("utf-8-sig", errors="strict" if len(start) < SNIFFED_BYTES else "ignore")
+        return start.decode("utf-8-sig", errors="ignore" if _may_be_cut(start) else "strict")
     except UnicodeDecodeError as error:
         raise InputError(f"is not text in UTF-8 ({one_line(error)}); save it as UTF-8") from error

@@ -28,9 +28,10 @@ from spear_jax.data.tables.rows import RowParser, Rows
 from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
 from spear_jax.data.tables.times import UNITS, parse_times
 from spear_jax.errors import InputError, one_line
-from spear_jax.storage import check_no_pointer
+from spear_jax.storage import check_ordinary
 
 CHUNK_ROWS = 1 << 16
+_LONGEST_START = 1 << 24  # bytes in which the names of the columns end
 _HEAD_ROWS = 1000  # rows from which columns are chosen
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT, _PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
@@ -94,7 +95,7 @@ class TableFile:
         self._is_parquet = path.suffix.lower() in _PARQUET
         with self._errors("cannot be read"):
             self.size = path.stat().length  # fails for a symbolic link to nothing
-        check_no_pointer(path)
+        check_ordinary(path)
         with self._errors("cannot be read"):
             self._csv = None if self._is_parquet else self._sniff(options.decimal)
         kind = "Parquet" if self._is_parquet else "CSV"
@@ -184,7 +185,11 @@ class TableFile:
 
     def _sniff(self, decimal: str) -> CsvFormat:
         with self.path.open("rb") as raw, self._open(raw) as file:
-            return CsvFormat.sniff(file.read(SNIFFED_BYTES), decimal)
+            start = file.read(SNIFFED_BYTES)
+            # The line of names alone may be longer.
+            while len(start) < _LONGEST_START and start.count(b"\n") < 3 and (more := file.read(SNIFFED_BYTES)):
+                start += more
+            return CsvFormat.sniff(start, decimal)
 
     def _with_late_cells(self, head: pd.DataFrame, options: TableOptions) -> pd.DataFrame:
         """Returns the first rows, and in columns that are empty there, later cells, which tell what the column is."""

@@ -20,6 +20,7 @@ from spear_jax.data.tables.quotes import OneLineFields
 from spear_jax.data.tables.rows import NORMAL
 from spear_jax.data.tables.times import DIGITS, EARLIEST, UNITS, find_time_formats, parse_stamps
 from spear_jax.errors import InputError, listed, one_line
+from spear_jax.storage import check_ordinary
 
 _ROW_NUMBER = re.compile("-?[0-9]{1,8}")
 _ISO_DAY = re.compile(r"\d{4}([-/. ]?)\d{2}\1\d{2}")
@@ -85,6 +86,7 @@ def label_by_intervals(
             "config.data.intervals is empty; data.labels=intervals needs a CSV with the columns start, end"
         )
     file = epath.Path(path).expanduser()
+    check_ordinary(file)
     try:
         table = _read(file)
         several = len({series.group or series.name for series in recorded}) > 1
