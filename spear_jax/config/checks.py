@@ -82,8 +82,8 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             " a window"
         )
     series, length = config.data.synthetic.series, config.data.synthetic.length + config.data.synthetic.past
-    if series * length > 2**30:
-        yield f"config.data.synthetic.series={series}, each of {length} steps with its past: at most {2**30:,} in all"
+    if series * length > 2**26:
+        yield f"config.data.synthetic.series={series}, each of {length} steps with its past: at most {2**26:,} in all"
     if config.quantizer.patch not in (1, 2, 4, 8):
         yield f"config.quantizer.patch={config.quantizer.patch} must be 1, 2, 4 or 8"
     if window % config.quantizer.patch:

@@ -89,7 +89,7 @@ def _load_files(data: ConfigDict) -> LoadedSeries:
 def _generate(data: ConfigDict) -> LoadedSeries:
     options = data.synthetic.to_dict()
     if data.limit_series:
-        options["series"] = data.limit_series
+        options["series"] = min(data.limit_series, options["series"])
     return LoadedSeries("synthetic", generate_series(**options))
 
 
