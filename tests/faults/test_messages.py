@@ -1,5 +1,6 @@
 """Text from outside reaches a message as one line, without control characters and secrets, and not in full length."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY, Outcome, Run, Spear, command
+from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_jax.data.sources.files import load_files
+from spear_jax.detector.artifact import Detector
 from spear_jax.errors import SHOWN, InputError, one_line, plain
 
 pytestmark = pytest.mark.one_python
@@ -77,8 +80,25 @@ def test_names_from_outside_are_shown_escaped(spear: Spear, finished: Run, tmp_p
 def test_equal_remarks_are_one_and_their_number_is_bounded(tmp_path: Path) -> None:
     for number in range(30):
         frame = pd.DataFrame({"a": range(50), "level": 1.0, f"flat_{number}": 2.0})
+        frame["speed"] = 10.0 ** (6 + number % 3) * (frame["a"] == 7) + frame["a"]
         frame.to_csv(tmp_path / f"{number:02d}.csv", index=False)
     warnings = load_files(str(tmp_path), labels="injected").warnings
     assert f"{tmp_path.name}/00.csv and 29 more files: column 'level' is constant (1)" in " ".join(warnings)
-    assert len(warnings) == 21 and "more remarks on files" in warnings[-1]
+    assert len(warnings) == 21 + 3 and "more remarks on files" in warnings[20]
+    assert warnings[21].startswith("series '00' and 9 more series: ")
     assert str(tmp_path.parent) not in "".join(warnings)
+
+
+def test_no_name_in_alarms_is_taken_for_a_formula(spear: Spear, finished: Run, tmp_path: Path) -> None:
+    detector = Detector.load(epath.Path(finished.workdir))
+    always = detector.threshold._replace(value=0.0)
+    dataclasses.replace(detector, threshold=always).save(epath.Path(tmp_path / "detector"))
+    names = ["=1+1", "+a", "-b", "@c", "plain", "a=b"]
+    frame = pd.DataFrame({"unit": np.repeat(names, 70), "v": np.random.default_rng(0).normal(size=70 * len(names))})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    score = ("--mode=score", f"--detector={tmp_path / 'detector'}", f"--input={tmp_path / 't.csv'}")
+    scored = spear(*score, f"--workdir={tmp_path / 'scored'}", "--config.data.series_column=unit")
+    assert scored.code == 0, scored.err
+    shown = pd.read_csv(tmp_path / "scored" / "alarms.csv")["series"].unique()
+    assert sorted(shown) == sorted(name if name in ("plain", "a=b") else f"'{name}" for name in names)
+    assert set(pd.read_parquet(tmp_path / "scored" / "scores.parquet")["series"]) == set(names)

@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -13,11 +13,9 @@ from spear_jax.data.tables.columns import IntervalsError
 from spear_jax.data.tables.extremes import remark_on_extremes
 from spear_jax.data.tables.file import ALLOWED_SUFFIXES, SUFFIXES, TableFile, name_series, name_table, strip_suffixes
 from spear_jax.data.tables.label_intervals import TimeForm, label_by_intervals
+from spear_jax.data.tables.remarks import gathered
 from spear_jax.data.tables.table_options import NO_OPTIONS, TableOptions
 from spear_jax.errors import InputError, listed
-
-_REMARKS = 20
-"""Remarks on files that a run repeats in all that it writes."""
 
 
 def find_files(path: str) -> list[tuple[epath.Path, str]]:
@@ -127,7 +125,7 @@ def load_files(
         forms |= dict.fromkeys((item.group for item in read), TimeForm(file.time_format, file.has_offsets))
     if not recorded:
         raise InputError(f"{path}: no file has any rows")
-    warnings += _shorten(remarks)
+    warnings += gathered(remarks, "files", ": --mode=preview shows them file by file")
     if labels == "intervals":
         recorded, about_labels = label_by_intervals(recorded, intervals, forms)
         warnings += about_labels
@@ -135,17 +133,6 @@ def load_files(
     warnings += [*answers, *remark_on_extremes(recorded)]
     roles = tuple(role for file in files for role in file.roles)
     return LoadedSeries("files", recorded[:limit] if limit else recorded, tuple(warnings), roles=roles)
-
-
-def _shorten(remarks: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns a line for each of the first remarks, with the number of files that it is about."""
-    lines = []
-    for remark, files in list(remarks.items())[:_REMARKS]:
-        more = f" and {len(files) - 1:,} more files" if len(files) > 1 else ""
-        lines.append(f"{files[0]}{more}: {remark}")
-    if len(remarks) > _REMARKS:
-        lines.append(f"{len(remarks) - _REMARKS:,} more remarks on files: --mode=preview shows them file by file")
-    return lines
 
 
 def _read_series(file: TableFile) -> list[Series]:

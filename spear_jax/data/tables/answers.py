@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 
 from spear_jax.data.series import Series
 from spear_jax.data.tables.columns import Columns
+from spear_jax.data.tables.remarks import gathered
 from spear_jax.errors import InputError
 
 _SAME = 0.9  # of the correlation of a column of two values with the labels
@@ -33,8 +34,8 @@ def leave_out_answers(recorded: Sequence[Series], named: Columns) -> tuple[list[
                 f"series {series.name!r} has two values that are those of the labels, and no other column has values;"
                 " data.value_columns can name it"
             )
-    names = [series.name for series in answers]
-    return kept, [f"series {name!r}: left out, since its values are those of the labels" for name in names]
+    remarks = {"left out, since its values are those of the labels": [f"series {item.name!r}" for item in answers]}
+    return kept, gathered(remarks if answers else {}, "series")
 
 
 def _is_answer(values: Float[np.ndarray, "rows"], labels: Bool[np.ndarray, "rows"]) -> bool:

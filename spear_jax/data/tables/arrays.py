@@ -229,9 +229,8 @@ def read_labelled(data: Any, labels: Any, options: TableOptions, prefix: str = "
         _select(table, np.any([np.isin(own, list(names)) for own in _names(tables, number, prefix).values()], axis=0))
         for number, table in enumerate(tables)
     ]
-    return LabelledTables(
-        kept, series, [*(remark for table in tables for remark in table.remarks), *answers, *remark_on_extremes(series)]
-    )
+    remarks = dict.fromkeys(remark for table in tables for remark in table.remarks)
+    return LabelledTables(kept, series, [*remarks, *answers, *remark_on_extremes(series)])
 
 
 def _select(table: Table, kept: Bool[np.ndarray, "columns"]) -> Table:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from spear_jax.data.series import Series
+from spear_jax.data.tables.remarks import gathered
 
 PARTS = 100  # of the range, of equal width, as by default the bins
 _MOST = 0.95  # of the values
@@ -50,20 +51,21 @@ def find_extremes(values: Float[np.ndarray, "rows"]) -> list[float]:
 
 
 def remark_on_extremes(recorded: Sequence[Series]) -> list[str]:
-    """Returns a sentence for each series whose range is stretched by a few values."""
-    remarks = []
+    """Returns sentences about series whose range is stretched by a few values."""
+    remarks: dict[str, list[str]] = {}
     for series in recorded:
         extremes = find_extremes(series.values)
         if not extremes:
             continue
         counts = [f"{value:g} ({int((series.values == value).sum())})" for value in extremes]
         share = fullest_part(series.values)
-        remarks.append(
-            f"series {series.name!r}: {share:.1%} of values lie in one of {PARTS} equal parts of the range, which"
+        remark = (
+            f"{share:.1%} of values lie in one of {PARTS} equal parts of the range, which"
             f" {' and '.join(counts)} stretch; if they stand for missing values:"
             f" data.missing_values={','.join(map(_text, extremes))}"
         )
-    return remarks
+        remarks.setdefault(remark, []).append(f"series {series.name!r}")
+    return gathered(remarks, "series")
 
 
 def _text(value: float) -> str:

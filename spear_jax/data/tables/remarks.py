@@ -1,7 +1,7 @@
 """Collects remarks on oddities in the rows of a table."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,26 @@ _COUNTER_ROWS = 20  # number of rows from which a column that only rises counts 
 _USUAL_STEPS = 100  # number of time steps whose median is the usual step
 _DAYS_OF_1980, _DAYS_OF_2060 = 29_221, 58_441  # since 1900
 _MOST_SECONDS = 366 * 86_400  # times since the start of a recording, which count from 0
+
+
+_GATHERED = 20  # remarks of a kind that a run repeats in all that it writes
+
+
+def gathered(remarks: Mapping[str, Sequence[str]], what: str, advice: str = "") -> list[str]:
+    """Returns a line for each of the first remarks, with the first place that it is about and the number of the others.
+
+    Args:
+      remarks: the places of each remark.
+      what: what the places are.
+      advice: ends the line that counts the other remarks.
+    """
+    lines = []
+    for remark, places in list(remarks.items())[:_GATHERED]:
+        more = f" and {len(places) - 1:,} more {what}" if len(places) > 1 else ""
+        lines.append(f"{places[0]}{more}: {remark}")
+    if len(remarks) > _GATHERED:
+        lines.append(f"{len(remarks) - _GATHERED:,} more remarks on {what}{advice}")
+    return lines
 
 
 @dataclasses.dataclass
