@@ -16,6 +16,8 @@ def _end_at_once(*_: object) -> None:
 
 if __name__ == "__main__":  # before the other imports, which take most of a start
     signal.signal(signal.SIGINT, _end_at_once)
+    if sys.stderr is None:  # closed; print() would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 import dataclasses
 import re

@@ -40,6 +40,16 @@ def test_while_modules_are_imported(tmp_path: Path, module: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_closed_standard_error_changes_nothing_else() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "spear_jax.main", "--mode=nothing"],
+        env=plain_environment(),
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.close(2),
+    )
+    assert (ended.returncode, ended.stdout) == (2, b"")
+
+
 @pytest.fixture(scope="module")
 def children() -> Iterator[Children]:
     with started() as running:
