@@ -1,7 +1,9 @@
 """Locates data sets: the user's copy, or one that TFDS has downloaded and prepared."""
 
 import dataclasses
+import hashlib
 import importlib.resources
+import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
@@ -10,6 +12,7 @@ import filelock
 from etils import epath
 
 from spear_jax.errors import InputError, one_line
+from spear_jax.storage import read_sealed, sealed, write_whole
 
 Record = TypeVar("Record")
 
@@ -87,6 +90,8 @@ def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
         with filelock.FileLock(folder / f"{builder.name}.lock"):
             builder = make_builder()  # a builder looks for prepared data once, when it is made
             builder.download_and_prepare()
+            if not (listing := epath.Path(builder.data_dir) / _DIGESTS).exists():
+                write_whole(listing, json.dumps(sealed(_digests(listing.parent))))
     except OSError as error:  # not writable, or full
         raise InputError(
             f"{folder}: cannot store the prepared data ({one_line(error)}); set TFDS_DATA_DIR to another folder"
@@ -94,12 +99,31 @@ def prepare_with_tfds(make_builder: Callable[[], Any]) -> Any:
     return builder
 
 
+_DIGESTS = "spear_jax.sha256.json"
+
+
+def _digests(folder: epath.Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file of prepared data."""
+    digests = {}
+    for path in folder.iterdir():
+        if path.name != _DIGESTS and path.is_file():
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def read_prepared(builder: Any, split: str) -> Iterator[dict[str, Any]]:
     """Yields the examples of a prepared data set, in order.
 
     Raises:
-      InputError: they are unreadable.
+      InputError: they are unreadable, or not what was prepared.
     """
+    folder = epath.Path(builder.data_dir)
+    if (folder / _DIGESTS).exists():  # earlier versions kept none
+        kept = read_sealed(folder / _DIGESTS)
+        damaged = [name for name, digest in _digests(folder).items() if kept.get(name) != digest]
+        if damaged:
+            raise InputError(f"{folder / damaged[0]}: damaged; delete the folder to prepare the data again")
     try:
         for example in builder.as_data_source(split=split):
             yield {name: value.decode() if isinstance(value, bytes) else value for name, value in example.items()}

@@ -108,6 +108,13 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, only_mirr
                 np.testing.assert_array_equal(getattr(series, field), getattr(expected, field))
                 assert getattr(series, field).dtype == getattr(expected, field).dtype
     assert mirror.requests == requests  # a second run downloads nothing
+    for file in sorted(Path(place).iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 4]) + whole[len(whole) // 2 + 1 :])
+        with pytest.raises(InputError) as raised:  # TFDS sees half of this itself, in other words
+            nab_source.load_nab(groups=())
+        assert str(place) in str(raised.value), file
+        file.write_bytes(whole)
 
 
 def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
