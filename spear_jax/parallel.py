@@ -67,8 +67,11 @@ def join_processes(distributed: str) -> None:
 
 def check_devices() -> None:
     """Checks that JAX finds a device; the environment variable JAX_PLATFORMS may name one that is not there."""
+    global _process
+    check_not_forked()
     try:
         jax.devices()
+        _process = os.getpid()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that its CUDA plugin is installed
         asked = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: " if os.environ.get("JAX_PLATFORMS") else ""
         reason = f" ({one_line(error)[:160]})" if str(error) else ""
@@ -94,6 +97,23 @@ def keep_programs() -> None:
         jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
         compilation_cache.reset_cache()  # JAX decides once, at its first program, whether there is one
+
+
+_process = 0
+"""The process that JAX computes in, once it does."""
+
+
+def check_not_forked() -> None:
+    """Checks that this is no forked child of a process that used JAX: it would wait for threads that it does not have.
+
+    Raises:
+      InputError: it is.
+    """
+    if _process not in (0, os.getpid()):
+        raise InputError(
+            "JAX cannot compute in a forked child of a process that has used it: start processes with"
+            " multiprocessing.get_context('spawn'), or fork before the first model is loaded"
+        )
 
 
 def check_alone(mode: str) -> None:

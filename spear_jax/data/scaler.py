@@ -208,7 +208,8 @@ def choose_references(recorded: Sequence[Series], train: Sequence[Series], refer
 def _range(low: float, high: float, typical_width: float) -> tuple[float, float]:
     """Returns the start and the width of the range of a reference with these limits."""
     if is_constant(low, high):
-        return (low + high) / 2 - typical_width / 2, typical_width
+        width = max(typical_width, 10 * _NO_CHANGE * max(abs(low), abs(high)))  # or adding it would change nothing
+        return low / 2 + high / 2 - width / 2, width
     return low, high - low
 
 

@@ -54,6 +54,7 @@ from spear_jax.methods.implementations import ScoreFunction
 DEFAULT_WINDOW = 128
 MAX_REFERENCES = 20_000  # fitted windows; NASA's longest channel has 11 500, past included
 EXPLAINED = 0.9  # share of the variance that the leading components explain
+_TINY = 1e-100  # a range in which squares are no longer numbers
 BLOCK = 1 << 12  # windows scored at a time
 
 _Score: TypeAlias = Callable[[WindowSample, Float[np.ndarray, "windows window"]], Float[np.ndarray, "windows"]]
@@ -155,6 +156,8 @@ def _score_steps(series: Series, window: int, seed: int, score: _Score) -> Float
     window = window or max(min(DEFAULT_WINDOW, len(both) // 4), 2)
     if len(own) < window or not np.ptp(both) > 0:
         return np.zeros(len(series))
+    if np.ptp(both) < _TINY:
+        past, own, both = (part / np.ptp(both) for part in (past, own, both))
     # Standardized only for numerical accuracy.
     past, own = ((part - both.mean()) / both.std() for part in (past, own))
     windows = np.lib.stride_tricks.sliding_window_view(own, window)

@@ -128,7 +128,9 @@ class PlacedModel:
 
         Raises:
           NotFiniteError: a score is NaN.
+          InputError: see `parallel.check_not_forked`.
         """
+        parallel.check_not_forked()
         scores = np.zeros(examples.mask.shape, np.float32)
         for rows, batch_scores in self._map(score_batch, examples, progress):
             scores[rows, : batch_scores.shape[1]] = batch_scores

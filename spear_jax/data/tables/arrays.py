@@ -164,6 +164,8 @@ def read_labels(data: Any, rows: int, name: str) -> Bool[np.ndarray, "rows"]:
     Raises:
       InputError: a label is neither 0 nor 1, or there is not one per row.
     """
+    if np.ma.is_masked(data):
+        raise InputError(f"{name}: some are masked; allowed: 0 and 1")
     labels = np.asarray(data)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (rows,):

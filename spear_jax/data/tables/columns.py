@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -160,8 +161,8 @@ def _check_complete(columns: Sequence[str], there: Sequence[str], trained: Seque
 
 def check_unique(names: Sequence[str]) -> None:
     """Checks that no two columns have the same name."""
-    for name in names:
-        if list(names).count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise InputError(f"two columns are named {name!r}")
 
 
