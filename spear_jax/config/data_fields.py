@@ -99,7 +99,7 @@ _SOURCES = {
     "mimic_iv.resample_hours": Field(0.0, "hours per step of an even grid; 0: times as charted", Limits(0, 1000)),
     "mimic_iv.min_steps": Field(2, "length below which a series is left out", Limits(1)),
     "mimic_iv.prepared_dir": Field("", "folder for the prepared data; `''`: next to the data"),
-    "synthetic.series": Field(240, "number of generated series", Limits(3, 10**6)),
+    "synthetic.series": Field(240, "number of generated series", Limits(3, 10**4)),
     "synthetic.length": Field(1024, "time steps of the longest series", Limits(64, 10**8)),
     "synthetic.shortest": Field(0, "time steps of the shortest series; 0: all have the same length", Limits(0)),
     "synthetic.past": Field(1024, "time steps of anomaly-free past available for scaling", Limits(0, 10**8)),
