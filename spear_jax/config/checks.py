@@ -81,9 +81,12 @@ def _window_conflicts(config: ConfigDict) -> Iterator[str]:
             f"config.data.stride={stride} must be at most config.data.window={window}, so that every time step lies in"
             " a window"
         )
-    series, length = config.data.synthetic.series, config.data.synthetic.length + config.data.synthetic.past
-    if series * length > 2**26:
-        yield f"config.data.synthetic.series={series}, each of {length} steps with its past: at most {2**26:,} in all"
+    series, length, past = (config.data.synthetic[name] for name in ("series", "length", "past"))
+    if series * (length + past) > 2**26:
+        yield (
+            f"config.data.synthetic.series={series}, length={length} and past={past} are"
+            f" {series * (length + past):,} steps; allowed: at most {2**26:,}"
+        )
     if config.quantizer.patch not in (1, 2, 4, 8):
         yield f"config.quantizer.patch={config.quantizer.patch} must be 1, 2, 4 or 8"
     if window % config.quantizer.patch:

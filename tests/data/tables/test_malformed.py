@@ -159,7 +159,7 @@ def test_malformed_files_are_refused_in_one_line(table: Path, case: str) -> None
         ({"value_columns": ("pump", "head")}, "no column 'head' (data.value_columns); found time, pump"),
         ({"label_column": "bad"}, "no column 'bad' (data.label_column); found"),
         ({"labels": "intervals"}, "config.data.intervals is empty"),
-        ({"labels": "intervals", "intervals": "nowhere.csv"}, "nowhere.csv: cannot be read as CSV"),
+        ({"labels": "intervals", "intervals": "nowhere.csv"}, "nowhere.csv: cannot be read"),
     ],
 )
 def test_missing_columns_are_refused(table: Path, arguments: dict, message: str) -> None:
