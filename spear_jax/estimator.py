@@ -67,7 +67,8 @@ class SpearDetector(BaseEstimator):
     first rows stand for, unless its column has a name that a single series of the list had.
 
     Args:
-      backbone: a Hugging Face id, a local folder, or 'random:tiny' (random weights, for tests).
+      backbone: a Hugging Face id, a local folder or .gguf file, 'package:NAME' (an installed package of weights), or
+        'random:tiny' (random weights, for tests).
       prompt_length: m, the number of prompt vectors.
       bins: N, the number of bins that values are quantized into.
       window: steps that the model reads at once.

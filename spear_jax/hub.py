@@ -11,7 +11,8 @@ from tqdm import tqdm
 from spear_jax.errors import InputError
 
 _DETECTOR_FILES = ["detector.json", "detector.safetensors", "adapter_config.json", "adapter_model.safetensors"]
-ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")  # 'user/name', 'user/name@revision'
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+ID = re.compile(rf"{REPOSITORY}(@[\w./-]+)?")  # 'user/name', 'user/name@revision'
 _TIMEOUT = 5  # seconds
 
 

@@ -3,21 +3,23 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tokenizers
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from spear_jax.backbones.bert import Bert, BertConfig
 from spear_jax.backbones.decoder import Decoder
+from spear_jax.backbones.gguf_tokenizer import tokenizer_of_metadata
 from spear_jax.backbones.tokenizer import read_tokenizer, tiny_tokenizer
 from spear_jax.backbones.vocabulary import Vocabulary
 from spear_jax.backbones.weights.checkpoint import Params, RandomTable
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
+from spear_jax.backbones.weights.finding import ModelFiles
+from spear_jax.backbones.weights.tensors import Tensor
 from spear_jax.errors import InputError
 
 
@@ -28,8 +30,8 @@ class Backbone:
     Attributes:
       name: the name it was loaded by.
       revision: commit of the Hub, 'package==version', 'local', or 'seed=0' for random weights.
-      sha256: digest of the weights in hex: that of `model.safetensors`; for shards, the digest of their hex digests,
-        concatenated in name order; for random weights, that of the numbers drawn.
+      sha256: digest of the weights in hex: that of the file; for several, the digest of their hex digests, concatenated
+        in name order; for random weights, that of the numbers drawn.
       dtype: dtype of the matrix products and the hidden states, 'float32' or 'bfloat16'.
       int8: 'none', or how int8 kernels of linear layers are scaled: 'channel' or 'grouped', see `Linear`.
       pretrained: False for random weights.
@@ -37,9 +39,9 @@ class Backbone:
       module: the Flax module.
       params: parameters of `module`, in host memory or on the devices given to `load_backbone`; kernels of linear
         layers in `dtype` or int8, the rest (biases, norms, position and type embeddings: under 1 %) in float32.
-      word_table: a row per token of the vocabulary, in the file's dtype, memory-mapped: only the rows used are read.
+      word_table: a row per token of the vocabulary, memory-mapped: only the rows used are read (and dequantized).
       read_vocabulary: reads `vocabulary`, which few callers need and some checkpoints lack.
-      weights_folder: the folder of the files; None for 'random:tiny'.
+      files: its files; None for 'random:tiny'.
     """
 
     name: str
@@ -51,9 +53,9 @@ class Backbone:
     config: BertConfig | DecoderConfig
     module: Bert | Decoder
     params: Params = dataclasses.field(repr=False)
-    word_table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable = dataclasses.field(repr=False)
+    word_table: Tensor | RandomTable = dataclasses.field(repr=False)
     read_vocabulary: Callable[[], Vocabulary] = dataclasses.field(repr=False)
-    weights_folder: Path | None
+    files: ModelFiles | None = dataclasses.field(repr=False)
 
     def description(self) -> dict[str, Any]:
         """Returns the facts about the backbone that results.json and detectors record."""
@@ -70,7 +72,7 @@ class Backbone:
     @property
     def has_own_tokenizer(self) -> bool:
         """Returns whether the tokenizer is the model's; that of 'random:tiny' only knows the numbers 0 to 499."""
-        return self.weights_folder is not None or self.name == "random:tiny"
+        return self.files is not None or self.name == "random:tiny"
 
     @property
     def hidden_size(self) -> int:
@@ -166,9 +168,11 @@ class Backbone:
 
     @functools.cached_property
     def _tokenizer(self) -> tuple[tokenizers.Tokenizer, dict[str, int]]:
-        if self.weights_folder is None:
+        if self.files is None:
             return tiny_tokenizer()
-        return read_tokenizer(self.weights_folder, self.vocabulary_size)
+        if self.files.gguf:
+            return tokenizer_of_metadata(self.files.gguf, self.vocabulary_size)
+        return read_tokenizer(self.files.folder, self.vocabulary_size)
 
     def tokenize(self, text: str) -> list[int]:
         """Returns the token ids of a text, without special tokens."""

@@ -1,6 +1,7 @@
 """Finds a frozen backbone by name, checks its files, and loads it.
 
-A name is a local folder, a Hugging Face id, or 'random:...' for an untrained model: see `load_backbone`.
+A name is a local folder or file, a package, a Hugging Face id, or 'random:...' for an untrained model: see
+`load_backbone`.
 """
 
 import dataclasses
@@ -29,8 +30,10 @@ from spear_jax.backbones.weights.checkpoint import (
 from spear_jax.backbones.weights.config_json import PUBLISHED, Fields
 from spear_jax.backbones.weights.decoder_config import FAMILIES, DecoderConfig
 from spear_jax.backbones.weights.finding import ModelFiles, find_weights
-from spear_jax.backbones.weights.naming import NAMINGS, Naming
-from spear_jax.backbones.weights.safetensors_files import Checkpoint, sha256_of_files, weight_files
+from spear_jax.backbones.weights.gguf_model import read_checkpoint, read_fields, stretch_rope
+from spear_jax.backbones.weights.naming import GGUF_NAMINGS, NAMINGS, Naming
+from spear_jax.backbones.weights.safetensors_files import open_safetensors, sha256_of_files, weight_files
+from spear_jax.backbones.weights.tensors import Tensor
 from spear_jax.errors import InputError
 from spear_jax.parallel import keep_programs, place_frozen
 from spear_jax.storage import read_json
@@ -115,10 +118,15 @@ def describe_backbone(
         files, fields = _read_config(name_or_folder, config_only)
         model_type = fields.get("model_type")
         config = (DecoderConfig if model_type in FAMILIES else BertConfig).from_fields(fields)
+    naming = NAMINGS[model_type]
+    if files and files.gguf:
+        naming = GGUF_NAMINGS[files.gguf.architecture]
+        if isinstance(config, DecoderConfig):
+            config = stretch_rope(config, files.gguf)
     causal = {"own": config.causal, "causal": True, "bidirectional": False}[attention]
     kind: Any = Decoder if isinstance(config, DecoderConfig) else Bert
     module = kind(config, DTYPES[dtype], int8, causal, remat)
-    return BackboneShape(name_or_folder, dtype, int8, config, module, NAMINGS[model_type], files)
+    return BackboneShape(name_or_folder, dtype, int8, config, module, naming, files)
 
 
 def _read_config(name_or_folder: str, config_only: bool) -> tuple[ModelFiles | None, Fields]:
@@ -134,6 +142,8 @@ def _read_config(name_or_folder: str, config_only: bool) -> tuple[ModelFiles | N
         if not config_only or name not in PUBLISHED:
             raise
         return None, Fields.parse(PUBLISHED[name], name)
+    if files.gguf:
+        return files, read_fields(files.gguf)
     file = files.folder / "config.json"
     content = read_json(file)
     model_type = content.get("model_type")
@@ -155,11 +165,14 @@ def load_backbone(
 
     Args:
       name_or_folder: one of
-        a folder with config.json and model.safetensors (or shards and their index);
+        a folder with config.json and model.safetensors (or shards and their index), or with a model in GGUF;
+        a file in GGUF, which may be one part of a split model;
+        'package:NAME', an installed Python package with such a file or folder; none of its code is run;
         a Hugging Face id 'org/name' or 'org/name@revision', searched for in its weight package (`WEIGHT_PACKAGES`,
         only without a revision), the Hugging Face cache, and the Hub;
+        a GGUF file of a Hugging Face repository, 'org/name/FILE.gguf' or 'org/name/FILE.gguf@revision';
         'random:tiny', two small layers made in place, whose tokenizer knows the numbers 0 to 499;
-        'random:<id or folder>', that model's shape and tokenizer with untrained weights (for the ids in `PUBLISHED`
+        'random:<any of these>', that model's shape and tokenizer with untrained weights (for the ids in `PUBLISHED`
         that cannot be found, the shape is known and the tokenizer is that of 'random:tiny').
       dtype: 'float32' or 'bfloat16', see `Backbone.dtype`, or 'auto', see `choose_dtype`.
       int8: 'none', 'channel' or 'grouped', see `Backbone.int8`.
@@ -193,7 +206,7 @@ def load_backbone(
         pretrained=shape.pretrained,
         config=shape.config,
         module=shape.module,
-        weights_folder=None if shape.files is None else shape.files.folder,
+        files=shape.files,
         **weights._asdict(),
     )
 
@@ -204,7 +217,7 @@ class _Weights(NamedTuple):
     revision: str
     sha256: str
     params: Params
-    word_table: np.ndarray | RandomTable
+    word_table: Tensor | RandomTable
     read_vocabulary: Callable[[], Vocabulary]
 
 
@@ -225,13 +238,18 @@ def _checkpoint_weights(shape: BackboneShape, files: ModelFiles, put: Put) -> _W
     Raises:
       InputError: it is damaged, does not fit the config, or differs from the published one.
     """
-    config, paths = shape.config, weight_files(files.folder)
+    config = shape.config
+    paths = files.gguf.files if files.gguf else weight_files(files.folder)
     sha256 = sha256_of_files(paths)
     if files.sha256 not in ("", sha256):
         raise InputError(
-            f"{paths[0]}: its sha256 is {sha256}, expected {files.sha256}: install the weight package again"
+            f"{paths[0]}: its sha256 is {sha256}, expected {files.sha256}: remove it and install its package again"
         )
-    checkpoint = Checkpoint.open(files.folder, paths)
+    if files.gguf:
+        shared = config.key_value_heads if isinstance(config, DecoderConfig) else config.heads
+        checkpoint = read_checkpoint(files.gguf, config.heads, shared)
+    else:
+        checkpoint = open_safetensors(files.folder)
     params, table = map_checkpoint(
         checkpoint,
         shape.naming,

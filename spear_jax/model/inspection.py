@@ -59,7 +59,7 @@ def nearest_words(backbone: Backbone, vectors: Float[np.ndarray, "prompt hidden"
     cosines = np.full((len(vectors), 0), 0.0)
     ids = np.full((len(vectors), 0), 0)
     for start in range(0, backbone.vocabulary_size, CHUNK_TOKENS):
-        rows = np.asarray(backbone.word_table[start : start + CHUNK_TOKENS], np.float32)
+        rows: np.ndarray = np.asarray(backbone.word_table[start : start + CHUNK_TOKENS], np.float32)
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)  # some reserved rows are 0
         row_ids = np.broadcast_to(start + np.arange(len(rows)), (len(vectors), len(rows)))
         cosines, ids = np.hstack([cosines, unit @ rows.T]), np.hstack([ids, row_ids])

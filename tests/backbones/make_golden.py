@@ -99,7 +99,7 @@ def main():
         **weights,
     )
 
-    folder = load_backbone("sentence-transformers/all-MiniLM-L6-v2").weights_folder
+    folder = load_backbone("sentence-transformers/all-MiniLM-L6-v2").files.folder
     model = transformers.BertModel.from_pretrained(folder).eval()
     ids, mask = inputs(30522, [40, 13], seed=1)
     hidden = hidden_states(model, ids, mask)[..., ::8]

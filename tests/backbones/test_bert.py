@@ -116,7 +116,7 @@ def test_minilm_matches_torch():
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     backbone = load_backbone(MINILM)
-    model = transformers.BertModel.from_pretrained(backbone.weights_folder).eval()
+    model = transformers.BertModel.from_pretrained(backbone.files.folder).eval()
     ids = np.random.default_rng(2).integers(0, backbone.vocabulary_size, (2, 148))
     mask = np.arange(148) < np.array([[148], [60]])
     hidden = backbone.encode(backbone.embed(ids), mask)

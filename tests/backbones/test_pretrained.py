@@ -119,7 +119,7 @@ def plain(tmp_path_factory):
 def test_local_folder(plain):
     assert plain.pretrained
     assert plain.revision == "local"
-    file = plain.weights_folder / "model.safetensors"
+    file = plain.files.folder / "model.safetensors"
     assert plain.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (plain.hidden_size, plain.max_positions, plain.vocabulary_size) == (H, POSITIONS, V)
     query = plain.params["last_layer"]["query"]
@@ -359,7 +359,7 @@ def test_tokenizer_from_json_neither_pads_nor_cuts(tmp_path):
 def test_missing_and_damaged_tokenizers_are_refused(plain, tmp_path):
     with pytest.raises(InputError, match="no tokenizer") as caught:
         plain.tokenize("one")
-    assert str(plain.weights_folder) in str(caught.value)
+    assert str(plain.files.folder) in str(caught.value)
     folder = write(tmp_path / "model")
     for content in ("{", "{}"):
         (folder / "tokenizer.json").write_text(content)
@@ -400,7 +400,7 @@ def test_random_tiny():
     backbone, again = load_backbone("random:tiny"), load_backbone("random:tiny")
     assert not backbone.pretrained
     assert backbone.name == "random:tiny"
-    assert backbone.weights_folder is None
+    assert backbone.files is None
     assert len(backbone.sha256) == 64
     assert backbone.sha256 == again.sha256
     assert_same_weights(backbone, again)
@@ -436,7 +436,12 @@ def package(tmp_path, monkeypatch):
     (folder.parent / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     content = (folder / "model.safetensors").read_bytes()
-    entry = WeightPackage("fake_weights", "model", hashlib.sha256(content).hexdigest())
+    files = ["__init__.py", "model/config.json", "model/model.safetensors"]
+    about = tmp_path / "site" / "fake_weights-1.5.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-weights\nVersion: 1.5\n")
+    (about / "RECORD").write_text("".join(f"fake_weights/{file},,\n" for file in files))
+    entry = WeightPackage("fake-weights", hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(finding.WEIGHT_PACKAGES, "some/model", entry)
     return folder
 
@@ -444,8 +449,9 @@ def package(tmp_path, monkeypatch):
 def test_weight_package_is_found_and_not_imported(plain, package):
     backbone = load_backbone("some/model")
     assert_same_weights(backbone, plain)
-    assert backbone.weights_folder == package
-    assert backbone.revision == "fake-weights"
+    assert backbone.files.folder == package
+    assert backbone.revision == "fake-weights==1.5"
+    assert_same_weights(load_backbone("package:fake-weights"), plain)
     refusal("some/model@v1", "'some/model@v1'", "the Hub")  # a revision is the Hub's
 
 
@@ -458,7 +464,7 @@ def test_wrong_checksum_of_a_weight_package(package):
 
 
 def test_weight_package_that_is_not_installed(monkeypatch):
-    entry = WeightPackage("not_installed_weights", "model", "0" * 64)
+    entry = WeightPackage("not-installed-weights", "0" * 64)
     monkeypatch.setitem(finding.WEIGHT_PACKAGES, "some/model", entry)
     refusal("some/model", "not-installed-weights (not installed)", "the cache", "the Hub")
 
@@ -507,14 +513,14 @@ def test_download_and_then_from_the_cache(plain, hub, monkeypatch, name):
     assert_same_weights(backbone, plain)
     assert backbone.revision == COMMIT
     assert backbone.tokenize("one") == [5]
-    assert not (backbone.weights_folder / "pytorch_model.bin").exists()
+    assert not (backbone.files.folder / "pytorch_model.bin").exists()
     hub_server.place(hub_server.NOWHERE, monkeypatch)
     assert_same_weights(load_backbone(name), plain)
 
 
 def test_download_without_weights(hub):
     backbone = load_backbone("random:some/model")
-    assert not (backbone.weights_folder / "model.safetensors").exists()
+    assert not (backbone.files.folder / "model.safetensors").exists()
     assert backbone.tokenize("one") == [5]
 
 

@@ -78,7 +78,8 @@ def test_every_config_accepts_every_backbone(file: Path) -> None:
     for word, name in arguments.BACKBONES.items():
         config = reading.load_config(f"{file}:{word}")
         assert config.backbone.name == name
-        assert config.backbone.dtype == ("auto" if "bert" in word or word == "minilm" else "bfloat16")
+        auto = "bert" in word or word == "minilm" or name.startswith("package:")
+        assert config.backbone.dtype == ("auto" if auto else "bfloat16")
     with pytest.raises(InputError, match=r"'gemma,minilm' names 2 backbones; it must name one"):
         reading.load_config(f"{file}:minilm,gemma")
 

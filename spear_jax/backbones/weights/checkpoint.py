@@ -11,11 +11,11 @@ import ml_dtypes
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from spear_jax.backbones.attention import to_int8
 from spear_jax.backbones.weights.naming import Naming
-from spear_jax.backbones.weights.safetensors_files import Checkpoint
+from spear_jax.backbones.weights.tensors import Checkpoint, Tensor
 from spear_jax.errors import InputError
 
 Params = dict[str, Any]
@@ -41,7 +41,7 @@ def map_checkpoint(
     table: tuple[int, int],
     int8: str,
     put: Put,
-) -> tuple[Params, Shaped[np.ndarray, "vocabulary hidden"]]:
+) -> tuple[Params, Tensor]:
     """Maps a checkpoint to a module's parameters and the word table.
 
     Parameters are read, cast and put one at a time, and their pages are released, so that memory holds little more than
@@ -84,7 +84,7 @@ def map_checkpoint(
             if not source.module:
                 values[where] = 1  # a norm that the first layer lacks; it is never used
                 continue
-            part = np.split(tensors[source.module], source.parts)[source.part]
+            part = np.split(np.asarray(tensors[source.module]), source.parts)[source.part]
             if path.endswith("kernel"):
                 part = part.T
             if scales is not None:
@@ -99,9 +99,9 @@ def map_checkpoint(
     return traverse_util.unflatten_dict(params, sep="/"), tensors[naming.word_table]
 
 
-def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, np.ndarray]:
+def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, Tensor]:
     """Returns the tensors by the names that `naming` uses, without unused ones."""
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Tensor] = {}
     spellings: dict[str, str] = {}
     for spelling, tensor in checkpoint.tensors.items():
         name = naming.plain(spelling)
@@ -109,7 +109,7 @@ def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, np.ndarray
             continue
         if name in tensors:
             raise InputError(
-                f"{checkpoint.folder}: the tensors {spellings[name]!r} and {spelling!r} are two spellings of one"
+                f"{checkpoint.source}: the tensors {spellings[name]!r} and {spelling!r} are two spellings of one"
                 " parameter"
             )
         tensors[name], spellings[name] = tensor, spelling
@@ -117,7 +117,7 @@ def _plain_names(checkpoint: Checkpoint, naming: Naming) -> dict[str, np.ndarray
 
 
 def _check_tensors(
-    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint
 ) -> None:
     problems = {
         "missing": [name for name in shapes if name not in tensors],
@@ -135,7 +135,7 @@ def _check_tensors(
     }
     lines = [f"{len(names)} {problem}: {_first(names)}" for problem, names in problems.items() if names]
     if lines:
-        raise InputError(f"{checkpoint.folder}: the tensors do not fit the model of config.json: {'; '.join(lines)}")
+        raise InputError(f"{checkpoint.source}: the tensors do not fit the model that is described: {'; '.join(lines)}")
 
 
 def _first(names: list[str]) -> str:

@@ -29,6 +29,7 @@ class Rotary:
       low, high: Llama 3 stretches wavelengths above `original` / low, leaves those below `original` / high, and
         interpolates in between; 0 stretches all.
       original: context length of the original training.
+      factors: factor of each wavelength, if they are not given by a formula.
     """
 
     base: float
@@ -36,10 +37,13 @@ class Rotary:
     low: float = 0.0
     high: float = 0.0
     original: int = 0
+    factors: tuple[float, ...] = ()
 
     def frequencies(self, size: int) -> Float[np.ndarray, "pairs"]:
         """Returns the radians per position of each pair of a head's coordinates."""
         frequency = self.base ** -(np.arange(0, size, 2, dtype=np.float64) / size)
+        if self.factors:
+            return (frequency / np.array(self.factors)).astype(np.float32)
         if not self.low:
             return (frequency / self.factor).astype(np.float32)
         turns = self.original * frequency / (2 * math.pi)  # within the original context

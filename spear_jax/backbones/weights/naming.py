@@ -210,6 +210,46 @@ _GEMMA3 = dataclasses.replace(
     unused=_LLAMA.unused + r"|(vision_tower|multi_modal_projector)\..*",
 )
 
+_GGUF_LLAMA = Naming(
+    word_table="token_embd.weight",
+    modules=_modules(
+        final_norm="output_norm",
+        layer__attention_norm="blk.{}.attn_norm",
+        layer__query="blk.{}.attn_q",
+        layer__key="blk.{}.attn_k",
+        layer__value="blk.{}.attn_v",
+        layer__attention_output="blk.{}.attn_output",
+        layer__query_norm="blk.{}.attn_q_norm",
+        layer__key_norm="blk.{}.attn_k_norm",
+        layer__attention_post_norm="blk.{}.post_attention_norm",
+        layer__mlp_norm="blk.{}.ffn_norm",
+        layer__mlp_post_norm="blk.{}.post_ffw_norm",
+        layer__gate="blk.{}.ffn_gate",
+        layer__up="blk.{}.ffn_up",
+        layer__down="blk.{}.ffn_down",
+    ),
+    head=Head("output"),
+    unused=r"output\.weight|rope_freqs\.weight",
+)
+
+_GGUF_BERT = Naming(
+    word_table="token_embd.weight",
+    modules=_modules(
+        embedding_norm="token_embd_norm",
+        layer__query="blk.{}.attn_q",
+        layer__key="blk.{}.attn_k",
+        layer__value="blk.{}.attn_v",
+        layer__attention_output="blk.{}.attn_output",
+        layer__attention_norm="blk.{}.attn_output_norm",
+        layer__intermediate="blk.{}.ffn_up",
+        layer__output="blk.{}.ffn_down",
+        layer__output_norm="blk.{}.layer_output_norm",
+    ),
+    tables={"position_embeddings": "position_embd.weight", "type_embeddings": "token_types.weight"},
+    head=_BERT.head,  # which GGUF has no names for
+    unused=r"cls\..*",
+)
+
 NAMINGS: dict[str, Naming] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
@@ -225,3 +265,14 @@ NAMINGS: dict[str, Naming] = {
     "qwen3": _LLAMA,
 }
 """Names by the model_type of config.json."""
+
+GGUF_NAMINGS: dict[str, Naming] = {
+    "bert": _GGUF_BERT,
+    "gemma": _GGUF_LLAMA,
+    "gemma2": _GGUF_LLAMA,
+    "gemma3": _GGUF_LLAMA,
+    "llama": _GGUF_LLAMA,
+    "qwen2": _GGUF_LLAMA,
+    "qwen3": _GGUF_LLAMA,
+}
+"""Names in GGUF by its general.architecture."""

@@ -1,6 +1,5 @@
 """Reads the safetensors of a checkpoint, in one file or in shards."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -13,6 +12,7 @@ import numpy as np
 import safetensors
 from jaxtyping import Shaped
 
+from spear_jax.backbones.weights.tensors import Checkpoint, Tensor
 from spear_jax.errors import InputError
 from spear_jax.storage import check_ordinary, read_json
 
@@ -49,43 +49,22 @@ def _shards_by_tensor(folder: Path) -> dict[str, str]:
     return shards
 
 
-@dataclasses.dataclass
-class Checkpoint:
-    """The tensors of a folder's weight files, memory-mapped: nothing is read before it is used.
+def open_safetensors(folder: Path) -> Checkpoint:
+    """Maps the weight files of a folder.
 
-    Attributes:
-      folder: the folder of the files.
-      tensors: the tensors by name, read-only, in the files' dtypes.
-      mappings: the mapped files.
+    Raises:
+      InputError: a file is damaged, or lacks a tensor that the index places in it.
     """
-
-    folder: Path
-    tensors: dict[str, Shaped[np.ndarray, "..."]]
-    mappings: list[mmap.mmap]
-
-    @classmethod
-    def open(cls, folder: Path, files: list[Path]) -> "Checkpoint":
-        """Maps `weight_files(folder)`.
-
-        Raises:
-          InputError: a file is damaged, or lacks a tensor that the index places in it.
-        """
-        contents = {file.name: read_safetensors(file) for file in files}
-        mappings = [mapping for _, mapping in contents.values()]
-        if _SINGLE_FILE in contents:
-            return cls(folder, contents[_SINGLE_FILE][0], mappings)
-        tensors = {}
-        for name, shard in _shards_by_tensor(folder).items():
-            if name not in contents[shard][0]:
-                raise InputError(f"{folder / shard}: tensor {name!r} is missing ({_INDEX} names it)")
-            tensors[name] = contents[shard][0][name]
-        return cls(folder, tensors, mappings)
-
-    def release(self) -> None:
-        """Releases the pages read so far to the system; they are read again when used."""
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on every system
-            for mapping in self.mappings:
-                mapping.madvise(mmap.MADV_DONTNEED)
+    contents = {file.name: read_safetensors(file) for file in weight_files(folder)}
+    mappings = [mapping for _, mapping in contents.values()]
+    if _SINGLE_FILE in contents:
+        return Checkpoint(folder, dict(contents[_SINGLE_FILE][0]), mappings)
+    tensors: dict[str, Tensor] = {}
+    for name, shard in _shards_by_tensor(folder).items():
+        if name not in contents[shard][0]:
+            raise InputError(f"{folder / shard}: tensor {name!r} is missing ({_INDEX} names it)")
+        tensors[name] = contents[shard][0][name]
+    return Checkpoint(folder, tensors, mappings)
 
 
 _DTYPES: dict[str, Any] = {
