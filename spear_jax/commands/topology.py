@@ -55,6 +55,7 @@ _COLLECTIVE = re.compile(
     r" = (?P<shapes>.+?) (?P<name>all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast"
     r"|(?:ragged-)?all-to-all)(?:-start)?\("
 )
+_CHANNEL = re.compile(r"\bchannel_id=[0-9]+")
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>[0-9]+)[a-z0-9]*)\[(?P<shape>[0-9,]*)\]")
 
 
@@ -84,7 +85,8 @@ class CompiledProgram:
 
     def roofline(self, chip: Chip) -> dict[str, float]:
         """Returns the seconds that operations, traffic and exchange each take on a chip at its peak rates."""
-        exchanged = 2 * sum(self.collectives.values())  # an all-reduce sends each byte twice
+        # An all-reduce sends each byte twice.
+        exchanged = sum(size * (2 if name == "all-reduce" else 1) for name, size in self.collectives.items())
         return {
             "operations": self.flops / chip.flops,
             "memory traffic": self.traffic / chip.bandwidth,
@@ -203,11 +205,17 @@ def _compile(config: ConfigDict, backbone: BackboneShape, mesh: Mesh, what: str)
 def collectives(text: str, loops: Sequence[int] = ()) -> dict[str, int]:
     """Returns the bytes that each kind of collective in a compiled program yields.
 
-    `loops` are the rounds of the program's nested loops, from the outermost one.
+    `loops` are the rounds of the program's nested loops, from the outermost one. A collective that is spread over other
+    operations stands in each of them, and counts once.
     """
     sizes: Counter[str] = Counter()
+    channels: set[str] = set()
     for line in text.splitlines():
         if match := _COLLECTIVE.search(line):
+            channel = _CHANNEL.search(line)
+            if channel and channel[0] in channels:
+                continue
+            channels |= {channel[0]} if channel else set()
             rounds = math.prod(loops[: line.count("while/body")])
             sizes[match["name"]] += rounds * sum(
                 math.prod(int(size) for size in array["shape"].split(",") if size)

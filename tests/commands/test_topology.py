@@ -126,6 +126,11 @@ def test_a_collective_in_a_layer_counts_once_per_layer() -> None:
     assert collectives(text, (1, 11)) == {"all-reduce": 8 + 88}
 
 
+def test_a_collective_that_is_spread_over_other_operations_counts_once() -> None:
+    text = "".join(f"  %a = f32[2] all-gather(%x), channel_id={number}\n" for number in (1, 2, 2, 12))
+    assert collectives(text) == {"all-gather": 3 * 8}
+
+
 def test_a_program_that_does_not_fit_ends_in_one_line(spear: Spear, monkeypatch: pytest.MonkeyPatch) -> None:
     def overflow() -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM: 26.02G exceeds 15.75G.")
