@@ -18,7 +18,7 @@ import numpy as np
 
 from spear_jax.backbones.weights.tensors import GgufTensor, Tensor, dequantize
 from spear_jax.errors import InputError
-from spear_jax.storage import check_no_pointer
+from spear_jax.storage import check_ordinary
 
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -137,7 +137,7 @@ def _scalar(kind: int) -> str:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor], mmap.mmap]:
-    check_no_pointer(file)
+    check_ordinary(file)
     with file.open("rb") as stream:
         if not stream.read(1):
             raise InputError(f"{file}: the file is empty")
