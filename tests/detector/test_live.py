@@ -198,7 +198,10 @@ def test_a_signal_gives_out_the_rows_that_are_left(finished: Run, lines: list[by
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"2024-01-02 00:00:00,broken\n", "row 101, column 'a': 'broken' is not a number (the decimal sign is '.')"),
+        (
+            b"2024-01-02 00:00:00,broken\n",
+            "row 101, column 'a': 'broken' is not a number; data.missing_values names words",
+        ),
         (b"yesterday,1\n", "row 101, column 'time': 'yesterday' is not a time"),
         (b"2024-01-02 00:00:00,1,2\n", "row 101: cannot be read as CSV (rows have more fields than there"),
         (b'2024-01-02 00:00:00,"1\n', "row 101: cannot be read as CSV ("),

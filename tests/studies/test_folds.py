@@ -139,7 +139,8 @@ def invented(figures: dict[str, list[list[list[float]]]]) -> tuple[Study, list[P
     for run in planned:
         own = figures[run.row][run.seed][run.fold]
         shared = {"run": run.name, "seed": run.seed, "control": "", "error": "", "warnings": "", "base_rate": 0.1}
-        shared |= {"dataset": "synthetic", "random_weights": False}
+        shared |= {"dataset": "synthetic", "random_weights": False, "method": "spear", "trained_on": "synthetic"}
+        shared |= {"command": run.command, "backbone": "random:tiny"}
         metrics = {"auroc": np.mean(own), "aupr": np.mean(own), "vus_pr": np.mean(own)}
         rows += [{**shared, **metrics, "split": split} for split in ("validation", "test")]
         if not run.fold:

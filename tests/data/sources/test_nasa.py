@@ -210,8 +210,9 @@ def test_download_gives_the_same_series(copy: Path, tfds_folder: Path, mirror: M
     assert mirror.requests == 2 * len(SHAPES) + 1  # Prepared anew from the downloaded files.
     assert "tensorflow" not in sys.modules
 
-    (next(Path(place).glob("*.array_record*"))).write_bytes(b"damaged")
-    with pytest.raises(InputError, match=re.escape(f"{place}: the prepared data cannot be read")):
+    records = next(Path(place).glob("*.array_record*"))
+    records.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=re.escape(f"{records}: damaged; delete the folder to prepare the data again")):
         nasa_source.load_nasa()
 
 
