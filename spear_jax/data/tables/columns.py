@@ -30,7 +30,8 @@ from spear_jax.data.tables.times import (
 )
 from spear_jax.errors import InputError, listed
 
-_DATE_NAMES, _CLOCK_NAMES = ("date", "day"), ("time", "clock")  # of a pair of columns
+_DATE_NAMES = ("date", "day", "datum", "fecha")  # of a pair of columns
+_CLOCK_NAMES = ("time", "clock", "zeit", "uhrzeit", "heure", "hora")
 _JUDGED_ROWS = 20  # fewer rows say little about what a column of numbers counts
 _FEW = 20  # codes and classes have at most so many values
 

@@ -41,7 +41,7 @@ _PERHAPS_ANSWERS = _names(
     "malfunction|intrusion|outage|warning|warnings|störung|störungen|fehler|ausfall|defekt",
 )
 _INDICES = _names(
-    "|index|idx|row|row number|row id|row nr|level 0|record|record number|record id|id|nr|no|lfd nr|zeile|seq|sequence",
+    "|index|idx|row|row number|row id|row nr|level 0|record|record number|record id|id|nr|lfd nr|zeile|seq|sequence",
     "sequence number|sample number|frame number|line number",
 )
 _ID_ENDINGS = _names("id|ids|uuid|guid")

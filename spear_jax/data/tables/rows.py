@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from spear_jax.data.series import LARGEST
 from spear_jax.data.tables.columns import choose_columns
 from spear_jax.data.tables.csv_format import CsvFormat
-from spear_jax.data.tables.names import is_time_name, time_unit
+from spear_jax.data.tables.names import is_time_name, split_words, time_unit
 from spear_jax.data.tables.numbers import DecimalSign, parse_numbers
 from spear_jax.data.tables.table_options import TableOptions
 from spear_jax.data.tables.times import TICKS, find_time_formats, join_dates_and_times, parse_stamps
@@ -20,6 +20,7 @@ from spear_jax.errors import InputError, listed
 
 NORMAL = frozenset(("0", "0.0", "false", "normal", "ok", "no", "n", "nominal", "healthy", "benign", "good", "nein"))
 _ANOMALOUS = frozenset(("1", "1.0", "true", "anomaly", "anomalous", "abnormal", "attack", "outlier", "yes", "y", "ja"))
+_FLAGS = ("0", "1", "0.0", "1.0", "false", "true")
 _DESCRIBING_ROWS = 10  # below the header
 
 
@@ -240,6 +241,11 @@ def _parse_names(column: pd.Series, first: int) -> Shaped[np.ndarray, "rows"]:
 
 def _parse_labels(column: pd.Series, first: int) -> Bool[np.ndarray, "rows"]:
     words = column.astype(str).str.lower().str.replace(" ", "")  # SWaT has 'A ttack'
+    if split_words(str(column.name))[-1:] == ["normal"] and words.isin(_FLAGS).all():
+        raise InputError(
+            f"column {column.name!r}: its 1 seems to mean normal, and that of labels means anomalous; turn its values"
+            " round, and name it otherwise"
+        )
     labels = words.isin(_ANOMALOUS)
     wrong = ~labels & ~words.isin(NORMAL)
     if wrong.any():

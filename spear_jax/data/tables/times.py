@@ -172,7 +172,11 @@ def parse_stamps(column: pd.Series, time_format: str) -> tuple[pd.Series, bool |
         offset = column.dt.tz is not None
         times = pd.to_datetime(column, utc=True)
     else:
-        times, offset = _parse_texts(_texts(column), time_format or "ISO8601")
+        texts = _texts(column)
+        if time_format in DIGITS.values():  # which strptime would take from fewer digits, too: 1030 as 10:3:0
+            (length,) = (length for length, known in DIGITS.items() if known == time_format)
+            texts = texts.where(texts.str.len() == length)
+        times, offset = _parse_texts(texts, time_format or "ISO8601")
     times = times.dt.tz_localize(None)
     inside = (times >= pd.Timestamp.min.ceil("D")) & (times <= pd.Timestamp.max.floor("D"))
     return times.where(inside).astype("datetime64[ns]"), offset

@@ -55,6 +55,12 @@ def test_a_second_label_is_never_a_value(tmp_path: Path) -> None:
         load_files(str(tmp_path / "own.csv"), value_columns=("label",), label_column="label")
 
 
+def test_labels_of_what_is_normal_are_refused(tmp_path: Path) -> None:
+    frame().rename(columns={"label": "isNormal"}).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match="'isNormal': its 1 seems to mean normal"):
+        load_files(str(tmp_path / "own.csv"), label_column="isNormal")
+
+
 @pytest.mark.parametrize(
     ("text", "expected", "message"),
     [

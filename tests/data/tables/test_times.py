@@ -30,6 +30,19 @@ def test_times_as_digits(tmp_path: Path, form: str, step: str, sign: str) -> Non
     assert np.flatnonzero(loaded.series[0].labels).tolist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("form", "start", "end"),
+    [("%Y%m%d%H%M%S", "202403010003", "202403010005"), ("%Y%m%d%H%M", "20240301", "20240302")],
+)
+def test_fewer_digits_than_the_rows_have_are_no_time(tmp_path: Path, form: str, start: str, end: str) -> None:
+    """By strptime, 202403010003 would be a time in a format with seconds, too: 00:00:03."""
+    table = frame().assign(time=pd.date_range("2024-03-01", periods=ROWS, freq="min").strftime(form))
+    table.to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "marks.csv").write_text(f"start,end\n{start},{end}\n")
+    with pytest.raises(InputError, match=r"marks\.csv: row 1: .* series "):
+        load_files(tmp_path / "own.csv", labels="intervals", intervals=str(tmp_path / "marks.csv"))
+
+
 def test_seconds_since_the_start_of_a_recording_are_no_dates(tmp_path: Path) -> None:
     text = "elapsed_s,v\n" + "".join(f"{20_250_301 + n},{n % 7}.5\n" for n in range(ROWS))
     assert "the times end in 1970" in " ".join(load_text(tmp_path / "own.csv", text).warnings)
@@ -99,6 +112,8 @@ def test_years_of_two_digits_and_twelve_hours(tmp_path: Path, form: str) -> None
         (("Time", "Date"), "%Y-%m-%d", "%H:%M"),
         (("Time", "Day"), "%d/%m/%Y", "%I:%M:%S %p"),
         (("timestamp", "clock"), "%d.%m.%y", "%H:%M:%S"),
+        (("Datum", "Zeit"), "%d.%m.%Y", "%H:%M:%S"),
+        (("Uhrzeit", "Datum"), "%d.%m.%Y", "%H:%M"),
     ],
 )
 def test_dates_and_times_in_two_columns(
@@ -107,7 +122,7 @@ def test_dates_and_times_in_two_columns(
     table = frame()
     times = table.pop("time").dt
     for place, name in enumerate(names):
-        table.insert(place, name, times.strftime(clock if name in ("Time", "clock") else date))
+        table.insert(place, name, times.strftime(clock if name in ("Time", "clock", "Zeit", "Uhrzeit") else date))
     path = tmp_path / f"own.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     check(path)
