@@ -76,7 +76,7 @@ def main() -> None:
             "--mode=train, to the end of the first epoch": (train, "^epoch +1/2", ""),
             "--mode=score --input=-, to the first score": (
                 [*program, "--mode=score", f"--detector={detector}", "--input=-"],
-                r"^[^ ]*,\d+,.*\d$",
+                "^input,0,",
                 live,
             ),
             "load_backbone": ([sys.executable, "-c", LOAD], "there", ""),
